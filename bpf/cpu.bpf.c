@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//go:build ignore
+
+/*
+ * The CPU sampler: one perf event a CPU runs on_sample, which takes the kernel
+ * and the user stack of the task that it hit, puts each stack that is new into
+ * stack_traces, and sends a record of 104 bytes through the ring.
+ */
+#include "kernel.bpf.h"
+
+#include <linux/bpf.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+#include "maps.bpf.h"
+#include "stack.bpf.h"
+#include "types.bpf.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Set by Go before the load; the verifier then drops the branches that are off. */
+const volatile u64 stack_secret;
+const volatile u32 exclude_tgid;       /* 0: nobody is left out */
+const volatile u32 filter_targets;     /* only processes in targets */
+const volatile u64 filter_cgroup;      /* id of the wanted cgroup, 0: all */
+const volatile s32 cgroup_subsys = -1; /* cgroup v1: index of the controller whose hierarchy counts; -1: v2 */
+const volatile u64 softirq_start;      /* the kernel function that runs softirqs */
+const volatile u64 softirq_size;       /* 0: not known, idle tasks never count */
+const volatile u32 ring_wakeup_bytes;  /* wake the reader once so much is waiting */
+
+/*
+ * Samples on their way to Go. Written here, read by the sampler package. Size
+ * set by Go: two seconds of samples, from 256 KiB (2,300 records) to 16 MiB. The
+ * reader comes by the clock, five times a second; only a ring that fills
+ * sooner wakes it.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 << 10);
+} samples SEC(".maps");
+
+/*
+ * Key: key of a stack (or of its further chunks), value: struct stack_chunk.
+ * Written here when a stack is met for the first time; Go reads an element when it
+ * meets a key that it does not know. The least recently used go when it is
+ * full: a stack that is pushed out before Go read it is counted as
+ * stack_evicted. Size set by Go: 16,384 elements, 5.5 MB, are more distinct
+ * stacks than a busy host shows between two reads.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, struct stack_chunk);
+} stack_traces SEC(".maps");
+
+/*
+ * Key: cgroup id, value: is it below filter_cgroup? A cgroup never moves, so
+ * an answer holds for ever. Written here; used with a cgroup target only.
+ * 1,024 elements (70 KB): more cgroups than are active within a second; one
+ * that was pushed out is walked again.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u64);
+	__type(value, u8);
+} cgroup_matches SEC(".maps");
+
+/* Names the types that no variable has, so that they are in this object's BTF and Go gets them. */
+const struct sample *const unused_sample __attribute__((unused));
+const enum limit *const unused_limit __attribute__((unused));
+const enum frame_kind *const unused_frame_kind __attribute__((unused));
+const enum reason *const unused_reason __attribute__((unused));
+const enum sample_flag *const unused_sample_flag __attribute__((unused));
+
+/* Working memory of this CPU: a program's own stack ends at 512 bytes. 1.3 KB a CPU. */
+struct scratch {
+	struct stack_chunk chunk;
+	u64 deep[LIMIT_CHUNKS * LIMIT_CHUNK_FRAMES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
+static __always_inline bool in_user_mode(struct perf_event_data *ctx)
+{
+#if defined(__TARGET_ARCH_x86)
+	return ctx->regs[17] & 3; /* cs: the privilege level */
+#elif defined(__TARGET_ARCH_arm64)
+	return (ctx->regs[33] & 0xf) == 0; /* pstate: exception level 0 */
+#endif
+}
+
+/*
+ * The idle task is work only where an interrupt made it run softirqs. The
+ * preempt count would say so at once, but its place differs by architecture
+ * and version, and kernels built without KALLSYMS_ALL do not let a program
+ * refer to it (seen on 6.18); the function on the stack is there on all.
+ */
+static __noinline bool serving_softirq(struct perf_event_data *ctx, struct scratch *w)
+{
+	long size;
+	u32 frames;
+
+	if (!softirq_size)
+		return false;
+	size = bpf_get_stack(ctx, w->deep, LIMIT_STACK_FRAMES * sizeof(u64), 0);
+	if (size <= 0)
+		return false;
+	frames = (u64)size / sizeof(u64);
+	for (u32 i = 0; i < LIMIT_STACK_FRAMES; i++) {
+		if (i >= frames)
+			break;
+		if (w->deep[i] - softirq_start < softirq_size)
+			return true;
+	}
+	return false;
+}
+
+/* The cgroup of the running task, in the hierarchy that counts. */
+static __always_inline struct cgroup *current_cgroup(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct css_set *cset = BPF_CORE_READ(task, cgroups);
+	struct cgroup_subsys_state *css = 0;
+
+	if (cgroup_subsys < 0)
+		return BPF_CORE_READ(cset, dfl_cgrp);
+	bpf_core_read(&css, sizeof(css), &cset->subsys[cgroup_subsys & 31]);
+	return BPF_CORE_READ(css, cgroup);
+}
+
+static __always_inline u64 current_cgroup_id(void)
+{
+	return cgroup_subsys < 0 ? bpf_get_current_cgroup_id() : BPF_CORE_READ(current_cgroup(), kn, id);
+}
+
+static __noinline bool walk_cgroup(u64 id)
+{
+	struct cgroup *cgroup = current_cgroup();
+	u8 match = 0;
+
+	for (int i = 0; i < LIMIT_CGROUP_DEPTH && cgroup; i++) {
+		if (BPF_CORE_READ(cgroup, kn, id) == filter_cgroup) {
+			match = 1;
+			break;
+		}
+		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
+	}
+	bpf_map_update_elem(&cgroup_matches, &id, &match, BPF_ANY);
+	return match;
+}
+
+static __always_inline bool in_wanted_cgroup(u64 id)
+{
+	u8 *match = bpf_map_lookup_elem(&cgroup_matches, &id);
+
+	return match ? *match : walk_cgroup(id);
+}
+
+/*
+ * The same raw addresses mean other code in another process, after an exec and in a
+ * reused pid, so the key of a raw stack is seeded with all three.
+ */
+static __always_inline u64 raw_seed(u32 tgid, u64 start_time, u32 exec_id)
+{
+	u64 seed = stack_key_step(stack_secret, tgid);
+
+	seed = stack_key_step(seed, start_time);
+	return stack_key_step(seed, exec_id);
+}
+
+struct stack_result {
+	u64 key;
+	u8 flags;
+	u8 reason;
+};
+
+/*
+ * A stack deeper than one chunk: read again in full and put in as a chain. The
+ * first chunk goes in last, so whoever finds it finds the rest.
+ */
+static __noinline u64 insert_deep(struct perf_event_data *ctx, struct scratch *s, u64 flags, u64 kind,
+				  struct stack_counters *c)
+{
+	u64 key = s->chunk.seed;
+	long size, err = 0;
+	u32 frames;
+
+	size = bpf_get_stack(ctx, s->deep, LIMIT_STACK_FRAMES * sizeof(u64), flags);
+	if (size <= 0) {
+		c->unreadable++;
+		return 0;
+	}
+	frames = (u64)size / sizeof(u64);
+	for (u32 i = 0; i < LIMIT_STACK_FRAMES; i++) {
+		if (i >= frames)
+			break;
+		s->deep[i] = (s->deep[i] & FRAME_PAYLOAD_MASK) | kind;
+		key = stack_key_step(key, s->deep[i]);
+	}
+	key = stack_key_end(key, frames);
+	s->chunk.frames = frames;
+	if (bpf_map_lookup_elem(&stack_traces, &key)) {
+		c->known++;
+		return key;
+	}
+	for (u32 chunk = LIMIT_CHUNKS; chunk-- > 0;) {
+		u64 chunk_key = stack_chunk_key(key, chunk);
+
+		if (chunk * LIMIT_CHUNK_FRAMES >= frames)
+			continue;
+		s->chunk.index = chunk;
+		__builtin_memcpy(s->chunk.frame, &s->deep[chunk * LIMIT_CHUNK_FRAMES], sizeof(s->chunk.frame));
+		err |= bpf_map_update_elem(&stack_traces, &chunk_key, &s->chunk, BPF_ANY);
+	}
+	if (err) {
+		c->map_full++;
+		return 0;
+	}
+	c->fresh++;
+	return key;
+}
+
+/*
+ * One side's stack. Stays in one chunk and reads no more than that as long as the
+ * stack does: bpf_get_stack clears the rest of its buffer, and at low rates
+ * each cold cache line costs more than the frames.
+ */
+static __always_inline struct stack_result take_stack(struct perf_event_data *ctx, struct scratch *s, u64 flags,
+						      u64 kind, u64 seed, struct stack_counters *c,
+						      enum reason unreadable)
+{
+	struct stack_result result = {};
+	u64 fresh = c->fresh, key = seed;
+	long size;
+	u32 frames;
+
+	size = bpf_get_stack(ctx, s->chunk.frame, sizeof(s->chunk.frame), flags);
+	if (size <= 0) {
+		/* An empty stack is not an error: a kernel thread has no user side. */
+		if (size == 0) {
+			c->none++;
+		} else {
+			c->unreadable++;
+			result.reason = unreadable;
+		}
+		return result;
+	}
+	frames = (u64)size / sizeof(u64);
+	s->chunk.seed = seed;
+
+	if (frames == LIMIT_CHUNK_FRAMES) {
+		result.key = insert_deep(ctx, s, flags, kind, c);
+		if (!result.key) {
+			result.reason = REASON_STACK_MAP_FULL;
+			return result;
+		}
+		if (s->chunk.frames == LIMIT_STACK_FRAMES) {
+			c->truncated++;
+			result.reason = REASON_MAX_DEPTH;
+		}
+		result.flags = c->fresh != fresh;
+		return result;
+	}
+
+	for (u32 i = 0; i < LIMIT_CHUNK_FRAMES; i++) {
+		if (i >= frames)
+			break;
+		s->chunk.frame[i] = (s->chunk.frame[i] & FRAME_PAYLOAD_MASK) | kind;
+		key = stack_key_step(key, s->chunk.frame[i]);
+	}
+	key = stack_key_end(key, frames);
+
+	if (bpf_map_lookup_elem(&stack_traces, &key)) {
+		c->known++;
+		result.key = key;
+		return result;
+	}
+	s->chunk.frames = frames;
+	s->chunk.index = 0;
+	if (bpf_map_update_elem(&stack_traces, &key, &s->chunk, BPF_ANY)) {
+		c->map_full++;
+		result.reason = REASON_STACK_MAP_FULL;
+		return result;
+	}
+	c->fresh++;
+	result.key = key;
+	result.flags = 1;
+	return result;
+}
+
+static __always_inline bool wanted(struct cpu_counters *c, u32 tgid, u64 *cgroup_id)
+{
+	if (exclude_tgid && tgid == exclude_tgid) {
+		c->filtered_self++;
+		return false;
+	}
+	if (filter_targets && !bpf_map_lookup_elem(&targets, &tgid)) {
+		c->filtered_target++;
+		return false;
+	}
+	*cgroup_id = current_cgroup_id();
+	if (filter_cgroup && !in_wanted_cgroup(*cgroup_id)) {
+		c->filtered_cgroup++;
+		return false;
+	}
+	return true;
+}
+
+static __always_inline void send(struct perf_event_data *ctx, struct cpu_counters *c, struct scratch *w, u64 now,
+				 u64 pid_tgid, u64 cgroup_id)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	u32 tgid = pid_tgid >> 32, exec_id = BPF_CORE_READ(task, self_exec_id);
+	u64 start_time = BPF_CORE_READ(task, group_leader, start_time);
+	struct stack_result kernel = {}, user;
+	bool user_mode = in_user_mode(ctx);
+	struct sample *s;
+	u64 wakeup;
+
+	if (user_mode)
+		c->kernel.none++;
+	else
+		kernel = take_stack(ctx, w, 0, (u64)FRAME_KIND_KERNEL << FRAME_KIND_SHIFT, stack_secret, &c->kernel,
+				    REASON_KERNEL_UNREADABLE);
+	user = take_stack(ctx, w, BPF_F_USER_STACK, (u64)FRAME_KIND_RAW << FRAME_KIND_SHIFT,
+			  raw_seed(tgid, start_time, exec_id), &c->user, REASON_USER_UNREADABLE);
+
+	s = bpf_ringbuf_reserve(&samples, sizeof(*s), 0);
+	if (!s) {
+		c->lost_ring_full++;
+		return;
+	}
+	s->time_ns = now;
+	s->user_stack = user.key;
+	s->kernel_stack = kernel.key;
+	s->cgroup_id = cgroup_id;
+	s->value = ctx->sample_period;
+	s->pid = tgid;
+	s->tid = pid_tgid;
+	s->generation = 0;
+	s->exec_id = exec_id;
+	s->cpu = bpf_get_smp_processor_id();
+	s->flags = (user.flags ? SAMPLE_USER_STACK_NEW : 0) | (kernel.flags ? SAMPLE_KERNEL_STACK_NEW : 0) |
+		   (user_mode ? 0 : SAMPLE_KERNEL_MODE);
+	s->user_reason = user.reason;
+	s->kernel_reason = kernel.reason;
+	bpf_get_current_comm(s->comm, sizeof(s->comm));
+	__builtin_memset(s->trace_id, 0, sizeof(s->trace_id) + sizeof(s->span_id));
+
+	wakeup = bpf_ringbuf_query(&samples, BPF_RB_AVAIL_DATA) >= ring_wakeup_bytes ? BPF_RB_FORCE_WAKEUP
+										     : BPF_RB_NO_WAKEUP;
+	bpf_ringbuf_submit(s, wakeup);
+	c->submitted++;
+}
+
+SEC("perf_event")
+int on_sample(struct perf_event_data *ctx)
+{
+	u64 now = bpf_ktime_get_ns(), pid_tgid = bpf_get_current_pid_tgid(), cgroup_id = 0;
+	struct cpu_counters *c = this_cpu_counters();
+	u32 zero = 0;
+	struct scratch *w = bpf_map_lookup_elem(&scratch, &zero);
+
+	if (!c || !w)
+		return 0;
+	c->seen++;
+	if (!pid_tgid && !serving_softirq(ctx, w)) {
+		c->idle++;
+	} else if (wanted(c, pid_tgid >> 32, &cgroup_id)) {
+		c->taken++;
+		send(ctx, c, w, now, pid_tgid, cgroup_id);
+	}
+	c->run_time_ns += bpf_ktime_get_ns() - now;
+	return 0;
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The few kernel structures that the programs look into. Only the fields in
+ * use are declared; CO-RE finds their real offsets in the running kernel's BTF
+ * at load time, so no vmlinux.h (3 MB, of one kernel) is needed.
+ */
+#ifndef PILOTLIGHT_KERNEL_BPF_H
+#define PILOTLIGHT_KERNEL_BPF_H
+
+#include <stdbool.h>
+#include <linux/types.h>
+
+typedef __u8 u8;
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __u64 u64;
+typedef __s32 s32;
+typedef __s64 s64;
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct kernfs_node {
+	u64 id; /* since 5.5; also the inode number of the cgroup's directory */
+};
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
+};
+
+struct cgroup {
+	struct cgroup_subsys_state self;
+	struct kernfs_node *kn;
+};
+
+struct css_set {
+	struct cgroup_subsys_state *subsys[1]; /* really CGROUP_SUBSYS_COUNT of them */
+	struct cgroup *dfl_cgrp;
+};
+
+struct thread_info {
+	union {
+		u64 preempt_count; /* arm64: the low half counts, the high half is need_resched */
+	};
+};
+
+struct task_struct {
+	struct thread_info thread_info;
+	s32 pid;
+	s32 tgid;
+	u64 start_time; /* CLOCK_MONOTONIC, ns */
+	u32 self_exec_id; /* 64 bits wide since 5.7; the low half is enough here */
+	struct task_struct *group_leader;
+	struct css_set *cgroups;
+};
+
+#pragma clang attribute pop
+
+/* The context of a perf_event program begins with the architecture's user_pt_regs; only sample_period after it is read. */
+#if defined(__TARGET_ARCH_x86)
+#define USER_PT_REGS_WORDS 21
+#elif defined(__TARGET_ARCH_arm64)
+#define USER_PT_REGS_WORDS 34
+#else
+#error "only amd64 and arm64"
+#endif
+
+struct perf_event_data {
+	u64 regs[USER_PT_REGS_WORDS];
+	u64 sample_period;
+	u64 addr;
+};
+
+#endif

@@ -1,0 +1,56 @@
+package bpf
+
+// Reason says why a sample, a stack or a name is missing. One enumeration
+// (enum reason) serves the kernel side, frames such as "[truncated: unmapped pc]",
+// the label of metrics and the comments of a pprof profile.
+type Reason = CpuReason
+
+// The reasons; types.bpf.h explains each.
+const (
+	ReasonNone             = CpuReasonREASON_NONE
+	ReasonRingFull         = CpuReasonREASON_RING_FULL
+	ReasonBadRecord        = CpuReasonREASON_BAD_RECORD
+	ReasonStackMapFull     = CpuReasonREASON_STACK_MAP_FULL
+	ReasonStackEvicted     = CpuReasonREASON_STACK_EVICTED
+	ReasonUserUnreadable   = CpuReasonREASON_USER_UNREADABLE
+	ReasonKernelUnreadable = CpuReasonREASON_KERNEL_UNREADABLE
+	ReasonMaxDepth         = CpuReasonREASON_MAX_DEPTH
+	ReasonUnmappedPC       = CpuReasonREASON_UNMAPPED_PC
+	ReasonStaleMapping     = CpuReasonREASON_STALE_MAPPING
+	ReasonProcessUnknown   = CpuReasonREASON_PROCESS_UNKNOWN
+	ReasonFileGone         = CpuReasonREASON_FILE_GONE
+	ReasonFileUnreadable   = CpuReasonREASON_FILE_UNREADABLE
+	ReasonNoSymbol         = CpuReasonREASON_NO_SYMBOL
+
+	// ReasonCount is the number of reasons, ReasonNone included.
+	ReasonCount = int(CpuReasonREASON_COUNT)
+)
+
+var reasonNames = [ReasonCount]string{
+	ReasonNone:             "none",
+	ReasonRingFull:         "ring_full",
+	ReasonBadRecord:        "bad_record",
+	ReasonStackMapFull:     "stack_map_full",
+	ReasonStackEvicted:     "stack_evicted",
+	ReasonUserUnreadable:   "user_unreadable",
+	ReasonKernelUnreadable: "kernel_unreadable",
+	ReasonMaxDepth:         "max_depth",
+	ReasonUnmappedPC:       "unmapped_pc",
+	ReasonStaleMapping:     "stale_mapping",
+	ReasonProcessUnknown:   "process_unknown",
+	ReasonFileGone:         "file_gone",
+	ReasonFileUnreadable:   "file_unreadable",
+	ReasonNoSymbol:         "no_symbol",
+}
+
+// String is the reason as metrics and comments write it, such as "ring_full".
+func (r Reason) String() string {
+	if int(r) < len(reasonNames) {
+		return reasonNames[r]
+	}
+	return "unknown"
+}
+
+// SampleReasons are those that lose a whole sample; all others lose a stack, a part of one or a
+// name, and keep the sample.
+var SampleReasons = []Reason{ReasonRingFull, ReasonBadRecord}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//go:build ignore
+
+/*
+ * Keeps the set of wanted processes true while it changes: descendants join
+ * before their first instruction, the dead leave before their number is given
+ * again. Loaded only where processes are the target.
+ */
+#include "kernel.bpf.h"
+
+#include <linux/bpf.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "maps.bpf.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* The child exists but has not run yet; whoever its parent becomes later, it stays a descendant. */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
+{
+	struct cpu_counters *c = this_cpu_counters();
+	u32 tgid = parent->tgid, child_tgid = child->tgid;
+	struct target *target, added = {};
+
+	if (!c || tgid == child_tgid) /* a new thread */
+		return 0;
+	target = bpf_map_lookup_elem(&targets, &tgid);
+	if (!target || !target->children)
+		return 0;
+	added.start_time = child->start_time;
+	added.children = 1;
+	if (bpf_map_update_elem(&targets, &child_tgid, &added, BPF_ANY))
+		c->target_map_full++;
+	else
+		c->target_added++;
+	return 0;
+}
+
+/*
+ * The task's last reference is gone, so no sample of it can come. The start
+ * time tells a process from a later one of the same number.
+ */
+SEC("tp_btf/sched_process_free")
+int BPF_PROG(on_free, struct task_struct *task)
+{
+	u32 tgid = task->tgid;
+	struct target *target;
+
+	if (task->pid != task->tgid) /* a thread, the process may live on */
+		return 0;
+	target = bpf_map_lookup_elem(&targets, &tgid);
+	if (target && (!target->start_time || target->start_time == task->start_time))
+		bpf_map_delete_elem(&targets, &tgid);
+	return 0;
+}

@@ -1,0 +1,65 @@
+package profile
+
+import "time"
+
+// Builder adds samples up. The zero value is not usable; see NewBuilder. Not
+// safe for concurrent use.
+type Builder struct {
+	profile Profile
+	index   map[sampleKey]int
+}
+
+type sampleKey struct {
+	kernel, user *Stack
+	labels       *Labels
+}
+
+// NewBuilder begins a profile at a time.
+func NewBuilder(t Type, period int64, start time.Time) *Builder {
+	return &Builder{profile: Profile{Type: t, Period: period, Start: start}, index: make(map[sampleKey]int)}
+}
+
+// Add adds one sample. Samples with the same three pointers become one.
+func (b *Builder) Add(kernel, user *Stack, labels *Labels, value int64) {
+	key := sampleKey{kernel, user, labels}
+	i, ok := b.index[key]
+	if !ok {
+		i = len(b.profile.Samples)
+		b.index[key] = i
+		b.profile.Samples = append(b.profile.Samples, Sample{Kernel: kernel, User: user, Labels: labels})
+	}
+	b.profile.Samples[i].Count++
+	b.profile.Samples[i].Value += value
+}
+
+// Count is the number of samples added so far.
+func (b *Builder) Count() (n uint64) {
+	for i := range b.profile.Samples {
+		n += uint64(b.profile.Samples[i].Count)
+	}
+	return n
+}
+
+// Build ends the profile. The Builder must not be used afterwards.
+func (b *Builder) Build(end time.Time, account Account) *Profile {
+	p := b.profile
+	p.Duration = end.Sub(p.Start)
+	p.Account = account
+	b.index, b.profile = nil, Profile{}
+	return &p
+}
+
+// Walk visits the sample's locations, innermost first: the kernel's, then the
+// user's. Truncated says why callers beyond the last one are missing, if they are.
+func (s *Sample) Walk(visit func(*Location)) (truncated string) {
+	for _, side := range []*Stack{s.Kernel, s.User} {
+		if side == nil {
+			continue
+		}
+		for _, l := range side.Locations {
+			visit(l)
+		}
+		truncated = side.Truncated
+	}
+	return truncated
+}

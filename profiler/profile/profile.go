@@ -1,0 +1,134 @@
+// Package profile is the data model of what was sampled: an immutable Profile
+// of samples, each with a stack for the kernel and one for the user side, and
+// the Builder that adds samples up.
+//
+// Everything that many samples share (functions, locations, mappings, stacks,
+// labels) is interned by whoever builds the profile and compared by pointer.
+// Nothing that a Profile points to is changed after it was built, so it may be
+// read by any number of goroutines.
+package profile
+
+import "time"
+
+// FileOffset is a position in an executable file or library, in bytes.
+type FileOffset uint64
+
+// Type says what the value of a sample means.
+type Type struct {
+	Name string // such as "cpu"
+	Unit string // such as "nanoseconds"
+}
+
+// Types of values.
+var (
+	TypeCPU    = Type{Name: "cpu", Unit: "nanoseconds"}
+	TypeCycles = Type{Name: "cycles", Unit: "count"}
+)
+
+// Profile is what was sampled in one span of time.
+type Profile struct {
+	Type     Type
+	Start    time.Time
+	Duration time.Duration
+	// Period is the distance of two samples, in the unit of Type; 0 where it varies.
+	Period  int64
+	Samples []Sample
+	Account Account
+}
+
+// Account says where every sample of the span went:
+// Taken = Exported + Filtered + the sum of Lost. Each term is counted where it happens.
+type Account struct {
+	Taken    uint64
+	Exported uint64
+	// Filtered were taken, but are not what this profile asked for.
+	Filtered uint64
+	Lost     []Loss
+	// Incomplete counts samples in the profile by what is missing of their stacks or names.
+	Incomplete []Loss
+}
+
+// Loss is a number of samples by reason, in the words of bpf.Reason.
+type Loss struct {
+	Reason string
+	Count  uint64
+}
+
+// Sample is all samples with the same stacks and labels.
+type Sample struct {
+	Kernel *Stack // nil: user mode
+	User   *Stack // nil: a kernel thread
+	Labels *Labels
+	Count  int64
+	Value  int64 // in the unit of the profile's Type
+}
+
+// Stack is one side of a stack.
+type Stack struct {
+	// Locations, innermost first.
+	Locations []*Location
+	// Truncated says why callers are missing beyond the last location ("" where
+	// none are known to be), such as "unmapped_pc".
+	Truncated string
+}
+
+// FrameKind says what sort of code a location is in.
+type FrameKind string
+
+// Kinds of frames, in the words of OpenTelemetry's profile.frame.type.
+const (
+	FrameKernel FrameKind = "kernel"
+	FrameNative FrameKind = "native"
+	FrameGo     FrameKind = "go"
+	FrameJIT    FrameKind = "jit"
+)
+
+// Location is one address in one file (or the kernel): where a stack passed through.
+type Location struct {
+	Kind    FrameKind
+	Mapping *Mapping
+	// Address is the ELF virtual address (or that of the kernel, or of JIT
+	// code), already moved into the call instruction for return addresses.
+	Address uint64
+	// Lines are the functions at the address: those inlined there first, the
+	// one they were inlined into last. At least one.
+	Lines []Line
+	// Unnamed says why no function is known ("" where one is), such as "no_symbol".
+	// The one line then holds what is known: "[libc.so.6+0x29d90]".
+	Unnamed string
+}
+
+// Line is a position in the source.
+type Line struct {
+	Function *Function
+	Line     int // 0: unknown
+}
+
+// Function is a function as its file names it.
+type Function struct {
+	Name      string // linkage name, not demangled
+	File      string // "" where unknown
+	StartLine int    // 0: unknown
+}
+
+// Mapping is one executable file (not its place in one process): frames are equal across processes.
+type Mapping struct {
+	Path    string
+	BuildID string // hexadecimal, "" where there is none
+	// Start, Limit and Offset describe the executable segment, as ELF addresses.
+	Start, Limit uint64
+	Offset       FileOffset
+	// HasFunctions, HasLines say what the file could be asked for.
+	HasFunctions, HasLines bool
+}
+
+// Labels say whose sample it was. Equal labels of one profile are one pointer.
+type Labels struct {
+	PID         int
+	TID         int    // 0 unless samples are kept apart by thread
+	Comm        string // name of the process: its group leader's
+	Thread      string // name of the thread
+	Exe         string // path of the executable, as the process sees it
+	Cgroup      string // path below the hierarchy's root
+	ContainerID string
+}

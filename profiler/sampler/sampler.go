@@ -1,0 +1,257 @@
+// Package sampler takes samples of running tasks: it loads the BPF programs,
+// runs them from a perf event on every online CPU, follows CPUs that come and
+// go, and hands over records and stacks as the kernel wrote them.
+//
+// The caller drains the ring often enough (twice a second at most rates) and
+// gives the samples their meaning. One goroutine uses a Sampler at a time.
+package sampler
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pilotlight/pilotlight/bpf"
+	"github.com/pilotlight/pilotlight/profiler/perfevent"
+)
+
+// Event says what drives the sampling.
+type Event string
+
+// Events.
+const (
+	// CPUClock is the kernel's high-resolution timer: it works everywhere.
+	CPUClock Event = "cpu"
+	// Cycles is the PMU's cycle counter, where the machine has one.
+	Cycles Event = "cycles"
+)
+
+// MaxFrequencyHz is the highest rate taken: beyond it the sampling itself would be what is seen.
+const MaxFrequencyHz = 10000
+
+// Options for Open. Frequency is in samples a second of busy CPU.
+type Options struct {
+	Event       Event
+	FrequencyHz int
+	// RingBytes and the other fields of Options.BPF that are zero get sizes
+	// that fit the machine.
+	BPF bpf.Options
+}
+
+// Sampler is an open sampler.
+type Sampler struct {
+	options  Options
+	programs *bpf.Programs
+	ring     *bpf.Ring
+	stacks   *bpf.StackTraces
+	events   map[int]*perfevent.Event
+	// counted is what the events of CPUs that went offline had counted.
+	counted uint64
+	enabled bool
+}
+
+// ErrNoPMU says that the machine has no hardware counter for the event.
+var ErrNoPMU = errors.New("this machine has no hardware performance counters (PMU)")
+
+// Open loads the programs and opens an event on every online CPU. Nothing runs before Start.
+func Open(o Options) (*Sampler, error) {
+	cpus, err := perfevent.OnlineCPUs()
+	if err != nil {
+		return nil, err
+	}
+	var secret [8]byte
+	if _, err := rand.Read(secret[:]); err != nil {
+		return nil, fmt.Errorf("draw the secret of stack keys: %w", err)
+	}
+	o.BPF.Secret = binary.NativeEndian.Uint64(secret[:])
+	if o.BPF.RingBytes == 0 {
+		o.BPF.RingBytes = ringBytes(len(cpus), o.FrequencyHz)
+	}
+	programs, err := bpf.Load(o.BPF)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sampler{options: o, programs: programs, events: make(map[int]*perfevent.Event)}
+	if s.ring, err = bpf.NewRing(programs.Samples()); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if s.stacks, err = bpf.NewStackTraces(programs.StackTraces()); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if err := s.FollowCPUs(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// ringBytes holds two seconds of samples of all CPUs, ten times what gathers
+// between two reads: a power of two from 256 KiB to 16 MiB.
+func ringBytes(cpus, hz int) uint32 {
+	const record, seconds, most = 104 + 8, 2, 16 << 20
+	want := uint64(cpus) * uint64(hz) * record * seconds
+	if want <= bpf.DefaultRingBytes {
+		return bpf.DefaultRingBytes
+	}
+	return min(uint32(1)<<bits.Len64(want-1), most)
+}
+
+// FollowCPUs opens events on CPUs that came online and closes those of CPUs
+// that went. It is cheap where nothing changed: call it once a second.
+func (s *Sampler) FollowCPUs() error {
+	online, err := perfevent.OnlineCPUs()
+	if err != nil {
+		return err
+	}
+	for cpu, e := range s.events {
+		if !slices.Contains(online, cpu) {
+			s.retire(cpu, e)
+		}
+	}
+	for _, cpu := range online {
+		if s.events[cpu] != nil {
+			continue
+		}
+		e, err := s.open(cpu)
+		if errors.Is(err, unix.ENODEV) && len(s.events) > 0 {
+			continue // it went offline again
+		}
+		if err != nil {
+			return err
+		}
+		s.events[cpu] = e
+	}
+	return nil
+}
+
+func (s *Sampler) open(cpu int) (*perfevent.Event, error) {
+	attr := unix.PerfEventAttr{
+		Type:        unix.PERF_TYPE_SOFTWARE,
+		Config:      unix.PERF_COUNT_SW_CPU_CLOCK,
+		Sample:      uint64(s.options.FrequencyHz),
+		Sample_type: unix.PERF_SAMPLE_RAW,
+		Bits:        unix.PerfBitFreq,
+	}
+	if s.options.Event == Cycles {
+		attr.Type, attr.Config = unix.PERF_TYPE_HARDWARE, unix.PERF_COUNT_HW_CPU_CYCLES
+	}
+	e, err := perfevent.Open(attr, cpu)
+	if s.options.Event == Cycles && errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, fmt.Errorf("%w: use the CPU clock, -e cpu", ErrNoPMU)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := e.SetBPF(s.programs.OnSample().FD()); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	if s.enabled {
+		if err := e.Enable(); err != nil {
+			return nil, errors.Join(err, e.Close())
+		}
+	}
+	return e, nil
+}
+
+func (s *Sampler) retire(cpu int, e *perfevent.Event) {
+	if n, err := e.Count(); err == nil {
+		s.counted += n
+	}
+	_ = e.Close() // its CPU is gone, and so is the event
+	delete(s.events, cpu)
+}
+
+// Start starts sampling.
+func (s *Sampler) Start() error {
+	s.enabled = true
+	for _, e := range s.events {
+		if err := e.Enable(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Stop stops sampling; what is in the ring can still be drained. A program
+// that is running on another CPU has ended when Stop returns.
+func (s *Sampler) Stop() error {
+	s.enabled = false
+	var errs []error
+	for _, e := range s.events {
+		errs = append(errs, e.Disable())
+	}
+	return errors.Join(errs...)
+}
+
+// WakeFD becomes readable when the ring is half full.
+func (s *Sampler) WakeFD() int { return s.programs.Samples().FD() }
+
+// Drain calls visit with every sample that waits; the record is valid during the call only.
+func (s *Sampler) Drain(visit func(*bpf.Sample)) int { return s.ring.Drain(visit) }
+
+// BadRecords counts records of the ring that were not samples.
+func (s *Sampler) BadRecords() uint64 { return s.ring.BadRecords }
+
+// AppendStack appends the frames of the stack under key; see bpf.StackTraces.
+func (s *Sampler) AppendStack(frames []bpf.Frame, key uint64) ([]bpf.Frame, error) {
+	return s.stacks.Append(frames, key)
+}
+
+// AddTarget adds a process to the wanted ones; the sampler must have been opened with targets.
+func (s *Sampler) AddTarget(pid uint32, children bool) error { return s.programs.AddTarget(pid, children) }
+
+// HasTarget tells whether the process is (still) among the wanted ones.
+func (s *Sampler) HasTarget(pid uint32) bool { return s.programs.HasTarget(pid) }
+
+// Counters are the counts of the BPF programs since Open, over all CPUs.
+func (s *Sampler) Counters() (bpf.Counters, error) { return s.programs.Counters() }
+
+// MapBytes is the memory of the BPF maps.
+func (s *Sampler) MapBytes() (uint64, error) { return s.programs.MapBytes() }
+
+// Period is what one sample stands for: nanoseconds of the CPU clock. 0 for
+// cycles, where the kernel adapts it.
+func (s *Sampler) Period() time.Duration {
+	if s.options.Event != CPUClock {
+		return 0
+	}
+	return time.Second / time.Duration(s.options.FrequencyHz)
+}
+
+// Fired estimates how often the events fired, from their own clocks: the
+// kernel does not count, and skips the program in silence while the task is
+// inside a bpf() call. Only for the CPU clock, whose period is fixed; else 0.
+func (s *Sampler) Fired() (uint64, error) {
+	period := uint64(s.Period())
+	if period == 0 {
+		return 0, nil
+	}
+	sum := s.counted
+	for _, e := range s.events {
+		n, err := e.Count()
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum / period, nil
+}
+
+// Close stops sampling and frees everything. It may be called more than once.
+func (s *Sampler) Close() error {
+	var errs []error
+	for cpu, e := range s.events {
+		errs = append(errs, e.Close())
+		delete(s.events, cpu)
+	}
+	if s.ring != nil {
+		errs = append(errs, s.ring.Close())
+		s.ring = nil
+	}
+	return errors.Join(append(errs, s.programs.Close())...)
+}
