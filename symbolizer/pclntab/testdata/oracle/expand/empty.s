@@ -1,0 +1,1 @@
+// Lets expand.go declare a function without a body.

@@ -1,0 +1,3 @@
+package expand
+
+import _ "runtime/pprof"
