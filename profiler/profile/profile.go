@@ -10,9 +10,6 @@ package profile
 
 import "time"
 
-// FileOffset is a position in an executable file or library, in bytes.
-type FileOffset uint64
-
 // Type says what the value of a sample means.
 type Type struct {
 	Name string // such as "cpu"
@@ -115,9 +112,8 @@ type Function struct {
 type Mapping struct {
 	Path    string
 	BuildID string // hexadecimal, "" where there is none
-	// Start, Limit and Offset describe the executable segment, as ELF addresses.
-	Start, Limit uint64
-	Offset       FileOffset
+	// Start and Limit are the ELF addresses of the executable segment, Offset its place in the file.
+	Start, Limit, Offset uint64
 	// HasFunctions, HasLines say what the file could be asked for.
 	HasFunctions, HasLines bool
 }

@@ -1,0 +1,365 @@
+// Package collect makes profiles out of samples: it merges the sampler's
+// records with what happened to processes, names the stacks, and adds the
+// samples up in windows, any number at a time.
+//
+// The caller opens the sampler and the side-band; the Collector is the one
+// goroutine that uses them, and answers requests between two rounds.
+package collect
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pilotlight/pilotlight/bpf"
+	"github.com/pilotlight/pilotlight/profiler/perfevent"
+	"github.com/pilotlight/pilotlight/profiler/process"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/profiler/sampler"
+)
+
+// Options of a Collector.
+type Options struct {
+	Type   profile.Type
+	Period int64
+	// Target leaves out samples that the kernel could not: processes by name.
+	Target Filter
+	// PerThread keeps the samples of threads apart.
+	PerThread bool
+	// Interval is how often Sink gets a profile of everything; 0: never.
+	Interval time.Duration
+	Sink     func(*profile.Profile)
+	Log      *slog.Logger
+}
+
+// Collector merges, names and adds up.
+type Collector struct {
+	options   Options
+	sampler   *sampler.Sampler
+	sideband  *process.Sideband
+	poller    *perfevent.Poller
+	processes *process.Table
+	files     *process.Files
+	kernel    *KernelNames
+	namer     *namer
+
+	batch   []bpf.Sample
+	pending []process.Event // later than the samples of the last round
+	windows map[*Window]struct{}
+	strays  map[strayKey]*profile.Labels
+
+	read     uint64 // samples that came out of the ring
+	filtered uint64 // of those, samples that Options.Target leaves out
+	exported uint64 // handed to Sink
+	counters bpf.Counters
+
+	requests chan func()
+	woken    chan struct{}
+	rounds   uint64
+	stopped  chan struct{} // closed when Run has ended; last is complete then
+	last     Stats
+}
+
+type strayKey struct {
+	pid, tid int
+	thread   [16]byte
+}
+
+// Times of the loop.
+const (
+	// pollInterval is how often samples are fetched when nothing else happens.
+	// Longer costs less and delays the naming of short-lived code whose file is not open yet.
+	pollInterval = 200 * time.Millisecond
+	// coalesce is the shortest time between two rounds that side-band records cause: a process
+	// that lives 20 ms is met while it lives, and a storm of execs costs 100 rounds a second.
+	coalesce = 10 * time.Millisecond
+	// housekeeping is how often CPUs, exited processes and idle files are looked at.
+	housekeeping = time.Second
+)
+
+// maxStrays bounds the labels of processes that nothing is known of.
+const maxStrays = 4096
+
+// New makes a Collector; processes must have been scanned already.
+func New(o Options, s *sampler.Sampler, sb *process.Sideband, poller *perfevent.Poller,
+	processes *process.Table, files *process.Files, kernel *KernelNames) *Collector {
+	c := &Collector{
+		options: o, sampler: s, sideband: sb, poller: poller, processes: processes, files: files, kernel: kernel,
+		namer:    newNamer(processes, files, kernel),
+		windows:  make(map[*Window]struct{}),
+		strays:   make(map[strayKey]*profile.Labels),
+		requests: make(chan func()),
+		woken:    make(chan struct{}),
+		stopped:  make(chan struct{}),
+	}
+	c.namer.source = s
+	return c
+}
+
+// Run, called once, collects until ctx ends, then stops the sampler, fetches what is left and
+// hands the last interval over. It returns early only when the sampler or the poller fails.
+func (c *Collector) Run(ctx context.Context) error {
+	defer close(c.stopped)
+	waiter := make(chan error, 1)
+	waitCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { waiter <- c.wait(waitCtx) }()
+
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	keep := time.NewTicker(housekeeping)
+	defer keep.Stop()
+	interval := c.intervals()
+	defer interval.Stop()
+
+	var whole *Window
+	if c.options.Interval > 0 {
+		whole = c.open(Filter{}, 0)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return c.finish(whole)
+		case err := <-waiter:
+			if ctx.Err() != nil {
+				return c.finish(whole)
+			}
+			return errors.Join(err, c.finish(whole))
+		case <-poll.C:
+			c.round()
+		case <-c.woken:
+			c.round()
+		case request := <-c.requests:
+			request()
+		case <-keep.C:
+			c.housekeep()
+		case <-interval.C:
+			c.round()
+			c.handOver(whole)
+			whole = c.open(Filter{}, 0)
+		}
+	}
+}
+
+func (c *Collector) intervals() *time.Ticker {
+	if c.options.Interval > 0 {
+		return time.NewTicker(c.options.Interval)
+	}
+	never := time.NewTicker(time.Hour)
+	never.Stop()
+	return never
+}
+
+// wait turns wake-ups of the rings into rounds.
+func (c *Collector) wait(ctx context.Context) error {
+	for ctx.Err() == nil {
+		woken, err := c.poller.Wait(housekeeping)
+		if err != nil {
+			return fmt.Errorf("wait for samples: %w", err)
+		}
+		if !woken {
+			continue
+		}
+		select {
+		case c.woken <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		time.Sleep(coalesce)
+	}
+	return nil
+}
+
+func (c *Collector) finish(whole *Window) error {
+	err := c.sampler.Stop()
+	c.round()
+	if whole != nil {
+		c.handOver(whole)
+	}
+	c.updateCounters()
+	c.last = c.measure()
+	return err
+}
+
+func (c *Collector) handOver(w *Window) {
+	p := c.close(w)
+	c.exported += p.Account.Exported
+	c.options.Sink(p)
+}
+
+func (c *Collector) open(f Filter, from uint64) *Window {
+	w := c.newWindow(f, from)
+	c.windows[w] = struct{}{}
+	return w
+}
+
+func (c *Collector) close(w *Window) *profile.Profile {
+	delete(c.windows, w)
+	return w.build(c.lost())
+}
+
+// lost are the samples lost until now, by reason.
+func (c *Collector) lost() (lost lossCounts) {
+	lost[bpf.ReasonRingFull] = c.counters.LostRingFull
+	lost[bpf.ReasonBadRecord] = c.sampler.BadRecords()
+	return lost
+}
+
+// round brings in everything that waits. The samples are fetched first, then
+// the side-band, so that no sample is seen before what its process did
+// earlier; events later than this round's samples wait for the next.
+func (c *Collector) round() {
+	until := monotonic()
+	c.batch = c.batch[:0]
+	c.sampler.Drain(func(s *bpf.Sample) { c.batch = append(c.batch, *s) })
+	c.pending = append(c.pending, c.sideband.Drain()...)
+	c.updateCounters()
+	if !slices.IsSortedFunc(c.batch, byTime) {
+		slices.SortStableFunc(c.batch, byTime)
+	}
+	begun := time.Now()
+	applied := 0
+	apply := func(upTo uint64) {
+		for applied < len(c.pending) && c.pending[applied].Time <= upTo {
+			c.apply(&c.pending[applied])
+			applied++
+		}
+	}
+	for i := range c.batch {
+		apply(c.batch[i].TimeNs)
+		c.sample(&c.batch[i])
+	}
+	apply(until)
+	c.pending = append(c.pending[:0], c.pending[applied:]...)
+	c.namer.stats.NameNanos += uint64(time.Since(begun))
+	if cap(c.batch) > maxBatch {
+		c.batch = nil
+	}
+	c.rounds++
+}
+
+// maxBatch samples (1.7 MB) are kept room for between rounds.
+const maxBatch = 16384
+
+func byTime(a, b bpf.Sample) int { return cmp.Compare(a.TimeNs, b.TimeNs) }
+
+func (c *Collector) updateCounters() {
+	counters, err := c.sampler.Counters()
+	if err != nil {
+		c.options.Log.Warn("cannot read the BPF counters", "err", err)
+		return
+	}
+	c.counters = counters
+}
+
+func (c *Collector) apply(e *process.Event) {
+	switch e.Kind {
+	case process.EventKsymbol:
+		c.kernel.ksymbol(e.Address, e.Size, e.Name, e.Gone)
+		c.namer.forgetKernel()
+	case process.EventLost:
+		c.options.Log.Warn("the kernel dropped records about processes; their mappings are read again", "records", e.ID)
+		c.processes.Apply(e)
+	default:
+		c.processes.Apply(e)
+	}
+}
+
+func (c *Collector) sample(s *bpf.Sample) {
+	c.read++
+	p := c.processes.At(int(s.Pid), s.TimeNs)
+	labels := c.labels(p, s)
+	if !c.options.Target.Empty() && !c.options.Target.match(c.processes, p, labels) {
+		c.filtered++
+		return
+	}
+	kernel, user := c.namer.kernelStack(s), c.namer.userStack(p, s)
+	for w := range c.windows {
+		w.add(c.processes, p, s, kernel, user, labels)
+	}
+}
+
+func (c *Collector) labels(p *process.Process, s *bpf.Sample) *profile.Labels {
+	var thread [16]byte
+	for i, b := range s.Comm {
+		thread[i] = byte(b)
+	}
+	tid := 0
+	if c.options.PerThread {
+		tid = int(s.Tid)
+	}
+	if p != nil {
+		return c.processes.Labels(p, thread, tid)
+	}
+	key := strayKey{int(s.Pid), tid, thread}
+	if l := c.strays[key]; l != nil {
+		return l
+	}
+	if len(c.strays) >= maxStrays {
+		clear(c.strays)
+	}
+	l := &profile.Labels{PID: int(s.Pid), TID: tid, Comm: unix.ByteSliceToString(thread[:]), Thread: unix.ByteSliceToString(thread[:])}
+	c.strays[key] = l
+	return l
+}
+
+func (c *Collector) housekeep() {
+	if err := errors.Join(c.sideband.FollowCPUs(), c.sampler.FollowCPUs()); err != nil {
+		c.options.Log.Warn("cannot follow CPUs that came online", "err", err)
+	}
+	c.processes.Expire(monotonic())
+	c.files.Expire(time.Now())
+}
+
+// errStopped answers requests that come after the end.
+var errStopped = errors.New("the profiler has stopped")
+
+// do runs f on the Collector's goroutine.
+func (c *Collector) do(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case c.requests <- func() { f(); close(done) }:
+		<-done
+		return nil
+	case <-c.stopped:
+		return errStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Collect makes a profile of the samples that pass the filter, from now until
+// duration is over or ctx ends, whichever is first. What was collected until
+// then is returned in either case.
+func (c *Collector) Collect(ctx context.Context, f Filter, duration time.Duration) (*profile.Profile, error) {
+	var w *Window
+	if err := c.do(ctx, func() { w = c.open(f, monotonic()) }); err != nil {
+		return nil, err
+	}
+	timer := time.NewTimer(duration)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-c.stopped:
+		return c.close(w), nil // nobody else uses it any more
+	}
+	var p *profile.Profile
+	err := c.do(context.WithoutCancel(ctx), func() { c.round(); p = c.close(w) })
+	if errors.Is(err, errStopped) {
+		return c.close(w), nil
+	}
+	return p, err
+}
+
+func monotonic() uint64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // cannot fail for a clock that exists
+	return uint64(ts.Nano())
+}

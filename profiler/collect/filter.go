@@ -1,0 +1,55 @@
+package collect
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/pilotlight/pilotlight/profiler/process"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// Filter says which samples a profile is of. The zero value takes all; every
+// field that is set must hold.
+type Filter struct {
+	// PIDs are wanted processes; Children takes their descendants too.
+	PIDs     []int
+	Children bool
+	// Comm must match the name of the process.
+	Comm *regexp.Regexp
+	// Cgroup is a path below a cgroup hierarchy's root; cgroups below it count.
+	Cgroup string
+	// ContainerID is a container's id or the beginning of one.
+	ContainerID string
+}
+
+// Empty says that the filter takes everything.
+func (f *Filter) Empty() bool {
+	return len(f.PIDs) == 0 && f.Comm == nil && f.Cgroup == "" && f.ContainerID == ""
+}
+
+func (f *Filter) match(t *process.Table, p *process.Process, l *profile.Labels) bool {
+	if len(f.PIDs) > 0 && !slices.Contains(f.PIDs, l.PID) && !(f.Children && t.DescendsFrom(l.PID, f.PIDs)) {
+		return false
+	}
+	if f.Comm != nil && !f.Comm.MatchString(l.Comm) {
+		return false
+	}
+	if f.ContainerID != "" && !strings.HasPrefix(l.ContainerID, f.ContainerID) {
+		return false
+	}
+	if f.Cgroup == "" {
+		return true
+	}
+	if p == nil {
+		return false
+	}
+	return slices.ContainsFunc(t.Cgroups(p), func(c string) bool { return below(c, f.Cgroup) })
+}
+
+// below tells whether a path is dir or lies in it.
+func below(p, dir string) bool {
+	dir = path.Clean("/" + dir)
+	return dir == "/" || p == dir || strings.HasPrefix(p, dir+"/")
+}

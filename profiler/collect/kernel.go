@@ -1,0 +1,97 @@
+package collect
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/pilotlight/pilotlight/symbolizer/kallsyms"
+)
+
+// KernelNames names kernel addresses by /proc/kallsyms. Where that cannot be
+// read, it names nothing and the rest goes on. One goroutine uses it.
+type KernelNames struct {
+	path    string
+	table   *kallsyms.Table
+	retry   time.Time
+	log     *slog.Logger
+	problem error
+}
+
+// kallsymsInterval is how often an unknown address makes us read the table again: modules come and go.
+const kallsymsInterval = 30 * time.Second
+
+// NewKernelNames reads the names; also (which may be nil) gets to see the text.
+func NewKernelNames(log *slog.Logger, also io.Writer) *KernelNames {
+	k := &KernelNames{path: "/proc/kallsyms", log: log}
+	k.read(also)
+	if k.problem != nil {
+		log.Warn("kernel functions will have no names", "err", k.problem,
+			"remedy", "grant CAP_SYSLOG or set kernel.kptr_restrict=0")
+	}
+	return k
+}
+
+func (k *KernelNames) read(also io.Writer) {
+	k.retry = time.Now().Add(kallsymsInterval)
+	f, err := os.Open(k.path)
+	if err != nil {
+		k.problem = fmt.Errorf("kernel symbols: %w", err)
+		return
+	}
+	defer f.Close()
+	var r io.Reader = f
+	if also != nil {
+		r = io.TeeReader(f, also)
+	}
+	table, err := kallsyms.Read(r)
+	if err != nil {
+		k.problem = fmt.Errorf("kernel symbols: %w", err)
+		return
+	}
+	k.table, k.problem = table, nil
+}
+
+// Problem says why there are no kernel names, nil where there are.
+func (k *KernelNames) Problem() error { return k.problem }
+
+// Restricted says that the kernel hides its addresses from us.
+func (k *KernelNames) Restricted() bool { return errors.Is(k.problem, kallsyms.ErrRestricted) }
+
+func (k *KernelNames) lookup(addr uint64) (kallsyms.Symbol, bool) {
+	if k.table != nil {
+		if s, ok := k.table.Lookup(addr); ok {
+			return s, true
+		}
+	}
+	if time.Now().Before(k.retry) {
+		return kallsyms.Symbol{}, false
+	}
+	k.read(nil)
+	if k.table == nil {
+		return kallsyms.Symbol{}, false
+	}
+	return k.table.Lookup(addr)
+}
+
+// ksymbol brings in a BPF program or trampoline that came or went.
+func (k *KernelNames) ksymbol(addr, size uint64, name string, gone bool) {
+	switch {
+	case k.table == nil:
+	case gone:
+		k.table.RemoveDynamic(addr)
+	default:
+		k.table.AddDynamic(addr, size, name)
+	}
+}
+
+// bytes is the memory that the names take.
+func (k *KernelNames) bytes() int {
+	if k.table == nil {
+		return 0
+	}
+	return k.table.Bytes()
+}

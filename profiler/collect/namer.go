@@ -1,0 +1,385 @@
+package collect
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"unsafe"
+
+	"github.com/pilotlight/pilotlight/bpf"
+	"github.com/pilotlight/pilotlight/profiler/process"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/symbolizer"
+	"github.com/pilotlight/pilotlight/symbolizer/objfile"
+)
+
+// namer turns keys of stacks into stacks of named locations, each once.
+//
+//	key -> frames (read from stack_traces once) -> (file, offset) -> location
+//
+// A raw stack is placed again when its process's mappings changed since;
+// its frames are kept for that.
+type namer struct {
+	source interface {
+		AppendStack(frames []bpf.Frame, key uint64) ([]bpf.Frame, error)
+	}
+	processes *process.Table
+	files     *process.Files
+	kernel    *KernelNames
+
+	users     cache[uint64, userStack]
+	kernels   cache[uint64, *profile.Stack]
+	locations cache[locationKey, *profile.Location]
+	functions cache[functionKey, *profile.Function]
+	stacks    cache[string, *profile.Stack]
+	modules   map[string]*profile.Mapping
+
+	// Reused by each call.
+	frames []bpf.Frame
+	placed []*profile.Location
+
+	stats NamerStats
+}
+
+// NamerStats count the work of naming.
+type NamerStats struct {
+	StacksNew    uint64 // stacks read from stack_traces and named
+	StacksKnown  uint64 // samples whose stack was known
+	StacksAgain  uint64 // stacks placed again because mappings changed
+	StacksLost   uint64 // stacks that were evicted before they were read
+	LocationsNew uint64 // addresses looked up
+	LocationsHit uint64 // addresses known from another stack
+	NameNanos    uint64 // time spent on all of it
+}
+
+type userStack struct {
+	frames  []bpf.Frame
+	stack   *profile.Stack
+	process *process.Process
+	version uint32
+}
+
+type locationKey struct {
+	file   uint32
+	offset uint64
+}
+
+type functionKey struct {
+	file uint32 // 0: the kernel
+	name string
+}
+
+// Bounds, for each of two generations. With 10 frames a stack they come to some
+// 10 MB when all are full; a host shows a fraction of that.
+const (
+	maxStacks    = 8192
+	maxLocations = 16384
+	maxFunctions = 16384
+)
+
+func newNamer(processes *process.Table, files *process.Files, kernel *KernelNames) *namer {
+	return &namer{
+		processes: processes,
+		files:     files,
+		kernel:    kernel,
+		users:     newCache[uint64, userStack](maxStacks),
+		kernels:   newCache[uint64, *profile.Stack](maxStacks),
+		locations: newCache[locationKey, *profile.Location](maxLocations),
+		functions: newCache[functionKey, *profile.Function](maxFunctions),
+		stacks:    newCache[string, *profile.Stack](maxStacks),
+		modules:   make(map[string]*profile.Mapping),
+	}
+}
+
+// missing are stacks of which only the reason is known.
+var missing = func() (stacks [bpf.ReasonCount]*profile.Stack) {
+	for r := range stacks {
+		stacks[r] = &profile.Stack{Truncated: bpf.Reason(r).String()}
+	}
+	return stacks
+}()
+
+// read gets the frames of a stack; the slice is the namer's, valid until the next call.
+func (n *namer) read(key uint64) ([]bpf.Frame, error) {
+	var err error
+	n.frames, err = n.source.AppendStack(n.frames[:0], key)
+	if errors.Is(err, bpf.ErrStackEvicted) {
+		n.stats.StacksLost++
+	}
+	return n.frames, err
+}
+
+// userStack names the user side of a sample. P is nil where nothing is known of the process.
+func (n *namer) userStack(p *process.Process, s *bpf.Sample) *profile.Stack {
+	reason := bpf.Reason(s.UserReason)
+	if s.UserStack == 0 {
+		if reason == bpf.ReasonNone {
+			return nil
+		}
+		return missing[reason]
+	}
+	known, ok := n.users.get(s.UserStack)
+	if ok && p != nil && known.process == p && known.version == p.Version() {
+		n.stats.StacksKnown++
+		return known.stack
+	}
+	frames := known.frames
+	if ok {
+		n.stats.StacksAgain++
+	} else {
+		read, err := n.read(s.UserStack)
+		if err != nil {
+			return missing[bpf.ReasonStackEvicted]
+		}
+		n.stats.StacksNew++
+		frames = slices.Clone(read)
+	}
+	stack, settled := n.placeUser(p, frames, s.TimeNs, reason)
+	if p != nil && settled {
+		n.users.put(s.UserStack, userStack{frames: frames, stack: stack, process: p, version: p.Version()})
+	}
+	return stack
+}
+
+// placeUser places and names user frames. Settled says that the answer will be
+// the same next time, unless mappings change.
+func (n *namer) placeUser(p *process.Process, frames []bpf.Frame, time uint64, reason bpf.Reason) (stack *profile.Stack, settled bool) {
+	n.placed, settled = n.placed[:0], true
+	for i, f := range frames {
+		address := process.Address(f.Address())
+		if address == 0 {
+			break // the outermost frame's return address: a true end
+		}
+		if i > 0 {
+			address-- // into the call
+		}
+		l, why := n.placeFrame(p, address, time)
+		if l == nil && i > 0 && why != bpf.ReasonProcessUnknown {
+			// A walk by frame pointers through code that keeps none ends in
+			// nonsense: what lies beyond is not the caller.
+			reason = why
+			break
+		}
+		if l == nil {
+			l = n.unnamed(profile.FrameNative, nil, uint64(address), fmt.Sprintf("[unmapped+%#x]", uint64(address)), why)
+		}
+		if l.Unnamed != "" && l.Unnamed != noSymbol || l.Kind == profile.FrameJIT && l.Unnamed != "" {
+			settled = false // the file or the JIT's map may be readable later
+		}
+		n.placed = append(n.placed, l)
+	}
+	return n.internStack(n.placed, reason), settled
+}
+
+var noSymbol = bpf.ReasonNoSymbol.String()
+
+// placeFrame finds the location of one user address; nil and the reason where no mapping holds it.
+func (n *namer) placeFrame(p *process.Process, address process.Address, time uint64) (*profile.Location, bpf.Reason) {
+	if p == nil || !p.Known() {
+		return nil, bpf.ReasonProcessUnknown
+	}
+	m, stale := n.processes.Find(p, address, time)
+	switch {
+	case m == nil && stale:
+		return nil, bpf.ReasonStaleMapping
+	case m == nil:
+		return nil, bpf.ReasonUnmappedPC
+	case m.File.Regular() || m.File.VDSO():
+		return n.placeInFile(p, m, address), bpf.ReasonNone
+	}
+	return n.placeInMemory(p, m, address), bpf.ReasonNone
+}
+
+func (n *namer) placeInFile(p *process.Process, m *process.Mapping, address process.Address) *profile.Location {
+	offset := m.FileOffset(address)
+	if m.File.VDSO() {
+		offset = objfile.FileOffset(address - m.Start)
+	}
+	id, reason := n.files.ID(n.processes, p, m)
+	if reason == bpf.ReasonNone {
+		if l, ok := n.locations.get(locationKey{id, uint64(offset)}); ok {
+			n.stats.LocationsHit++
+			return l
+		}
+	}
+	n.stats.LocationsNew++
+	var image *process.Image
+	if reason == bpf.ReasonNone {
+		image, reason = n.files.Image(n.processes, p, m)
+	}
+	place := fmt.Sprintf("[%s+%#x]", path.Base(m.File.Path), uint64(offset))
+	if image == nil {
+		// A JIT may run from a file it made itself, which is no ELF file.
+		if name, ok := n.processes.JITName(p, address); ok {
+			return n.jitLocation(p, address, name)
+		}
+		return n.unnamed(profile.FrameNative, &profile.Mapping{Path: m.File.Path}, uint64(offset), place, reason)
+	}
+	l := &profile.Location{Kind: profile.FrameNative, Mapping: image.Mapping, Address: image.Address(offset)}
+	frames, ok := image.Lookup(offset)
+	if !ok {
+		l.Unnamed = noSymbol
+		l.Lines = []profile.Line{{Function: &profile.Function{Name: place}}}
+	} else {
+		if frames[0].File != "" && image.Go() {
+			l.Kind = profile.FrameGo
+		}
+		l.Lines = n.lines(id, frames)
+	}
+	n.locations.put(locationKey{id, uint64(offset)}, l)
+	return l
+}
+
+func (n *namer) lines(file uint32, frames []symbolizer.Frame) []profile.Line {
+	lines := make([]profile.Line, len(frames))
+	for i, f := range frames {
+		lines[i] = profile.Line{Line: f.Line, Function: n.function(file, f.Function, f.File, f.StartLine)}
+	}
+	return lines
+}
+
+func (n *namer) function(file uint32, name, source string, start int) *profile.Function {
+	key := functionKey{file, name}
+	if f, ok := n.functions.get(key); ok && f.File == source && f.StartLine == start {
+		return f
+	}
+	f := &profile.Function{Name: name, File: source, StartLine: start}
+	n.functions.put(key, f)
+	return f
+}
+
+// placeInMemory names code that a program made at run time.
+func (n *namer) placeInMemory(p *process.Process, m *process.Mapping, address process.Address) *profile.Location {
+	n.stats.LocationsNew++
+	if name, ok := n.processes.JITName(p, address); ok {
+		return n.jitLocation(p, address, name)
+	}
+	name := m.File.Path
+	if name == "" || name[0] != '[' {
+		name = "[anon"
+	} else {
+		name = name[:len(name)-1]
+	}
+	l := n.unnamed(profile.FrameJIT, nil, uint64(address), fmt.Sprintf("%s+%#x]", name, uint64(address)), bpf.ReasonNoSymbol)
+	return l
+}
+
+// jitFunctions keeps functions of JITs apart from those of files: ids of files count from 1.
+const jitFunctions = 1 << 31
+
+func (n *namer) jitLocation(p *process.Process, address process.Address, name string) *profile.Location {
+	return &profile.Location{
+		Kind:    profile.FrameJIT,
+		Address: uint64(address),
+		Lines:   []profile.Line{{Function: n.function(jitFunctions|uint32(p.PID), name, "", 0)}},
+	}
+}
+
+func (n *namer) unnamed(kind profile.FrameKind, m *profile.Mapping, address uint64, name string, reason bpf.Reason) *profile.Location {
+	return &profile.Location{
+		Kind: kind, Mapping: m, Address: address,
+		Lines:   []profile.Line{{Function: &profile.Function{Name: name}}},
+		Unnamed: reason.String(),
+	}
+}
+
+// kernelStack names the kernel side of a sample.
+func (n *namer) kernelStack(s *bpf.Sample) *profile.Stack {
+	reason := bpf.Reason(s.KernelReason)
+	if s.KernelStack == 0 {
+		if reason == bpf.ReasonNone {
+			return nil
+		}
+		return missing[reason]
+	}
+	if stack, ok := n.kernels.get(s.KernelStack); ok {
+		n.stats.StacksKnown++
+		return stack
+	}
+	frames, err := n.read(s.KernelStack)
+	if err != nil {
+		return missing[bpf.ReasonStackEvicted]
+	}
+	n.stats.StacksNew++
+	n.placed = n.placed[:0]
+	for i, f := range frames {
+		address := f.Address()
+		if i > 0 {
+			address--
+		}
+		n.placed = append(n.placed, n.kernelLocation(address))
+	}
+	stack := n.internStack(n.placed, reason)
+	n.kernels.put(s.KernelStack, stack)
+	return stack
+}
+
+func (n *namer) kernelLocation(address uint64) *profile.Location {
+	key := locationKey{0, address}
+	if l, ok := n.locations.get(key); ok {
+		n.stats.LocationsHit++
+		return l
+	}
+	n.stats.LocationsNew++
+	l := &profile.Location{Kind: profile.FrameKernel, Address: address}
+	if symbol, ok := n.kernel.lookup(address); ok {
+		l.Mapping = n.module(symbol.Module)
+		l.Lines = []profile.Line{{Function: n.function(0, symbol.Name, "", 0)}}
+	} else {
+		l.Mapping = n.module("")
+		l.Unnamed = noSymbol
+		l.Lines = []profile.Line{{Function: &profile.Function{Name: fmt.Sprintf("[kernel+%#x]", address)}}}
+	}
+	n.locations.put(key, l)
+	return l
+}
+
+func (n *namer) module(name string) *profile.Mapping {
+	if m := n.modules[name]; m != nil {
+		return m
+	}
+	m := &profile.Mapping{Path: "[kernel.kallsyms]", HasFunctions: true}
+	if name != "" {
+		m.Path = "[" + name + "]"
+	}
+	n.modules[name] = m
+	return m
+}
+
+// forgetKernel drops kernel names, which may mean something else by now.
+func (n *namer) forgetKernel() {
+	n.kernels = newCache[uint64, *profile.Stack](maxStacks)
+	for _, m := range []map[locationKey]*profile.Location{n.locations.young, n.locations.old} {
+		for k := range m {
+			if k.file == 0 {
+				delete(m, k)
+			}
+		}
+	}
+}
+
+// internStack gives one pointer for equal stacks, whatever process they come from.
+func (n *namer) internStack(locations []*profile.Location, reason bpf.Reason) *profile.Stack {
+	key := append(n.stackKey(locations), byte(reason))
+	if s, ok := n.stacks.get(unsafe.String(unsafe.SliceData(key), len(key))); ok {
+		return s
+	}
+	s := &profile.Stack{Locations: slices.Clone(locations)}
+	if reason != bpf.ReasonNone {
+		s.Truncated = reason.String()
+	}
+	n.stacks.put(string(key), s)
+	return s
+}
+
+// stackKey is the locations' addresses in memory: equal locations are one pointer, and a stack
+// that is a key keeps its locations alive.
+func (n *namer) stackKey(locations []*profile.Location) []byte {
+	const word = int(unsafe.Sizeof(uintptr(0)))
+	if len(locations) == 0 {
+		return nil
+	}
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(locations))), len(locations)*word)
+	return append(make([]byte, 0, len(raw)+1), raw...)
+}

@@ -1,0 +1,66 @@
+package collect
+
+import (
+	"time"
+
+	"github.com/pilotlight/pilotlight/bpf"
+	"github.com/pilotlight/pilotlight/profiler/process"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// Window collects the samples of one span of time that pass a filter. Any
+// number of them are open beside one another. It belongs to its Collector.
+type Window struct {
+	filter   Filter
+	builder  *profile.Builder
+	from     uint64 // CLOCK_MONOTONIC ns: samples before it are not ours; 0: all that come
+	decided  map[*profile.Labels]bool
+	taken    uint64 // samples that came out of the ring in this span
+	exported uint64
+	filtered uint64
+	lost     lossCounts
+}
+
+// lossCounts are what was lost of samples, by reason.
+type lossCounts [bpf.ReasonCount]uint64
+
+func (c *Collector) newWindow(f Filter, from uint64) *Window {
+	return &Window{
+		filter:  f,
+		builder: profile.NewBuilder(c.options.Type, c.options.Period, time.Now()),
+		from:    from,
+		decided: make(map[*profile.Labels]bool),
+		lost:    c.lost(),
+	}
+}
+
+func (w *Window) add(t *process.Table, p *process.Process, s *bpf.Sample, kernel, user *profile.Stack, labels *profile.Labels) {
+	if s.TimeNs < w.from {
+		return
+	}
+	w.taken++
+	if !w.filter.Empty() {
+		pass, ok := w.decided[labels]
+		if !ok {
+			pass = w.filter.match(t, p, labels)
+			w.decided[labels] = pass
+		}
+		if !pass {
+			w.filtered++
+			return
+		}
+	}
+	w.exported++
+	w.builder.Add(kernel, user, labels, int64(s.Value))
+}
+
+// build ends the window; lost is the count by now.
+func (w *Window) build(lost lossCounts) *profile.Profile {
+	account := profile.Account{Taken: w.taken, Exported: w.exported, Filtered: w.filtered}
+	for _, reason := range bpf.SampleReasons {
+		n := lost[reason] - w.lost[reason]
+		account.Taken += n
+		account.Lost = append(account.Lost, profile.Loss{Reason: reason.String(), Count: n})
+	}
+	return w.builder.Build(time.Now(), account)
+}

@@ -1,0 +1,68 @@
+// Package container tells which container a process belongs to, from the names
+// of its cgroups.
+package container
+
+import (
+	"slices"
+	"strings"
+)
+
+// Cgroups reads /proc/PID/cgroup and gives the distinct paths other than the
+// root, the cgroup v2 path first, then the longest:
+//
+//	0::/user.slice/session-2.scope
+//	4:memory:/docker/0123456789abcdef...
+func Cgroups(text string) []string {
+	var unified string
+	var paths []string
+	for line := range strings.Lines(text) {
+		hierarchy, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+		_, path, ok := strings.Cut(rest, ":")
+		switch {
+		case !ok || path == "/" || path == "":
+		case hierarchy == "0":
+			unified = path
+		case !slices.Contains(paths, path):
+			paths = append(paths, path)
+		}
+	}
+	slices.SortStableFunc(paths, func(a, b string) int { return len(b) - len(a) })
+	if unified != "" {
+		paths = slices.Insert(slices.DeleteFunc(paths, func(p string) bool { return p == unified }), 0, unified)
+	}
+	return paths
+}
+
+// idLength is that of the ids of Docker, containerd, CRI-O and Podman.
+const idLength = 64
+
+// ID finds a container id in the paths: the last part that is, but for a
+// prefix such as "docker-" or "cri-containerd-" and a suffix such as ".scope",
+// 64 hexadecimal digits. "" where there is none.
+func ID(paths []string) string {
+	for _, path := range paths {
+		parts := strings.Split(path, "/")
+		for _, part := range slices.Backward(parts) {
+			part = strings.TrimSuffix(part, ".scope")
+			if i := strings.LastIndexByte(part, '-'); i >= 0 {
+				part = part[i+1:]
+			}
+			if isID(part) {
+				return part
+			}
+		}
+	}
+	return ""
+}
+
+func isID(s string) bool {
+	if len(s) != idLength {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,468 @@
+package process
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pilotlight/pilotlight/bpf"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/symbolizer"
+	"github.com/pilotlight/pilotlight/symbolizer/objfile"
+)
+
+// FileKey is what the kernel says of a mapped file. Generation tells apart files
+// that had the same inode number one after the other; /proc/PID/maps does not have it.
+type FileKey struct {
+	Major, Minor uint32
+	Inode        uint64
+	Generation   uint64
+}
+
+// File is a file that some process has mapped executable, or what stands in
+// the place of one: JIT memory, the vdso.
+type File struct {
+	Path string
+	key  FileKey
+
+	// id is that of the contents, 0 until the file was looked at.
+	id      uint32
+	checked uint64 // CLOCK_MONOTONIC ns; a process that mapped it later makes us look again
+	failed  bpf.Reason
+	retry   time.Time // a failure is final until then
+	image   *Image
+	file    *os.File // open while it may still be needed
+	size    int64
+	used    time.Time
+}
+
+const vdsoPath = "[vdso]"
+
+// Regular says that the file has a name and contents of its own.
+func (f *File) Regular() bool {
+	return f.key.Inode != 0 && strings.HasPrefix(f.Path, "/") && !strings.HasPrefix(f.Path, "//")
+}
+
+// VDSO says that it is the code that the kernel lends to every process.
+func (f *File) VDSO() bool { return f.Path == vdsoPath }
+
+// Image is what is known of one file's contents.
+type Image struct {
+	// ID is the same for equal contents, and never given twice.
+	ID      uint32
+	Mapping *profile.Mapping
+	names   *symbolizer.Image
+	file    *os.File
+	guard   *guard
+	broken  bool
+}
+
+// Lookup names an offset of the file; see symbolizer.Image.
+func (i *Image) Lookup(offset objfile.FileOffset) ([]symbolizer.Frame, bool) {
+	if i.broken {
+		return nil, false
+	}
+	var frames []symbolizer.Frame
+	result := make(chan []symbolizer.Frame, 1)
+	if !i.guard.do(func() { f, _ := i.names.Lookup(offset); result <- f }) {
+		i.broken = true // reading it hangs: never wait for it again
+		return nil, false
+	}
+	frames = <-result
+	return frames, len(frames) > 0
+}
+
+// Address is the ELF virtual address of an offset.
+func (i *Image) Address(offset objfile.FileOffset) uint64 {
+	if a, ok := i.names.AddressOf(offset); ok {
+		return uint64(a)
+	}
+	return uint64(offset)
+}
+
+// Go says whether the names come from a Go symbol table.
+func (i *Image) Go() bool { return i.names.Kind()&symbolizer.KindGo != 0 }
+
+// Files holds every file that is mapped somewhere, each opened and read once
+// whatever the number of processes.
+type Files struct {
+	byKey  map[FileKey]*File
+	ids    map[fileID]uint32
+	nextID uint32
+	open   map[*File]struct{}
+	guard  *guard
+	vdso   *File
+
+	// Stats counts what happened since the start.
+	Stats FileStats
+}
+
+// FileStats of Files.
+type FileStats struct {
+	Opened     uint64 // files opened
+	Read       uint64 // symbol tables read
+	Failed     uint64 // files that could not be opened or read
+	ImageBytes uint64 // memory that symbol tables hold now
+}
+
+const (
+	// maxFiles bounds what is remembered of files: some 300 bytes each.
+	maxFiles = 16384
+	// maxOpen bounds descriptors and symbol tables; the least recently used are closed, and opened again when asked for.
+	maxOpen = 256
+	// maxImageBytes bounds the memory of symbol tables.
+	maxImageBytes = 12 << 20
+	// idleClose is how long a file that nobody asks for stays open: a guest must
+	// not keep file systems busy.
+	idleClose = 30 * time.Second
+	// retryFailed is when a file that could not be opened is tried again.
+	retryFailed = 10 * time.Second
+)
+
+// NewFiles makes an empty set. Close it.
+func NewFiles() *Files {
+	return &Files{byKey: make(map[FileKey]*File), ids: make(map[fileID]uint32), open: make(map[*File]struct{}), guard: newGuard()}
+}
+
+func (fs *Files) intern(key FileKey, path string) *File {
+	if path == vdsoPath {
+		if fs.vdso == nil {
+			fs.vdso = &File{Path: path}
+		}
+		return fs.vdso
+	}
+	if key.Inode == 0 {
+		return &File{Path: path} // anonymous memory: belongs to its process alone
+	}
+	if f := fs.byKey[key]; f != nil && f.Path == path {
+		return f
+	}
+	if len(fs.byKey) >= maxFiles {
+		clear(fs.byKey)
+	}
+	f := &File{Path: path, key: key}
+	fs.byKey[key] = f
+	return f
+}
+
+// hold opens a file that was never seen as soon as it is mapped: its process, and the mount
+// namespace with it, may be gone when the first sample comes.
+func (fs *Files) hold(t *Table, p *Process, m *Mapping) {
+	f := m.File
+	if !f.Regular() || f.id != 0 || f.file != nil || time.Now().Before(f.retry) {
+		return
+	}
+	if !fs.openFile(t, p, m) {
+		f.failed = bpf.ReasonNone // the sample may find a better way
+		f.retry = time.Time{}
+	}
+}
+
+// ID gives the identity of a mapped file's contents, 0 and a reason where the
+// file cannot be had.
+func (fs *Files) ID(t *Table, p *Process, m *Mapping) (uint32, bpf.Reason) {
+	f := m.File
+	if f.VDSO() {
+		return fs.vdsoID()
+	}
+	if f.id != 0 && m.Since > f.checked {
+		fs.check(t, p, m)
+	}
+	if f.id != 0 {
+		return f.id, bpf.ReasonNone
+	}
+	if f.failed != bpf.ReasonNone && time.Now().Before(f.retry) {
+		return 0, f.failed
+	}
+	if !fs.openFile(t, p, m) {
+		return 0, f.failed
+	}
+	return f.id, bpf.ReasonNone
+}
+
+// check looks whether the file that a later process mapped still has the contents we know.
+func (fs *Files) check(t *Table, p *Process, m *Mapping) {
+	f := m.File
+	f.checked = m.Since
+	info := make(chan os.FileInfo, 1)
+	if !fs.guard.do(func() { i, _ := os.Stat(mapFile(t.proc, p.PID, m)); info <- i }) {
+		return
+	}
+	i := <-info
+	if i == nil {
+		return // the process is gone; device, inode and generation agree, which must do
+	}
+	if id, err := identify(i); err == nil && fs.ids[id] != f.id {
+		fs.close(f)
+		f.id = 0
+	}
+}
+
+// openFile opens the file by whatever way still works.
+func (fs *Files) openFile(t *Table, p *Process, m *Mapping) bool {
+	f := m.File
+	pids := t.viewers(p)
+	type opened struct {
+		file *os.File
+		info os.FileInfo
+		err  error
+	}
+	result := make(chan opened, 1)
+	ok := fs.guard.do(func() {
+		file, err := openAny(t.proc, p.PID, pids, m)
+		if err != nil {
+			result <- opened{err: err}
+			return
+		}
+		info, err := file.Stat()
+		result <- opened{file, info, err}
+	})
+	if !ok {
+		return fs.fail(f, bpf.ReasonFileUnreadable)
+	}
+	o := <-result
+	if o.err != nil {
+		t.log.Debug("cannot open a mapped file", "path", f.Path, "pid", p.PID, "err", o.err)
+		return fs.fail(f, bpf.ReasonFileGone)
+	}
+	id, err := identify(o.info)
+	if err != nil {
+		_ = o.file.Close()
+		return fs.fail(f, bpf.ReasonFileUnreadable)
+	}
+	fs.Stats.Opened++
+	f.file, f.size, f.failed, f.used, f.checked = o.file, o.info.Size(), bpf.ReasonNone, time.Now(), max(m.Since, f.checked)
+	f.id = fs.idOf(id)
+	fs.open[f] = struct{}{}
+	fs.bound(f)
+	return true
+}
+
+func (fs *Files) idOf(id fileID) uint32 {
+	if n := fs.ids[id]; n != 0 {
+		return n
+	}
+	if len(fs.ids) >= 4*maxFiles {
+		clear(fs.ids)
+	}
+	fs.nextID++
+	fs.ids[id] = fs.nextID
+	return fs.nextID
+}
+
+func (fs *Files) fail(f *File, reason bpf.Reason) bool {
+	fs.Stats.Failed++
+	f.failed, f.retry = reason, time.Now().Add(retryFailed)
+	return false
+}
+
+// viewers are processes in whose view of the file system a path of p can be
+// opened when p is gone: its parent, then the agent itself.
+func (t *Table) viewers(p *Process) []int {
+	pids := []int{p.PID}
+	for range 3 {
+		parent := t.processes[p.ParentPID]
+		if parent == nil {
+			break
+		}
+		if parent.exited == 0 && parent.mountNS == p.mountNS {
+			pids = append(pids, parent.PID)
+		}
+		p = parent
+	}
+	return append(pids, os.Getpid())
+}
+
+func openAny(proc string, pid int, viewers []int, m *Mapping) (*os.File, error) {
+	file, err := openMapped(proc, pid, m)
+	if err == nil {
+		return file, nil
+	}
+	for _, viewer := range viewers {
+		var byPath *os.File
+		if byPath, err = openInRoot(proc, viewer, m.File.Path, 0); err != nil {
+			continue
+		}
+		if err = sameFile(byPath, m.File.key); err == nil {
+			return byPath, nil
+		}
+		_ = byPath.Close()
+	}
+	return nil, err
+}
+
+// sameFile tells whether what stands at a path now is what was mapped. On
+// file systems that show another device number to stat than to the kernel (btrfs,
+// overlay) the inode number alone must do.
+func sameFile(f *os.File, key FileKey) error {
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &stat); err != nil {
+		return fmt.Errorf("stat %s: %w", f.Name(), err)
+	}
+	if stat.Ino == key.Inode && unix.Major(stat.Dev) == key.Major && unix.Minor(stat.Dev) == key.Minor {
+		return nil
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		return fmt.Errorf("stat %s: %w", f.Name(), err)
+	}
+	if stat.Ino == key.Inode && (fs.Type == unix.BTRFS_SUPER_MAGIC || fs.Type == unix.OVERLAYFS_SUPER_MAGIC) {
+		return nil
+	}
+	return fmt.Errorf("%s is another file by now", f.Name())
+}
+
+// Image gives the names of a mapped file's contents, reading them on the first
+// call; nil and a reason where that cannot be.
+func (fs *Files) Image(t *Table, p *Process, m *Mapping) (*Image, bpf.Reason) {
+	f := m.File
+	if _, reason := fs.ID(t, p, m); reason != bpf.ReasonNone {
+		return nil, reason
+	}
+	f.used = time.Now()
+	if f.image != nil {
+		return f.image, bpf.ReasonNone
+	}
+	if f.failed == bpf.ReasonFileUnreadable && time.Now().Before(f.retry) {
+		return nil, f.failed
+	}
+	if f.file == nil && !fs.openFile(t, p, m) {
+		return nil, f.failed
+	}
+	image := &Image{ID: f.id, file: f.file, guard: fs.guard}
+	type read struct {
+		names *symbolizer.Image
+		err   error
+	}
+	result := make(chan read, 1)
+	file, size := f.file, f.size
+	if !fs.guard.do(func() { n, err := symbolizer.Open(file, size, symbolizer.Options{Path: f.Path}); result <- read{n, err} }) {
+		fs.fail(f, bpf.ReasonFileUnreadable)
+		return nil, f.failed
+	}
+	r := <-result
+	if r.err != nil {
+		t.log.Debug("cannot read a mapped file", "path", f.Path, "err", r.err)
+		fs.fail(f, bpf.ReasonFileUnreadable)
+		return nil, f.failed
+	}
+	image.names = r.names
+	image.Mapping = describe(f.Path, r.names)
+	f.image = image
+	fs.Stats.Read++
+	fs.Stats.ImageBytes += uint64(r.names.Bytes())
+	fs.bound(f)
+	return image, bpf.ReasonNone
+}
+
+func describe(path string, names *symbolizer.Image) *profile.Mapping {
+	m := &profile.Mapping{
+		Path:         path,
+		BuildID:      names.BuildID(),
+		HasFunctions: names.HasSymbols(),
+		HasLines:     names.Kind()&symbolizer.KindGo != 0,
+	}
+	if start, size, off, ok := names.Text(); ok {
+		m.Start, m.Limit, m.Offset = uint64(start), uint64(start)+size, uint64(off)
+	}
+	return m
+}
+
+// bound closes the least recently used files beyond the bounds, but not f.
+func (fs *Files) bound(f *File) {
+	for len(fs.open) > maxOpen || fs.Stats.ImageBytes > maxImageBytes {
+		var oldest *File
+		for o := range fs.open {
+			if o != f && (oldest == nil || o.used.Before(oldest.used)) {
+				oldest = o
+			}
+		}
+		if oldest == nil {
+			return
+		}
+		fs.close(oldest)
+	}
+}
+
+// Expire closes files that nobody asked for lately.
+func (fs *Files) Expire(now time.Time) {
+	for f := range fs.open {
+		if now.Sub(f.used) > idleClose {
+			fs.close(f)
+		}
+	}
+}
+
+func (fs *Files) close(f *File) {
+	if f.image != nil {
+		fs.Stats.ImageBytes -= uint64(f.image.names.Bytes())
+		f.image = nil
+	}
+	if f.file != nil {
+		_ = f.file.Close() // it was only read
+		f.file = nil
+	}
+	delete(fs.open, f)
+}
+
+// Close closes all files.
+func (fs *Files) Close() {
+	for f := range fs.open {
+		fs.close(f)
+	}
+	fs.guard.close()
+}
+
+// vdsoID reads the vdso once, from this process: all 64-bit processes have the same.
+func (fs *Files) vdsoID() (uint32, bpf.Reason) {
+	f := fs.vdso
+	if f.id != 0 || f.failed != bpf.ReasonNone {
+		return f.id, f.failed
+	}
+	names, err := readVDSO()
+	if err != nil {
+		f.failed, f.retry = bpf.ReasonFileUnreadable, time.Now().Add(365*24*time.Hour)
+		return 0, f.failed
+	}
+	fs.nextID++
+	f.id = fs.nextID
+	f.image = &Image{ID: f.id, Mapping: describe(vdsoPath, names), names: names, guard: fs.guard}
+	return f.id, bpf.ReasonNone
+}
+
+func readVDSO() (*symbolizer.Image, error) {
+	maps, err := os.Open("/proc/self/maps")
+	if err != nil {
+		return nil, fmt.Errorf("vdso: %w", err)
+	}
+	defer maps.Close()
+	entries, err := readMaps(maps)
+	if err != nil {
+		return nil, fmt.Errorf("vdso: %w", err)
+	}
+	for _, e := range entries {
+		if e.path != vdsoPath {
+			continue
+		}
+		mem, err := os.Open("/proc/self/mem")
+		if err != nil {
+			return nil, fmt.Errorf("vdso: %w", err)
+		}
+		defer mem.Close()
+		image := make([]byte, e.mapping.End-e.mapping.Start)
+		if _, err := io.ReadFull(io.NewSectionReader(mem, int64(e.mapping.Start), int64(len(image))), image); err != nil {
+			return nil, fmt.Errorf("vdso: %w", err)
+		}
+		names, err := symbolizer.Open(bytes.NewReader(image), int64(len(image)), symbolizer.Options{})
+		if err != nil {
+			return nil, fmt.Errorf("vdso: %w", err)
+		}
+		return names, nil
+	}
+	return nil, fmt.Errorf("vdso: not mapped")
+}

@@ -1,0 +1,212 @@
+package process
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+
+	"github.com/pilotlight/pilotlight/symbolizer/objfile"
+)
+
+// Address is a virtual address in a running process.
+type Address uint64
+
+// Mapping is executable memory of a process.
+type Mapping struct {
+	Start, End Address
+	Offset     objfile.FileOffset
+	// Since is when it was mapped (CLOCK_MONOTONIC, ns); 0: before we looked.
+	Since uint64
+	File  *File
+}
+
+// FileOffset is where in the mapped file an address of the mapping lies.
+func (m *Mapping) FileOffset(a Address) objfile.FileOffset {
+	return m.Offset + objfile.FileOffset(a-m.Start)
+}
+
+// maxMappings bounds the executable mappings of one process. A JIT that
+// exceeds it loses the names of what comes later, nobody else does.
+const maxMappings = 65536
+
+// mappingTable is the executable memory of a process now, and what stood
+// there a moment ago. Tables are shared by forked processes until one changes.
+type mappingTable struct {
+	// mappings are sorted by Start and do not overlap.
+	mappings []Mapping
+	// retired were replaced lately; the newest come last.
+	retired []retiredMapping
+	shared  bool
+	// version goes up with every change.
+	version uint32
+}
+
+type retiredMapping struct {
+	Mapping
+	until uint64
+}
+
+// maxRetired replaced mappings are remembered: a round of samples meets few.
+const maxRetired = 128
+
+// find gives the mapping that held a at the time of a sample.
+func (t *mappingTable) find(a Address, time uint64) (m *Mapping, stale bool) {
+	i, ok := slices.BinarySearchFunc(t.mappings, a, func(m Mapping, a Address) int {
+		switch {
+		case m.End <= a:
+			return -1
+		case m.Start > a:
+			return 1
+		}
+		return 0
+	})
+	if ok && t.mappings[i].Since <= time {
+		return &t.mappings[i], false
+	}
+	for j := range slices.Backward(t.retired) {
+		r := &t.retired[j]
+		if r.Start <= a && a < r.End && r.Since <= time && time < r.until {
+			return &r.Mapping, false
+		}
+	}
+	return nil, ok
+}
+
+// insert puts a mapping in place of whatever it overlaps.
+func (t *mappingTable) insert(m Mapping) {
+	t.own()
+	first, _ := slices.BinarySearchFunc(t.mappings, m.Start, func(o Mapping, a Address) int {
+		if o.End <= a {
+			return -1
+		}
+		return 1
+	})
+	last := first
+	var rest []Mapping
+	for ; last < len(t.mappings) && t.mappings[last].Start < m.End; last++ {
+		o := t.mappings[last]
+		t.retire(o, m.Since)
+		if o.Start < m.Start {
+			left := o
+			left.End = m.Start
+			rest = append(rest, left)
+		}
+	}
+	var right []Mapping
+	if last > first {
+		if o := t.mappings[last-1]; o.End > m.End {
+			o.Offset, o.Start = o.FileOffset(m.End), m.End
+			right = []Mapping{o}
+		}
+	}
+	t.version++
+	if len(t.mappings)-(last-first)+len(rest)+1+len(right) > maxMappings {
+		return
+	}
+	t.mappings = slices.Replace(t.mappings, first, last, append(append(rest, m), right...)...)
+}
+
+// replace takes a new reading of the whole table.
+func (t *mappingTable) replace(mappings []Mapping, time uint64) {
+	for _, m := range t.mappings {
+		t.retire(m, time)
+	}
+	t.mappings, t.shared = mappings, false
+	t.version++
+}
+
+func (t *mappingTable) retire(m Mapping, until uint64) {
+	if len(t.retired) >= maxRetired {
+		t.retired = slices.Delete(t.retired, 0, maxRetired/2)
+	}
+	t.retired = append(t.retired, retiredMapping{m, until})
+}
+
+// own makes the table this process's alone.
+func (t *mappingTable) own() {
+	if t.shared {
+		t.mappings, t.shared = slices.Clone(t.mappings), false
+	}
+}
+
+// fork gives the child's table: the same until either changes it.
+func (t *mappingTable) fork() mappingTable {
+	t.shared = true
+	return mappingTable{mappings: t.mappings, shared: true}
+}
+
+// mapsEntry is one executable line of /proc/PID/maps.
+type mapsEntry struct {
+	mapping Mapping
+	key     FileKey
+	path    string
+}
+
+// readMaps reads the executable lines of /proc/PID/maps:
+//
+//	7f2c5a000000-7f2c5a155000 r-xp 00026000 fe:00 1234   /usr/lib/libc.so.6
+//
+// It stops at maxMappings. A path that the kernel marked " (deleted)" loses the mark.
+func readMaps(r io.Reader) ([]mapsEntry, error) {
+	var entries []mapsEntry
+	scanner := bufio.NewScanner(r)
+	scanner.Buffer(make([]byte, 0, 8<<10), 64<<10)
+	for scanner.Scan() && len(entries) < maxMappings {
+		e, executable, err := parseMapsLine(scanner.Bytes())
+		if err != nil {
+			return entries, err
+		}
+		if executable {
+			entries = append(entries, e)
+		}
+	}
+	if err := scanner.Err(); err != nil {
+		return entries, fmt.Errorf("maps: %w", err)
+	}
+	return entries, nil
+}
+
+func parseMapsLine(line []byte) (e mapsEntry, executable bool, err error) {
+	rest := line
+	next := func() []byte {
+		rest = bytes.TrimLeft(rest, " ")
+		field, after, _ := bytes.Cut(rest, []byte{' '})
+		rest = after
+		return field
+	}
+	hex := func(b []byte) uint64 {
+		v, parseErr := strconv.ParseUint(string(b), 16, 64)
+		if parseErr != nil && err == nil {
+			err = fmt.Errorf("maps line %q: %w", line, parseErr)
+		}
+		return v
+	}
+	span, perms := next(), next()
+	if len(perms) < 3 || perms[2] != 'x' {
+		return mapsEntry{}, false, nil
+	}
+	start, end, _ := bytes.Cut(span, []byte{'-'})
+	e.mapping = Mapping{Start: Address(hex(start)), End: Address(hex(end)), Offset: objfile.FileOffset(hex(next()))}
+	major, minor, _ := bytes.Cut(next(), []byte{':'})
+	e.key.Major, e.key.Minor = uint32(hex(major)), uint32(hex(minor))
+	inode := next()
+	if e.key.Inode, err = parseInode(inode, line, err); err != nil {
+		return mapsEntry{}, false, err
+	}
+	e.path = string(bytes.TrimSuffix(bytes.TrimLeft(rest, " "), []byte(" (deleted)")))
+	return e, true, nil
+}
+
+func parseInode(inode, line []byte, before error) (uint64, error) {
+	if before != nil {
+		return 0, before
+	}
+	v, err := strconv.ParseUint(string(inode), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("maps line %q: %w", line, err)
+	}
+	return v, nil
+}

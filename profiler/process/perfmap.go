@@ -1,0 +1,130 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pilotlight/pilotlight/symbolizer/jit"
+)
+
+// perfMap is what a JIT wrote into /tmp/perf-PID.map, in its own mount
+// namespace and under its own process number.
+type perfMap struct {
+	names *jit.PerfMap
+	file  fileID // size and time left out: it grows
+	next  time.Time
+}
+
+// perfMapInterval is how often a miss makes us look for new lines.
+const perfMapInterval = time.Second
+
+// JITName names an address in memory that no file is mapped to.
+func (t *Table) JITName(p *Process, a Address) (string, bool) {
+	if p.perfMap == nil {
+		p.perfMap = new(perfMap)
+	}
+	if name, ok := p.perfMap.lookup(a); ok {
+		return name, true
+	}
+	now := time.Now()
+	if now.Before(p.perfMap.next) || p.exited != 0 {
+		return "", false
+	}
+	p.perfMap.next = now.Add(perfMapInterval)
+	result := make(chan error, 1)
+	m := p.perfMap
+	if !t.files.guard.do(func() { result <- m.read(t.proc, p.PID) }) {
+		p.perfMap = &perfMap{next: now.Add(rereadMost)} // the old one belongs to the goroutine that hangs
+		return "", false
+	}
+	if err := <-result; err != nil && !errors.Is(err, unix.ENOENT) {
+		t.log.Debug("cannot read a perf map", "pid", p.PID, "err", err)
+	}
+	return p.perfMap.lookup(a)
+}
+
+func (m *perfMap) lookup(a Address) (string, bool) {
+	if m.names == nil {
+		return "", false
+	}
+	return m.names.Lookup(uint64(a))
+}
+
+// read reads the lines that were added since the last call.
+func (m *perfMap) read(proc string, pid int) error {
+	own, err := pidInNamespace(proc, pid)
+	if err != nil {
+		return err
+	}
+	f, err := openInRoot(proc, pid, "tmp/perf-"+strconv.Itoa(own)+".map", unix.RESOLVE_NO_SYMLINKS)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("perf map: %w", err)
+	}
+	if err := ownedBy(info, proc, pid); err != nil {
+		return err
+	}
+	id, err := identify(info)
+	if err != nil {
+		return err
+	}
+	id.size, id.ctimeNs = 0, 0
+	if m.names == nil || id != m.file || info.Size() < m.names.Offset() {
+		m.file = id
+		if m.names, err = jit.ReadPerfMap(f); err != nil {
+			return fmt.Errorf("perf map of process %d: %w", pid, err)
+		}
+		return nil
+	}
+	if _, err := f.Seek(m.names.Offset(), io.SeekStart); err != nil {
+		return fmt.Errorf("perf map: %w", err)
+	}
+	if err := m.names.Append(f); err != nil {
+		return fmt.Errorf("perf map of process %d: %w", pid, err)
+	}
+	return nil
+}
+
+// pidInNamespace is the number that the process knows itself by.
+func pidInNamespace(proc string, pid int) (int, error) {
+	status, err := os.ReadFile(proc + "/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return 0, fmt.Errorf("perf map: %w", err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if numbers, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			fields := strings.Fields(numbers)
+			if len(fields) == 0 {
+				break
+			}
+			return strconv.Atoi(fields[len(fields)-1])
+		}
+	}
+	return pid, nil
+}
+
+// ownedBy refuses a map that another user put there for the process.
+func ownedBy(info os.FileInfo, proc string, pid int) error {
+	owner, err := os.Stat(proc + "/" + strconv.Itoa(pid))
+	if err != nil {
+		return fmt.Errorf("perf map: %w", err)
+	}
+	file, ok := info.Sys().(*syscall.Stat_t)
+	process, ok2 := owner.Sys().(*syscall.Stat_t)
+	if !ok || !ok2 || file.Uid != process.Uid {
+		return fmt.Errorf("perf map of process %d belongs to another user", pid)
+	}
+	return nil
+}

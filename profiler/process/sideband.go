@@ -1,0 +1,147 @@
+package process
+
+import (
+	"errors"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pilotlight/pilotlight/profiler/perfevent"
+)
+
+// Sideband receives the kernel's records about processes: a dummy perf event
+// on each CPU carries them. One goroutine uses it at a time.
+type Sideband struct {
+	cpus   map[int]*sidebandCPU
+	names  *interner
+	events []Event
+	poller *perfevent.Poller
+}
+
+type sidebandCPU struct {
+	event *perfevent.Event
+	ring  *perfevent.Ring
+}
+
+// sidebandOrder makes rings of 64 KiB a CPU: some 500 records, ten execs a
+// millisecond for the 5 ms until the reader comes.
+const sidebandOrder = 4
+
+// OpenSideband starts receiving on all online CPUs; the poller is woken by
+// each record.
+func OpenSideband(poller *perfevent.Poller) (*Sideband, error) {
+	s := &Sideband{cpus: make(map[int]*sidebandCPU), names: newInterner(), poller: poller}
+	if err := s.FollowCPUs(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// FollowCPUs opens and closes events as CPUs come and go; call it once a second.
+func (s *Sideband) FollowCPUs() error {
+	online, err := perfevent.OnlineCPUs()
+	if err != nil {
+		return err
+	}
+	for cpu, c := range s.cpus {
+		if !slices.Contains(online, cpu) {
+			s.drainCPU(c)
+			_ = c.close() // its CPU is gone, and so is the event
+			delete(s.cpus, cpu)
+		}
+	}
+	for _, cpu := range online {
+		if s.cpus[cpu] != nil {
+			continue
+		}
+		c, err := s.open(cpu)
+		if errors.Is(err, unix.ENODEV) && len(s.cpus) > 0 {
+			continue // it went offline again
+		}
+		if err != nil {
+			return err
+		}
+		s.cpus[cpu] = c
+	}
+	return nil
+}
+
+func (s *Sideband) open(cpu int) (*sidebandCPU, error) {
+	event, err := perfevent.Open(unix.PerfEventAttr{
+		Type:        unix.PERF_TYPE_SOFTWARE,
+		Config:      unix.PERF_COUNT_SW_DUMMY,
+		Sample_type: unix.PERF_SAMPLE_TIME,
+		Bits: unix.PerfBitMmap | unix.PerfBitMmap2 | unix.PerfBitComm | unix.PerfBitCommExec | unix.PerfBitTask |
+			unix.PerfBitSampleIDAll | unix.PerfBitUseClockID | perfBitNamespaces | perfBitKsymbol | perfBitCgroup,
+		Clockid: unix.CLOCK_MONOTONIC,
+		Wakeup:  1,
+	}, cpu)
+	if err != nil {
+		return nil, err
+	}
+	c := &sidebandCPU{event: event}
+	if c.ring, err = perfevent.NewRing(event, sidebandOrder); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	if err := errors.Join(s.poller.Add(event.FD()), event.Enable()); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
+
+// Bits of perf_event_attr that golang.org/x/sys/unix does not name.
+const (
+	perfBitNamespaces = 1 << 28 // 4.12
+	perfBitKsymbol    = 1 << 29 // 5.1
+	perfBitCgroup     = 1 << 32 // 5.7
+)
+
+// Drain gives what happened since the last call, ordered by time. The slice is
+// valid until the next call.
+func (s *Sideband) Drain() []Event {
+	for _, c := range s.cpus {
+		s.drainCPU(c)
+	}
+	events := s.events
+	s.events = s.events[:0]
+	if !slices.IsSortedFunc(events, byTime) {
+		slices.SortStableFunc(events, byTime)
+	}
+	return events
+}
+
+func byTime(a, b Event) int {
+	switch {
+	case a.Time < b.Time:
+		return -1
+	case a.Time > b.Time:
+		return 1
+	}
+	return 0
+}
+
+func (s *Sideband) drainCPU(c *sidebandCPU) {
+	c.ring.Drain(func(r perfevent.Record) {
+		if e, ok := decode(r, s.names); ok {
+			s.events = append(s.events, e)
+		}
+	})
+}
+
+// Close stops receiving. It may be called more than once.
+func (s *Sideband) Close() error {
+	var errs []error
+	for cpu, c := range s.cpus {
+		errs = append(errs, c.close())
+		delete(s.cpus, cpu)
+	}
+	return errors.Join(errs...)
+}
+
+func (c *sidebandCPU) close() error {
+	var err error
+	if c.ring != nil {
+		err = c.ring.Close()
+	}
+	return errors.Join(err, c.event.Close())
+}

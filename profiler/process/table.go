@@ -1,0 +1,444 @@
+// Package process knows the processes of the host: their names, their
+// executable mappings at any moment that samples can still ask for, and the
+// files behind those. It learns from the kernel's perf side-band records, which
+// tell of processes that are gone before anyone could read /proc, and reads
+// /proc for what already ran and where records were lost.
+//
+// The caller merges events and samples by time: it applies all events up to a
+// sample before it asks about that sample. One goroutine uses a Table.
+package process
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pilotlight/pilotlight/profiler/container"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// Process is one process, from its fork to its exit or next exec's end.
+type Process struct {
+	PID, ParentPID int
+	// Comm is the group leader's name.
+	Comm string
+	// Exe is the path of the executable as the process sees it.
+	Exe string
+
+	started uint64 // CLOCK_MONOTONIC ns of the fork; 0: before we looked
+	exited  uint64 // 0: lives
+	table   mappingTable
+	// known says that the mappings were reported by records or read from /proc.
+	known bool
+	// stale asks for /proc/PID/maps to be read again: records were lost.
+	stale    bool
+	reread   time.Time     // not before
+	backoff  time.Duration // grows while reading again finds nothing new
+	mountNS  uint64
+	kernel   bool // a kernel thread
+	cgroups  []string
+	cgroupOf int // generation of cgroups: 0 not read
+	labels   map[labelKey]*profile.Labels
+	perfMap  *perfMap
+}
+
+type labelKey struct {
+	thread [16]byte
+	tid    int
+}
+
+// Table holds all processes.
+type Table struct {
+	proc      string
+	log       *slog.Logger
+	processes map[int]*Process
+	// exited are in order of their exit, so that dropping them is cheap.
+	exited []*Process
+	files  *Files
+	names  *interner
+	scan   []byte
+
+	// Stats counts what happened since the start.
+	Stats Stats
+}
+
+// Stats of a Table.
+type Stats struct {
+	RecordsLost  uint64 // side-band records that the kernel dropped
+	Rereads      uint64 // readings of /proc/PID/maps after the start
+	ForksSeen    uint64
+	ExecsSeen    uint64
+	MappingsSeen uint64
+}
+
+const (
+	// keepExited is how long an exited process can still be asked for. Samples come
+	// out of the ring within a fraction of a second.
+	keepExited = 2 * time.Second
+	// maxProcesses bounds the table. A process beyond it is read from /proc when
+	// a sample of it comes.
+	maxProcesses = 131072
+	// maxLabels bounds the labels kept for one process: names of threads, mostly.
+	maxLabels = 4096
+
+	rereadFirst = time.Second
+	rereadMost  = time.Minute
+)
+
+// NewTable makes an empty table over /proc.
+func NewTable(files *Files, log *slog.Logger) *Table {
+	return &Table{proc: "/proc", log: log, processes: make(map[int]*Process), files: files, names: newInterner()}
+}
+
+// Len is the number of processes held, the lately exited included.
+func (t *Table) Len() int { return len(t.processes) }
+
+// Scan reads what runs now. Side-band must be open already, so that nothing
+// falls between. A process that vanishes meanwhile is no error.
+func (t *Table) Scan() error {
+	dir, err := os.Open(t.proc)
+	if err != nil {
+		return fmt.Errorf("scan processes: %w", err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return fmt.Errorf("scan processes: %w", err)
+	}
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			t.read(pid)
+		}
+	}
+	return nil
+}
+
+// read makes a process from /proc; nil where it is gone.
+func (t *Table) read(pid int) *Process {
+	stat, err := os.ReadFile(t.path(pid, "stat"))
+	if err != nil || len(t.processes) >= maxProcesses {
+		return nil
+	}
+	p := &Process{PID: pid}
+	p.Comm, p.ParentPID, p.kernel = parseStat(string(stat))
+	p.Exe, _ = os.Readlink(t.path(pid, "exe"))
+	p.Exe = strings.TrimSuffix(p.Exe, " (deleted)")
+	t.readMaps(p, 0)
+	t.processes[pid] = p
+	return p
+}
+
+// parseStat takes comm, parent and the kernel thread flag from /proc/PID/stat:
+//
+//	1234 (comm with ) and spaces) S 1 ...
+func parseStat(stat string) (comm string, parent int, kernel bool) {
+	const pfKthread = 0x00200000
+	open, end := strings.IndexByte(stat, '('), strings.LastIndexByte(stat, ')')
+	if open < 0 || end < open {
+		return "", 0, false
+	}
+	comm = stat[open+1 : end]
+	fields := strings.Fields(stat[end+1:])
+	if len(fields) < 7 {
+		return comm, 0, false
+	}
+	parent, _ = strconv.Atoi(fields[1])
+	flags, _ := strconv.ParseUint(fields[6], 10, 64)
+	return comm, parent, flags&pfKthread != 0
+}
+
+func (t *Table) path(pid int, name string) string {
+	return t.proc + "/" + strconv.Itoa(pid) + "/" + name
+}
+
+// readMaps reads the mappings of p from /proc, as they are since a time.
+func (t *Table) readMaps(p *Process, since uint64) {
+	p.stale = false
+	f, err := os.Open(t.path(p.PID, "maps"))
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.log.Debug("cannot read mappings", "pid", p.PID, "err", err)
+		}
+		return
+	}
+	defer f.Close()
+	entries, err := readMaps(f)
+	if err != nil { // ESRCH: it exited; or a line we do not understand
+		t.log.Debug("cannot read mappings", "pid", p.PID, "err", err)
+	}
+	if len(entries) == 0 && p.known {
+		return // it is exiting: what was known serves its last samples
+	}
+	mappings := make([]Mapping, 0, len(entries))
+	for _, e := range entries {
+		m := e.mapping
+		m.Since = since
+		m.File = t.files.intern(e.key, t.names.intern([]byte(e.path)))
+		mappings = append(mappings, m)
+	}
+	p.table.replace(mappings, since)
+	p.known = true
+}
+
+// Apply brings one event in. Events come in the order of their time.
+func (t *Table) Apply(e *Event) {
+	switch e.Kind {
+	case EventMmap:
+		t.mmap(e)
+	case EventExec:
+		t.exec(e)
+	case EventComm:
+		if e.PID == e.TID {
+			if p := t.processes[e.PID]; p != nil {
+				p.Comm = e.Name
+				p.labels = nil
+			}
+		}
+	case EventFork:
+		if e.PID != e.ParentPID {
+			t.fork(e)
+		}
+	case EventExit:
+		t.exit(e)
+	case EventNamespaces:
+		if p := t.processes[e.PID]; p != nil && e.PID == e.TID {
+			p.mountNS = e.ID
+		}
+	case EventLost:
+		t.lost(e)
+	}
+}
+
+func (t *Table) mmap(e *Event) {
+	p := t.processes[e.PID]
+	if p == nil {
+		// Its fork was lost, or it is older than the agent and was not scanned.
+		if p = t.read(e.PID); p == nil {
+			return
+		}
+	}
+	t.Stats.MappingsSeen++
+	m := e.Mapping
+	m.File = t.files.intern(e.File, e.Name)
+	if p.Exe == "" && m.File.Regular() {
+		p.Exe = e.Name // the first mapping of an exec is the executable's
+		p.labels = nil
+	}
+	p.table.insert(m)
+	t.files.hold(t, p, &m)
+}
+
+func (t *Table) exec(e *Event) {
+	t.Stats.ExecsSeen++
+	p := t.processes[e.PID]
+	if p == nil {
+		p = &Process{PID: e.PID}
+		t.add(p)
+	}
+	p.Comm, p.Exe, p.labels, p.perfMap, p.cgroupOf = e.Name, "", nil, nil, 0
+	p.table.replace(nil, e.Time)
+	p.known, p.stale, p.kernel = true, false, false
+}
+
+func (t *Table) fork(e *Event) {
+	t.Stats.ForksSeen++
+	child := &Process{PID: e.PID, ParentPID: e.ParentPID, started: e.Time}
+	if parent := t.processes[e.ParentPID]; parent != nil {
+		child.Comm, child.Exe, child.mountNS = parent.Comm, parent.Exe, parent.mountNS
+		child.cgroups, child.cgroupOf = parent.cgroups, parent.cgroupOf
+		child.kernel, child.known, child.stale = parent.kernel, parent.known, parent.stale
+		child.table = parent.table.fork()
+	}
+	t.add(child)
+}
+
+func (t *Table) add(p *Process) {
+	if old := t.processes[p.PID]; old == nil && len(t.processes) >= maxProcesses {
+		return
+	}
+	t.processes[p.PID] = p
+}
+
+func (t *Table) exit(e *Event) {
+	if e.PID != e.TID {
+		return // a thread; the group leader's exit record counts below
+	}
+	if p := t.processes[e.PID]; p != nil && p.exited == 0 {
+		p.exited = e.Time
+		t.exited = append(t.exited, p)
+	}
+}
+
+// Expire drops processes that exited long enough ago, seen from now. Their
+// children are from then on their parents' children, as for whoever asks who descends from whom.
+func (t *Table) Expire(now uint64) {
+	n := 0
+	heirs := make(map[int]int)
+	for _, p := range t.exited {
+		if p.exited+uint64(keepExited) > now {
+			break
+		}
+		n++
+		// A leader may exit before its other threads: then it is a zombie, still there.
+		if t.processes[p.PID] == p && !t.threadsLive(p) {
+			delete(t.processes, p.PID)
+			heirs[p.PID] = p.ParentPID
+		}
+	}
+	t.exited = append(t.exited[:0], t.exited[n:]...)
+	if len(heirs) == 0 {
+		return
+	}
+	for _, p := range t.processes {
+		for range maxAncestors {
+			heir, ok := heirs[p.ParentPID]
+			if !ok {
+				break
+			}
+			p.ParentPID = heir
+		}
+	}
+}
+
+// threadsLive tells whether threads of a process outlived its leader; it is then looked at again later.
+func (t *Table) threadsLive(p *Process) bool {
+	tasks, err := os.ReadDir(t.path(p.PID, "task"))
+	if err != nil || len(tasks) < 2 {
+		return false
+	}
+	p.exited += uint64(rereadMost)
+	t.exited = append(t.exited, p)
+	return true
+}
+
+func (t *Table) lost(e *Event) {
+	t.Stats.RecordsLost += e.ID
+	for _, p := range t.processes {
+		p.stale = p.exited == 0
+	}
+}
+
+// At gives the process that had the pid when a sample was taken; all events up
+// to then were applied. A process that no record told of is read from /proc;
+// nil where that is too late.
+func (t *Table) At(pid int, time uint64) *Process {
+	p := t.processes[pid]
+	if p == nil {
+		if p = t.read(pid); p == nil {
+			return nil
+		}
+	}
+	if p.stale {
+		t.Stats.Rereads++
+		t.readMaps(p, time)
+	}
+	return p
+}
+
+// Version changes with each change of the process's mappings.
+func (p *Process) Version() uint32 { return p.table.version }
+
+// Known says whether anything is known of the process's mappings.
+func (p *Process) Known() bool { return p.known }
+
+// Find gives the executable mapping that held an address when a sample was
+// taken. Stale says that a mapping is there, but only since later, and what
+// stood there before is not known. An unmapped address makes it read
+// /proc/PID/maps again, at growing intervals: munmap and mremap leave no record.
+func (t *Table) Find(p *Process, a Address, sampled uint64) (m *Mapping, stale bool) {
+	m, stale = p.table.find(a, sampled)
+	if m != nil || p.kernel || p.exited != 0 {
+		return m, stale
+	}
+	now := time.Now()
+	if now.Before(p.reread) {
+		return nil, stale
+	}
+	before := len(p.table.mappings)
+	t.Stats.Rereads++
+	t.readMaps(p, sampled)
+	if m, stale = p.table.find(a, sampled); m != nil || len(p.table.mappings) != before {
+		p.backoff = 0
+	}
+	p.backoff = min(max(2*p.backoff, rereadFirst), rereadMost)
+	// A list of mappings that takes long to read is read seldom.
+	p.reread = now.Add(max(p.backoff, 100*time.Since(now)))
+	return m, stale
+}
+
+// Labels gives the labels of a sample of this process, one pointer for equal
+// ones. Tid is 0 unless threads are kept apart.
+func (t *Table) Labels(p *Process, thread [16]byte, tid int) *profile.Labels {
+	key := labelKey{thread, tid}
+	if l := p.labels[key]; l != nil {
+		return l
+	}
+	t.readCgroups(p)
+	l := &profile.Labels{PID: p.PID, TID: tid, Comm: p.Comm, Thread: t.names.intern(cString(thread[:])), Exe: p.Exe}
+	if len(p.cgroups) > 0 {
+		l.Cgroup = p.cgroups[0]
+		l.ContainerID = container.ID(p.cgroups)
+	}
+	if l.Comm == "" {
+		l.Comm = l.Thread
+	}
+	if p.labels == nil || len(p.labels) >= maxLabels {
+		p.labels = make(map[labelKey]*profile.Labels, 1)
+	}
+	p.labels[key] = l
+	return l
+}
+
+// Cgroups are the paths of the process in all hierarchies, the most telling first.
+func (t *Table) Cgroups(p *Process) []string {
+	t.readCgroups(p)
+	return p.cgroups
+}
+
+func (t *Table) readCgroups(p *Process) {
+	if p.cgroupOf != 0 {
+		return
+	}
+	p.cgroupOf = 1
+	text, err := os.ReadFile(t.path(p.PID, "cgroup"))
+	if err != nil {
+		return // gone: its parent's, which it inherited, stand
+	}
+	p.cgroups = container.Cgroups(string(text))
+}
+
+// DescendsFrom tells whether pid is one of the ancestors or a descendant of
+// one, as far as parents are known.
+func (t *Table) DescendsFrom(pid int, ancestors []int) bool {
+	for range maxAncestors {
+		if slices.Contains(ancestors, pid) {
+			return true
+		}
+		p := t.processes[pid]
+		if p == nil || p.ParentPID == pid {
+			return false
+		}
+		pid = p.ParentPID
+	}
+	return false
+}
+
+// maxAncestors is deeper than any real tree of processes; it ends a loop of reused pids.
+const maxAncestors = 64
+
+// Descendants lists the living descendants of pid.
+func (t *Table) Descendants(pid int) []int {
+	var found []int
+	for other, p := range t.processes {
+		if other != pid && p.exited == 0 && t.DescendsFrom(other, []int{pid}) {
+			found = append(found, other)
+		}
+	}
+	return found
+}

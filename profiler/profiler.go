@@ -1,0 +1,231 @@
+// Package profiler is the whole of sampling as one object: a Config goes in,
+// named profiles come out. It wires the sampler, the side-band, the table of
+// processes and the collector, and owns them all.
+//
+// The caller says what to sample (the host, processes, a cgroup) and takes
+// profiles by Collect, as many at once as it likes, or one of everything each
+// interval by Config.Sink. It needs the rights that `pilotlight doctor` lists.
+package profiler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/pilotlight/pilotlight/bpf"
+	"github.com/pilotlight/pilotlight/profiler/collect"
+	"github.com/pilotlight/pilotlight/profiler/perfevent"
+	"github.com/pilotlight/pilotlight/profiler/process"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/profiler/sampler"
+)
+
+// DefaultFrequencyHz is prime, so that it does not beat with what a program
+// does at round intervals.
+const DefaultFrequencyHz = 97
+
+// Config says what to sample and how. The zero value samples the whole host at DefaultFrequencyHz.
+type Config struct {
+	Event       sampler.Event // default CPUClock
+	FrequencyHz int
+	Target      Target
+	// ExcludeSelf leaves out this process.
+	ExcludeSelf bool
+	// PerThread keeps the samples of threads apart, by a tid label.
+	PerThread bool
+	// Interval and Sink: every so often Sink gets a profile of everything. It is
+	// called on the sampling goroutine and must return at once.
+	Interval time.Duration
+	Sink     func(*profile.Profile)
+	// RingBytes and StackEntries override the sizes of BPF maps; 0 fits them to the machine.
+	RingBytes, StackEntries uint32
+	Log                     *slog.Logger // default: nothing is logged
+}
+
+// Profiler samples from Start to Close. Its methods are safe for concurrent use.
+type Profiler struct {
+	config    Config
+	sampler   *sampler.Sampler
+	sideband  *process.Sideband
+	poller    *perfevent.Poller
+	files     *process.Files
+	collector *collect.Collector
+	kernel    *collect.KernelNames
+	cancel    context.CancelFunc
+	done      chan struct{}
+	err       error
+	started   time.Time
+}
+
+// Start opens everything and begins to sample. Errors name what is missing and the remedy.
+func Start(config Config) (*Profiler, error) {
+	if config.Event == "" {
+		config.Event = sampler.CPUClock
+	}
+	if config.FrequencyHz == 0 {
+		config.FrequencyHz = DefaultFrequencyHz
+	}
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
+	p := &Profiler{config: config, done: make(chan struct{})}
+	if err := p.open(); err != nil {
+		return nil, errors.Join(err, p.release())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	p.cancel = cancel
+	go func() {
+		defer close(p.done)
+		p.err = p.collector.Run(ctx)
+	}()
+	return p, nil
+}
+
+func (p *Profiler) open() (err error) {
+	if err := p.config.Target.check(); err != nil {
+		return err
+	}
+	if p.poller, err = perfevent.NewPoller(); err != nil {
+		return err
+	}
+	softirq := new(softirqFinder)
+	p.kernel = collect.NewKernelNames(p.config.Log, softirq)
+	if p.sampler, err = sampler.Open(p.samplerOptions(softirq.found())); err != nil {
+		return explain(err)
+	}
+	if err := p.poller.Add(p.sampler.WakeFD()); err != nil {
+		return err
+	}
+	if p.sideband, err = process.OpenSideband(p.poller); err != nil {
+		return explain(err)
+	}
+	p.files = process.NewFiles()
+	processes := process.NewTable(p.files, p.config.Log)
+	if err := processes.Scan(); err != nil {
+		return err
+	}
+	if err := p.addChildren(processes); err != nil {
+		return err
+	}
+	p.collector = collect.New(collect.Options{
+		Type:      valueType(p.config.Event),
+		Period:    int64(p.sampler.Period()),
+		Target:    collect.Filter{Comm: p.config.Target.Comm},
+		PerThread: p.config.PerThread,
+		Interval:  p.config.Interval,
+		Sink:      p.config.Sink,
+		Log:       p.config.Log,
+	}, p.sampler, p.sideband, p.poller, processes, p.files, p.kernel)
+	p.started = time.Now()
+	return p.sampler.Start()
+}
+
+func (p *Profiler) samplerOptions(softirq bpf.KernelRange) sampler.Options {
+	o := sampler.Options{Event: p.config.Event, FrequencyHz: p.config.FrequencyHz, BPF: bpf.Options{
+		Softirq:         softirq,
+		CgroupID:        p.config.Target.cgroupID,
+		CgroupSubsystem: p.config.Target.cgroupSubsystem,
+		RingBytes:       p.config.RingBytes,
+		StackEntries:    p.config.StackEntries,
+	}}
+	if p.config.ExcludeSelf {
+		o.BPF.ExcludePID = uint32(os.Getpid())
+	}
+	if p.config.Target.HasPIDs() {
+		o.BPF.Targets = make(map[uint32]bool)
+		for _, pid := range p.config.Target.PIDs {
+			o.BPF.Targets[uint32(pid)] = p.config.Target.Children
+		}
+	}
+	return o
+}
+
+// addChildren puts the descendants that the targets already have among the
+// targets. The programs that follow forks run by now, so a child that is born
+// meanwhile is found by one or the other.
+func (p *Profiler) addChildren(processes *process.Table) error {
+	if !p.config.Target.Children {
+		return nil
+	}
+	for _, pid := range p.config.Target.PIDs {
+		for _, child := range processes.Descendants(pid) {
+			if err := p.sampler.AddTarget(uint32(child), true); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func valueType(e sampler.Event) profile.Type {
+	if e == sampler.Cycles {
+		return profile.TypeCycles
+	}
+	return profile.TypeCPU
+}
+
+// Collect makes a profile of the samples that pass the filter, from now until
+// the duration is over, ctx ends or the profiler stops. What was collected by then is returned.
+func (p *Profiler) Collect(ctx context.Context, f collect.Filter, d time.Duration) (*profile.Profile, error) {
+	return p.collector.Collect(ctx, f, d)
+}
+
+// Stats gives what was counted until now.
+func (p *Profiler) Stats(ctx context.Context) (collect.Stats, error) { return p.collector.Stats(ctx) }
+
+// KernelNames tells whether kernel functions have names.
+func (p *Profiler) KernelNames() error { return p.kernel.Problem() }
+
+// Started is when sampling began.
+func (p *Profiler) Started() time.Time { return p.started }
+
+// Done is closed when sampling has ended, by Close or by a failure that Close returns.
+func (p *Profiler) Done() <-chan struct{} { return p.done }
+
+// Stop ends sampling: the last interval goes to Sink, and every Collect that
+// is under way returns what it has. Stats and Close can still be called.
+func (p *Profiler) Stop() error {
+	p.cancel()
+	<-p.done
+	return p.err
+}
+
+// Close stops and frees everything. It may be called more than once.
+func (p *Profiler) Close() error {
+	err := p.Stop()
+	return errors.Join(err, p.release())
+}
+
+func (p *Profiler) release() error {
+	var closers []io.Closer
+	if p.sampler != nil {
+		closers = append(closers, p.sampler)
+	}
+	if p.sideband != nil {
+		closers = append(closers, p.sideband)
+	}
+	if p.poller != nil {
+		closers = append(closers, p.poller)
+	}
+	var errs []error
+	for _, c := range closers {
+		errs = append(errs, c.Close())
+	}
+	if p.files != nil {
+		p.files.Close()
+	}
+	p.sampler, p.sideband, p.poller, p.files = nil, nil, nil, nil
+	return errors.Join(errs...)
+}
+
+// explain adds the remedy to errors of the machine.
+func explain(err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w\nsampling needs root, or CAP_BPF and CAP_PERFMON; `pilotlight doctor` tells what is missing", err)
+	}
+	return err
+}
