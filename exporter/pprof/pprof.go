@@ -1,0 +1,223 @@
+// Package pprof writes profiles in the format of `go tool pprof`: gzipped
+// profile.proto, with functions named so that they read well and so that a Go
+// build accepts the file as default.pgo.
+package pprof
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	pb "github.com/google/pprof/profile"
+
+	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/symbolizer/demangle"
+)
+
+// Write writes p, gzipped.
+func Write(w io.Writer, p *profile.Profile) error {
+	if err := Convert(p).Write(w); err != nil {
+		return fmt.Errorf("write pprof profile: %w", err)
+	}
+	return nil
+}
+
+// Convert gives p in the form of pprof's own library. Comments hold the
+// account of samples: samples.taken=N, samples.exported=N,
+// samples.lost.REASON=N, and more where they are not 0.
+func Convert(p *profile.Profile) *pb.Profile {
+	value := &pb.ValueType{Type: p.Type.Name, Unit: p.Type.Unit}
+	c := converter{
+		out: &pb.Profile{
+			SampleType:        []*pb.ValueType{{Type: "samples", Unit: "count"}, value},
+			DefaultSampleType: p.Type.Name,
+			PeriodType:        value,
+			Period:            p.Period,
+			TimeNanos:         p.Start.UnixNano(),
+			DurationNanos:     p.Duration.Nanoseconds(),
+			Comments:          comments(&p.Account),
+		},
+		mappings:  make(map[*profile.Mapping]*pb.Mapping),
+		byFile:    make(map[profile.Mapping]*pb.Mapping),
+		locations: make(map[*profile.Location]*pb.Location),
+		byPlace:   make(map[place]*pb.Location),
+		functions: make(map[profile.Function]*pb.Function),
+		reasons:   make(map[string]*pb.Location),
+	}
+	for i := range p.Samples {
+		c.sample(&p.Samples[i])
+	}
+	c.orderMappings()
+	return c.out
+}
+
+func comments(a *profile.Account) []string {
+	lines := []string{
+		fmt.Sprintf("samples.taken=%d", a.Taken),
+		fmt.Sprintf("samples.exported=%d", a.Exported),
+	}
+	if a.Filtered > 0 {
+		lines = append(lines, fmt.Sprintf("samples.filtered=%d", a.Filtered))
+	}
+	for _, l := range a.Lost {
+		lines = append(lines, fmt.Sprintf("samples.lost.%s=%d", l.Reason, l.Count))
+	}
+	return lines
+}
+
+type converter struct {
+	out       *pb.Profile
+	mappings  map[*profile.Mapping]*pb.Mapping
+	byFile    map[profile.Mapping]*pb.Mapping
+	locations map[*profile.Location]*pb.Location
+	byPlace   map[place]*pb.Location
+	functions map[profile.Function]*pb.Function
+	reasons   map[string]*pb.Location
+	weights   []int64 // of samples whose leaf is in the mapping, by its ID-1
+}
+
+// place tells locations apart: pointers alone would list one twice that was
+// forgotten and looked up again.
+type place struct {
+	mapping  uint64
+	address  uint64
+	function string
+}
+
+func (c *converter) sample(s *profile.Sample) {
+	out := &pb.Sample{Value: []int64{s.Count, s.Value}}
+	truncated := s.Walk(func(l *profile.Location) { out.Location = append(out.Location, c.location(l)) })
+	if len(out.Location) > 0 && out.Location[0].Mapping != nil {
+		c.weights[out.Location[0].Mapping.ID-1] += s.Count
+	}
+	if truncated != "" {
+		out.Location = append(out.Location, c.reason(truncated))
+	}
+	c.labels(out, s.Labels)
+	c.out.Sample = append(c.out.Sample, out)
+}
+
+func (c *converter) labels(out *pb.Sample, l *profile.Labels) {
+	out.NumLabel = map[string][]int64{"pid": {int64(l.PID)}}
+	if l.TID != 0 {
+		out.NumLabel["tid"] = []int64{int64(l.TID)}
+	}
+	out.Label = make(map[string][]string)
+	for _, label := range []struct{ key, value string }{
+		{"comm", l.Comm}, {"thread", l.Thread}, {"exe", l.Exe}, {"cgroup", l.Cgroup}, {"container_id", l.ContainerID},
+	} {
+		if label.value != "" {
+			out.Label[label.key] = []string{text(label.value)}
+		}
+	}
+}
+
+func (c *converter) location(l *profile.Location) *pb.Location {
+	if known := c.locations[l]; known != nil {
+		return known
+	}
+	m := c.mapping(l.Mapping)
+	at := place{address: l.Address, function: l.Lines[0].Function.Name}
+	if m != nil {
+		at.mapping = m.ID
+	}
+	out := c.byPlace[at]
+	if out == nil {
+		out = c.newLocation(m, l.Address)
+		for _, line := range l.Lines {
+			out.Line = append(out.Line, pb.Line{Function: c.function(line.Function), Line: int64(line.Line)})
+		}
+		c.byPlace[at] = out
+	}
+	c.locations[l] = out
+	return out
+}
+
+func (c *converter) newLocation(m *pb.Mapping, address uint64) *pb.Location {
+	l := &pb.Location{ID: uint64(len(c.out.Location) + 1), Mapping: m, Address: address}
+	c.out.Location = append(c.out.Location, l)
+	return l
+}
+
+// reason is the frame that stands where callers are missing, such as "[truncated: unmapped pc]".
+func (c *converter) reason(reason string) *pb.Location {
+	if l := c.reasons[reason]; l != nil {
+		return l
+	}
+	l := c.newLocation(nil, 0)
+	l.Line = []pb.Line{{Function: c.function(&profile.Function{Name: Truncated(reason)})}}
+	c.reasons[reason] = l
+	return l
+}
+
+// Truncated is the name of the frame that says why callers are missing.
+func Truncated(reason string) string {
+	return "[truncated: " + strings.ReplaceAll(reason, "_", " ") + "]"
+}
+
+func (c *converter) function(f *profile.Function) *pb.Function {
+	if known := c.functions[*f]; known != nil {
+		return known
+	}
+	out := &pb.Function{
+		ID:         uint64(len(c.out.Function) + 1),
+		Name:       text(demangle.Simple(f.Name)),
+		SystemName: text(f.Name),
+		Filename:   text(f.File),
+		StartLine:  int64(f.StartLine),
+	}
+	c.out.Function = append(c.out.Function, out)
+	c.functions[*f] = out
+	return out
+}
+
+func (c *converter) mapping(m *profile.Mapping) *pb.Mapping {
+	if m == nil {
+		return nil
+	}
+	if known := c.mappings[m]; known != nil {
+		return known
+	}
+	out := c.byFile[*m]
+	if out == nil {
+		out = &pb.Mapping{
+			ID:    uint64(len(c.out.Mapping) + 1),
+			Start: m.Start, Limit: m.Limit, Offset: m.Offset,
+			File:    text(m.Path),
+			BuildID: m.BuildID,
+			// Every frame has a name by now, if only "[file+0xoffset]": pprof
+			// must not look for others on the machine that reads the profile.
+			HasFunctions:    true,
+			HasFilenames:    m.HasLines,
+			HasLineNumbers:  m.HasLines,
+			HasInlineFrames: m.HasLines,
+		}
+		c.out.Mapping = append(c.out.Mapping, out)
+		c.weights = append(c.weights, 0)
+		c.byFile[*m] = out
+	}
+	c.mappings[m] = out
+	return out
+}
+
+// orderMappings puts the file first that most samples hit: pprof takes the
+// first mapping for the main program.
+func (c *converter) orderMappings() {
+	slices.SortStableFunc(c.out.Mapping, func(a, b *pb.Mapping) int {
+		aKernel, bKernel := strings.HasPrefix(a.File, "["), strings.HasPrefix(b.File, "[")
+		if aKernel != bKernel {
+			if aKernel {
+				return 1
+			}
+			return -1
+		}
+		return int(c.weights[b.ID-1] - c.weights[a.ID-1])
+	})
+	for i, m := range c.out.Mapping {
+		m.ID = uint64(i + 1)
+	}
+}
+
+// text makes what came from the host fit for a protobuf string, which must be UTF-8.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
