@@ -105,6 +105,9 @@ func (p *Profiler) open() (err error) {
 	}
 	p.files = process.NewFiles()
 	processes := process.NewTable(p.files, p.config.Log)
+	if p.config.Target.HasPIDs() {
+		processes.Wanted = func(pid int) bool { return p.sampler.HasTarget(uint32(pid)) }
+	}
 	if err := processes.Scan(); err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ type Collector struct {
 	counters bpf.Counters
 
 	requests chan func()
-	woken    chan struct{}
+	pause    time.Duration // after the next glance
 	rounds   uint64
 	stopped  chan struct{} // closed when Run has ended; last is complete then
 	last     Stats
@@ -76,9 +76,11 @@ const (
 	// pollInterval is how often samples are fetched when nothing else happens.
 	// Longer costs less and delays the naming of short-lived code whose file is not open yet.
 	pollInterval = 200 * time.Millisecond
-	// coalesce is the shortest time between two rounds that side-band records cause: a process
-	// that lives 20 ms is met while it lives, and a storm of execs costs 100 rounds a second.
-	coalesce = 10 * time.Millisecond
+	// After a look at the side-band the next one waits: a moment as long as files appear that
+	// were never seen, so that a process of 20 ms is met while it lives, and
+	// longer and longer while all is known, so that a storm of execs costs little.
+	shortPause = 2 * time.Millisecond
+	longPause  = 20 * time.Millisecond
 	// housekeeping is how often CPUs, exited processes and idle files are looked at.
 	housekeeping = time.Second
 )
@@ -94,8 +96,8 @@ func New(o Options, s *sampler.Sampler, sb *process.Sideband, poller *perfevent.
 		namer:    newNamer(processes, files, kernel),
 		windows:  make(map[*Window]struct{}),
 		strays:   make(map[strayKey]*profile.Labels),
-		requests: make(chan func()),
-		woken:    make(chan struct{}),
+		requests: make(chan func(), maxRequests),
+		pause:    shortPause,
 		stopped:  make(chan struct{}),
 	}
 	c.namer.source = s
@@ -106,74 +108,57 @@ func New(o Options, s *sampler.Sampler, sb *process.Sideband, poller *perfevent.
 // hands the last interval over. It returns early only when the sampler or the poller fails.
 func (c *Collector) Run(ctx context.Context) error {
 	defer close(c.stopped)
-	waiter := make(chan error, 1)
-	waitCtx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() { waiter <- c.wait(waitCtx) }()
-
-	poll := time.NewTicker(pollInterval)
-	defer poll.Stop()
-	keep := time.NewTicker(housekeeping)
-	defer keep.Stop()
-	interval := c.intervals()
-	defer interval.Stop()
+	defer context.AfterFunc(ctx, c.poller.Interrupt)()
 
 	var whole *Window
 	if c.options.Interval > 0 {
 		whole = c.open(Filter{}, 0)
 	}
+	now := time.Now()
+	poll, keep := now.Add(pollInterval), now.Add(housekeeping)
+	interval := now.Add(c.options.Interval)
 	for {
-		select {
-		case <-ctx.Done():
+		woken, err := c.poller.Wait(time.Until(poll))
+		if ctx.Err() != nil {
 			return c.finish(whole)
-		case err := <-waiter:
-			if ctx.Err() != nil {
-				return c.finish(whole)
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("wait for samples: %w", err), c.finish(whole))
+		}
+		c.answer()
+		now := time.Now()
+		switch {
+		case now.Before(poll):
+			if woken {
+				time.Sleep(c.glance())
 			}
-			return errors.Join(err, c.finish(whole))
-		case <-poll.C:
-			c.round()
-		case <-c.woken:
-			c.round()
-		case request := <-c.requests:
-			request()
-		case <-keep.C:
-			c.housekeep()
-		case <-interval.C:
+			continue
+		case whole != nil && !now.Before(interval):
 			c.round()
 			c.handOver(whole)
 			whole = c.open(Filter{}, 0)
+			interval = now.Add(c.options.Interval)
+		default:
+			c.round()
+		}
+		poll = now.Add(pollInterval)
+		if !now.Before(keep) {
+			c.housekeep()
+			keep = now.Add(housekeeping)
 		}
 	}
 }
 
-func (c *Collector) intervals() *time.Ticker {
-	if c.options.Interval > 0 {
-		return time.NewTicker(c.options.Interval)
-	}
-	never := time.NewTicker(time.Hour)
-	never.Stop()
-	return never
-}
-
-// wait turns wake-ups of the rings into rounds.
-func (c *Collector) wait(ctx context.Context) error {
-	for ctx.Err() == nil {
-		woken, err := c.poller.Wait(housekeeping)
-		if err != nil {
-			return fmt.Errorf("wait for samples: %w", err)
-		}
-		if !woken {
-			continue
-		}
+// answer runs the requests that wait.
+func (c *Collector) answer() {
+	for {
 		select {
-		case c.woken <- struct{}{}:
-		case <-ctx.Done():
-			return nil
+		case request := <-c.requests:
+			request()
+		default:
+			return
 		}
-		time.Sleep(coalesce)
 	}
-	return nil
 }
 
 func (c *Collector) finish(whole *Window) error {
@@ -183,6 +168,7 @@ func (c *Collector) finish(whole *Window) error {
 		c.handOver(whole)
 	}
 	c.updateCounters()
+	c.answer()
 	c.last = c.measure()
 	return err
 }
@@ -219,6 +205,12 @@ func (c *Collector) round() {
 	c.batch = c.batch[:0]
 	c.sampler.Drain(func(s *bpf.Sample) { c.batch = append(c.batch, *s) })
 	c.pending = append(c.pending, c.sideband.Drain()...)
+	if len(c.pending) == 0 {
+		c.pause = shortPause
+	}
+	if !slices.IsSortedFunc(c.pending, process.ByTime) {
+		slices.SortStableFunc(c.pending, process.ByTime)
+	}
 	c.updateCounters()
 	if !slices.IsSortedFunc(c.batch, byTime) {
 		slices.SortStableFunc(c.batch, byTime)
@@ -243,6 +235,27 @@ func (c *Collector) round() {
 	}
 	c.rounds++
 }
+
+// glance is what a wake-up is for: files that were never seen are opened while
+// their process lives. What else happened waits for the round. It returns the
+// pause until the next look.
+func (c *Collector) glance() time.Duration {
+	seen := len(c.pending)
+	c.pending = append(c.pending, c.sideband.Drain()...)
+	c.pause = min(2*c.pause, longPause)
+	for i := range c.pending[seen:] {
+		if c.processes.Hold(&c.pending[seen+i]) {
+			c.pause = shortPause
+		}
+	}
+	if c.sampler.HalfFull() || len(c.pending) > maxPending {
+		c.round()
+	}
+	return c.pause
+}
+
+// maxPending events (2 MB) wait for a round at most.
+const maxPending = 16384
 
 // maxBatch samples (1.7 MB) are kept room for between rounds.
 const maxBatch = 16384
@@ -325,14 +338,28 @@ func (c *Collector) do(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	select {
 	case c.requests <- func() { f(); close(done) }:
-		<-done
-		return nil
 	case <-c.stopped:
 		return errStopped
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	c.poller.Interrupt()
+	select {
+	case <-done:
+		return nil
+	case <-c.stopped:
+		// The last requests are answered before the end is told.
+		select {
+		case <-done:
+			return nil
+		default:
+			return errStopped
+		}
+	}
 }
+
+// maxRequests wait for the Collector's goroutine; more wait outside.
+const maxRequests = 64
 
 // Collect makes a profile of the samples that pass the filter, from now until
 // duration is over or ctx ends, whichever is first. What was collected until

@@ -11,9 +11,10 @@ import (
 
 // Poller waits for any of a set of descriptors. It is an epoll instance that itself
 // waits in Go's poller, so a goroutine that waits holds no thread. One
-// goroutine may Wait; Add may be called beside it.
+// goroutine may Wait; Add and Interrupt may be called beside it.
 type Poller struct {
 	file *os.File
+	wake int // an eventfd, for Interrupt
 }
 
 // NewPoller makes an empty Poller.
@@ -26,7 +27,20 @@ func NewPoller() (*Poller, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("epoll instance: %w", err)
 	}
-	return &Poller{file: os.NewFile(uintptr(fd), "epoll")}, nil
+	p := &Poller{file: os.NewFile(uintptr(fd), "epoll")}
+	if p.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, errors.Join(fmt.Errorf("create an eventfd: %w", err), p.file.Close())
+	}
+	if err := p.Add(p.wake); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// Interrupt makes the Wait that is under way, or the next one, return at once.
+func (p *Poller) Interrupt() {
+	// Fails only when the counter is full: then a wake-up is pending anyway.
+	_, _ = unix.Write(p.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 }
 
 // Add waits for fd too, until it is closed. Edge-triggered: what wakes is the kernel's wake-up, not
@@ -58,13 +72,17 @@ func (p *Poller) Wait(timeout time.Duration) (woken bool, err error) {
 	}
 	var events [16]unix.EpollEvent
 	var waitErr error
+	waited := false
 	err = raw.Read(func(epoll uintptr) bool {
 		n, err := unix.EpollWait(int(epoll), events[:], 0)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			waitErr = err
 			return true
 		}
-		woken = n > 0
+		// Being called again is the wake-up. The descriptors may deny it: a perf event is
+		// ready for the first who asks, and Go's poller asked before us.
+		woken = n > 0 || waited
+		waited = true
 		return woken
 	})
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -76,5 +94,12 @@ func (p *Poller) Wait(timeout time.Duration) (woken bool, err error) {
 	return woken, nil
 }
 
-// Close ends a Wait that is under way.
-func (p *Poller) Close() error { return p.file.Close() }
+// Close ends a Wait that is under way. It may be called more than once.
+func (p *Poller) Close() error {
+	if p.wake < 0 {
+		return nil
+	}
+	wake := p.wake
+	p.wake = -1
+	return errors.Join(p.file.Close(), unix.Close(wake))
+}

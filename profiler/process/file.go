@@ -150,14 +150,15 @@ func (fs *Files) intern(key FileKey, path string) *File {
 	return f
 }
 
-// hold opens a file that was never seen as soon as it is mapped: its process, and the mount
-// namespace with it, may be gone when the first sample comes.
-func (fs *Files) hold(t *Table, p *Process, m *Mapping) {
+// unseen says that a file was never looked at.
+func (fs *Files) unseen(f *File) bool {
+	return f.Regular() && f.id == 0 && f.file == nil && !time.Now().Before(f.retry)
+}
+
+// hold opens a file that was never seen; see Table.Hold.
+func (fs *Files) hold(t *Table, pid int, m *Mapping) {
 	f := m.File
-	if !f.Regular() || f.id != 0 || f.file != nil || time.Now().Before(f.retry) {
-		return
-	}
-	if !fs.openFile(t, p, m) {
+	if !fs.openFile(t, []int{pid, os.Getpid()}, m) {
 		f.failed = bpf.ReasonNone // the sample may find a better way
 		f.retry = time.Time{}
 	}
@@ -179,7 +180,7 @@ func (fs *Files) ID(t *Table, p *Process, m *Mapping) (uint32, bpf.Reason) {
 	if f.failed != bpf.ReasonNone && time.Now().Before(f.retry) {
 		return 0, f.failed
 	}
-	if !fs.openFile(t, p, m) {
+	if !fs.openFile(t, t.viewers(p), m) {
 		return 0, f.failed
 	}
 	return f.id, bpf.ReasonNone
@@ -203,10 +204,10 @@ func (fs *Files) check(t *Table, p *Process, m *Mapping) {
 	}
 }
 
-// openFile opens the file by whatever way still works.
-func (fs *Files) openFile(t *Table, p *Process, m *Mapping) bool {
+// openFile opens the file by whatever way still works; viewers are processes
+// that can see it, the one that maps it first.
+func (fs *Files) openFile(t *Table, viewers []int, m *Mapping) bool {
 	f := m.File
-	pids := t.viewers(p)
 	type opened struct {
 		file *os.File
 		info os.FileInfo
@@ -214,7 +215,7 @@ func (fs *Files) openFile(t *Table, p *Process, m *Mapping) bool {
 	}
 	result := make(chan opened, 1)
 	ok := fs.guard.do(func() {
-		file, err := openAny(t.proc, p.PID, pids, m)
+		file, err := openAny(t.proc, viewers, m)
 		if err != nil {
 			result <- opened{err: err}
 			return
@@ -227,7 +228,7 @@ func (fs *Files) openFile(t *Table, p *Process, m *Mapping) bool {
 	}
 	o := <-result
 	if o.err != nil {
-		t.log.Debug("cannot open a mapped file", "path", f.Path, "pid", p.PID, "err", o.err)
+		t.log.Debug("cannot open a mapped file", "path", f.Path, "pid", viewers[0], "err", o.err)
 		return fs.fail(f, bpf.ReasonFileGone)
 	}
 	id, err := identify(o.info)
@@ -278,8 +279,8 @@ func (t *Table) viewers(p *Process) []int {
 	return append(pids, os.Getpid())
 }
 
-func openAny(proc string, pid int, viewers []int, m *Mapping) (*os.File, error) {
-	file, err := openMapped(proc, pid, m)
+func openAny(proc string, viewers []int, m *Mapping) (*os.File, error) {
+	file, err := openMapped(proc, viewers[0], m)
 	if err == nil {
 		return file, nil
 	}
@@ -331,7 +332,7 @@ func (fs *Files) Image(t *Table, p *Process, m *Mapping) (*Image, bpf.Reason) {
 	if f.failed == bpf.ReasonFileUnreadable && time.Now().Before(f.retry) {
 		return nil, f.failed
 	}
-	if f.file == nil && !fs.openFile(t, p, m) {
+	if f.file == nil && !fs.openFile(t, t.viewers(p), m) {
 		return nil, f.failed
 	}
 	image := &Image{ID: f.id, file: f.file, guard: fs.guard}
@@ -341,7 +342,10 @@ func (fs *Files) Image(t *Table, p *Process, m *Mapping) (*Image, bpf.Reason) {
 	}
 	result := make(chan read, 1)
 	file, size := f.file, f.size
-	if !fs.guard.do(func() { n, err := symbolizer.Open(file, size, symbolizer.Options{Path: f.Path}); result <- read{n, err} }) {
+	if !fs.guard.do(func() {
+		n, err := symbolizer.Open(file, size, symbolizer.Options{Path: f.Path})
+		result <- read{n, err}
+	}) {
 		fs.fail(f, bpf.ReasonFileUnreadable)
 		return nil, f.failed
 	}

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 
@@ -72,9 +73,9 @@ func (s *Sideband) open(cpu int) (*sidebandCPU, error) {
 		Config:      unix.PERF_COUNT_SW_DUMMY,
 		Sample_type: unix.PERF_SAMPLE_TIME,
 		Bits: unix.PerfBitMmap | unix.PerfBitMmap2 | unix.PerfBitComm | unix.PerfBitCommExec | unix.PerfBitTask |
-			unix.PerfBitSampleIDAll | unix.PerfBitUseClockID | perfBitNamespaces | perfBitKsymbol | perfBitCgroup,
+			unix.PerfBitSampleIDAll | unix.PerfBitUseClockID | unix.PerfBitWatermark | perfBitNamespaces | perfBitKsymbol | perfBitCgroup,
 		Clockid: unix.CLOCK_MONOTONIC,
-		Wakeup:  1,
+		Wakeup:  1, // byte: each record wakes us. Without a watermark only samples would, and there are none
 	}, cpu)
 	if err != nil {
 		return nil, err
@@ -96,29 +97,18 @@ const (
 	perfBitCgroup     = 1 << 32 // 5.7
 )
 
-// Drain gives what happened since the last call, ordered by time. The slice is
-// valid until the next call.
+// Drain gives what happened since the last call, in order of time on each CPU
+// but not across them. The slice is valid until the next call.
 func (s *Sideband) Drain() []Event {
+	s.events = s.events[:0]
 	for _, c := range s.cpus {
 		s.drainCPU(c)
 	}
-	events := s.events
-	s.events = s.events[:0]
-	if !slices.IsSortedFunc(events, byTime) {
-		slices.SortStableFunc(events, byTime)
-	}
-	return events
+	return s.events
 }
 
-func byTime(a, b Event) int {
-	switch {
-	case a.Time < b.Time:
-		return -1
-	case a.Time > b.Time:
-		return 1
-	}
-	return 0
-}
+// ByTime orders events.
+func ByTime(a, b Event) int { return cmp.Compare(a.Time, b.Time) }
 
 func (s *Sideband) drainCPU(c *sidebandCPU) {
 	c.ring.Drain(func(r perfevent.Record) {

@@ -62,7 +62,10 @@ type Table struct {
 	exited []*Process
 	files  *Files
 	names  *interner
-	scan   []byte
+
+	// Wanted, when not nil, says whether samples of a process can come at all:
+	// files of others are not opened ahead.
+	Wanted func(pid int) bool
 
 	// Stats counts what happened since the start.
 	Stats Stats
@@ -231,7 +234,22 @@ func (t *Table) mmap(e *Event) {
 		p.labels = nil
 	}
 	p.table.insert(m)
-	t.files.hold(t, p, &m)
+}
+
+// Hold opens the file of an EventMmap if it was never seen, and says whether
+// it was new. It may come before the event is applied, and should: the process,
+// and the mount namespace with it, may be gone when the first sample comes.
+func (t *Table) Hold(e *Event) bool {
+	if e.Kind != EventMmap {
+		return false
+	}
+	m := e.Mapping
+	m.File = t.files.intern(e.File, e.Name)
+	if !t.files.unseen(m.File) || t.Wanted != nil && !t.Wanted(e.PID) {
+		return false
+	}
+	t.files.hold(t, e.PID, &m)
+	return true
 }
 
 func (t *Table) exec(e *Event) {

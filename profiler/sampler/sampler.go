@@ -191,6 +191,9 @@ func (s *Sampler) Stop() error {
 // WakeFD becomes readable when the ring is half full.
 func (s *Sampler) WakeFD() int { return s.programs.Samples().FD() }
 
+// HalfFull says that the ring should be drained now.
+func (s *Sampler) HalfFull() bool { return s.ring.Pending() >= uint64(s.options.BPF.RingBytes)/2 }
+
 // Drain calls visit with every sample that waits; the record is valid during the call only.
 func (s *Sampler) Drain(visit func(*bpf.Sample)) int { return s.ring.Drain(visit) }
 
@@ -203,7 +206,9 @@ func (s *Sampler) AppendStack(frames []bpf.Frame, key uint64) ([]bpf.Frame, erro
 }
 
 // AddTarget adds a process to the wanted ones; the sampler must have been opened with targets.
-func (s *Sampler) AddTarget(pid uint32, children bool) error { return s.programs.AddTarget(pid, children) }
+func (s *Sampler) AddTarget(pid uint32, children bool) error {
+	return s.programs.AddTarget(pid, children)
+}
 
 // HasTarget tells whether the process is (still) among the wanted ones.
 func (s *Sampler) HasTarget(pid uint32) bool { return s.programs.HasTarget(pid) }
