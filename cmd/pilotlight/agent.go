@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pilotlight/pilotlight/exporter"
+	"github.com/pilotlight/pilotlight/exporter/metrics"
+	"github.com/pilotlight/pilotlight/exporter/web"
+	"github.com/pilotlight/pilotlight/profiler"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+type agentFlags struct {
+	samplingFlags
+	listen   string
+	dataDir  string
+	config   string
+	token    string
+	cert     string
+	key      string
+	insecure bool
+	verbose  bool
+}
+
+// interval is the span of one profile handed to the exporters.
+const interval = 10 * time.Second
+
+func newAgentCommand() *cobra.Command {
+	var f agentFlags
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Profile always and serve profiles",
+		Long: "Agent samples the host or the given target until it is stopped, and serves profiles:\n\n" +
+			"  go tool pprof http://127.0.0.1:7070/debug/pprof/profile?seconds=5\n\n" +
+			"Each flag can also come from the environment (--listen is PILOTLIGHT_LISTEN) or from the\n" +
+			"YAML file of --config (listen: ADDR); flags go before the environment, the environment before the file.",
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := applySettings(cmd.Flags(), os.Environ()); err != nil {
+				return err
+			}
+			return agent(&f)
+		},
+	}
+	f.add(cmd.Flags())
+	cmd.Flags().StringVar(&f.listen, "listen", "127.0.0.1:7070", "serve HTTP on this `ADDR`; port 0 takes a free one")
+	cmd.Flags().StringVar(&f.dataDir, "data-dir", "/var/lib/pilotlight", "keep data in this `DIR`")
+	cmd.Flags().StringVar(&f.config, "config", "", "read settings from this YAML `FILE`")
+	cmd.Flags().StringVar(&f.token, "token-file", "", "demand the bearer token in this `FILE`")
+	cmd.Flags().StringVar(&f.cert, "tls-cert", "", "serve HTTPS with the certificate in this `FILE`")
+	cmd.Flags().StringVar(&f.key, "tls-key", "", "the certificate's key, in this `FILE`")
+	cmd.Flags().BoolVar(&f.insecure, "insecure-listen", false, "serve other hosts without TLS or token: everyone who reaches the port can read every profile")
+	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "say on stderr what could not be read, and why")
+	return cmd
+}
+
+func agent(f *agentFlags) error {
+	config, err := f.samplingFlags.config()
+	if err != nil {
+		return err
+	}
+	options := web.Options{
+		Listen: f.listen, Version: version, Target: f.samplingFlags.String(), Event: f.event, FrequencyHz: f.frequency,
+		Security: web.Security{TokenFile: f.token, CertFile: f.cert, KeyFile: f.key, InsecureListen: f.insecure},
+	}
+	if err := web.CheckListen(options.Listen, options.Security); err != nil {
+		return err
+	}
+	config.Log = logger(f.verbose)
+	options.Log = config.Log
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := runAgent(ctx, f, config, options); err != nil {
+		return failure{err}
+	}
+	return nil
+}
+
+func runAgent(ctx context.Context, f *agentFlags, config profiler.Config, options web.Options) (err error) {
+	lock, err := lockDataDir(f.dataDir)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, lock)
+	listener, err := listen(ctx, f.listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close() // the server closes it too
+
+	fanOut := exporter.NewFanOut(config.Log)
+	defer fanOut.Close()
+	config.Interval, config.Sink = interval, fanOut.Export
+	p, err := profiler.Start(config)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, p)
+	m, err := metrics.New(p, metrics.Options{Version: version, Log: config.Log})
+	if err != nil {
+		return err
+	}
+	defer m.Shutdown(context.WithoutCancel(ctx))
+	options.Profiler, options.Metrics = p, m.Handler()
+	server, err := web.New(options)
+	if err != nil {
+		return err
+	}
+	fanOut.Add("metrics", exporterFunc(m.Export))
+	fanOut.Add("page", exporterFunc(server.Export))
+	fmt.Fprintf(os.Stderr, "sampling %s at %d Hz; listening on %s\n", f.samplingFlags.String(), f.frequency, server.URL(listener))
+	return serve(ctx, server, listener, p, config.Log)
+}
+
+// serve runs until a signal or a failure of either the server or the sampling.
+func serve(ctx context.Context, server *web.Server, listener net.Listener, p *profiler.Profiler, log *slog.Logger) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ctx, listener) }()
+	select {
+	case err := <-served:
+		return err
+	case <-p.Done():
+		err := p.Stop()
+		log.Error("sampling ended", "err", err)
+		cancel()
+		return errors.Join(err, <-served)
+	case <-ctx.Done():
+		return <-served
+	}
+}
+
+type exporterFunc func(*profile.Profile)
+
+func (f exporterFunc) Export(p *profile.Profile) { f(p) }
+
+func closeInto(err *error, c io.Closer) { *err = errors.Join(*err, c.Close()) }

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pilotlight/pilotlight/profiler/doctor"
+)
+
+// exitError ends the program with a status and without a message: what there
+// is to say was said.
+type exitError struct{ code int }
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
+
+func newDoctorCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "doctor [--json]",
+		Short: "Tell what sampling needs and this machine lacks",
+		Long: "Doctor tries what sampling needs, and tells what is lost where something is missing and the\n" +
+			"command that mends it. It changes nothing. Run it as you will run the agent.\n" +
+			"Status 0: sampling can work; 1: something that it needs is missing.",
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			report := doctor.Run(cmd.Context())
+			write := report.WriteText
+			if asJSON {
+				write = report.WriteJSON
+			}
+			if err := write(cmd.OutOrStdout()); err != nil {
+				return failure{err}
+			}
+			if !report.CanSample() {
+				return exitError{exitFailure}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write the report as JSON")
+	return cmd
+}

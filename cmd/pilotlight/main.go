@@ -1,0 +1,86 @@
+// Command pilotlight profiles Linux hosts: once (record) or always (agent).
+//
+// This package parses flags and wires; the work is done in the packages below it.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// Exit codes of the contract.
+const (
+	exitFailure = 1 // the machine refuses
+	exitUsage   = 2 // the command line is wrong
+)
+
+// failure marks errors of the machine; all others are errors of the command line.
+type failure struct{ error }
+
+func (f failure) Unwrap() error { return f.error }
+
+func run(args []string) int {
+	root := newRootCommand()
+	root.SetArgs(args)
+	err := root.Execute()
+	var exit exitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.code
+	case errors.As(err, new(failure)):
+		fmt.Fprintf(os.Stderr, "pilotlight: %v\n", err)
+		return exitFailure
+	}
+	fmt.Fprintf(os.Stderr, "pilotlight: %v\n", err)
+	fmt.Fprintf(os.Stderr, "`pilotlight help` lists commands and flags\n")
+	return exitUsage
+}
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "pilotlight",
+		Short: "Always-on profiler for Linux hosts",
+		Long: "Pilotlight samples every process of a Linux host by eBPF, names the stacks on the host,\n" +
+			"and serves them as pprof profiles.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return errors.New("which command? record profiles once, agent profiles always, doctor tells what is missing")
+		},
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.AddCommand(newRecordCommand(), newAgentCommand(), newDoctorCommand(), newVersionCommand())
+	for _, name := range []string{"top", "diff", "query", "web", "convert", "symbolize"} {
+		root.AddCommand(newUnavailableCommand(name))
+	}
+	return root
+}
+
+// newUnavailableCommand answers for a command of the contract that is not built yet.
+func newUnavailableCommand(name string) *cobra.Command {
+	return &cobra.Command{
+		Use:                name,
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE: func(*cobra.Command, []string) error {
+			return fmt.Errorf("%s is not available in this version", name)
+		},
+	}
+}
+
+// noArguments is cobra.NoArgs in plainer words.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no arguments, got %q", cmd.Name(), strings.Join(args, " "))
+	}
+	return nil
+}

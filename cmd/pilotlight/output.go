@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/pilotlight/pilotlight/exporter/folded"
+	"github.com/pilotlight/pilotlight/exporter/pprof"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// formats are those that record can write.
+var formats = map[string]func(io.Writer, *profile.Profile) error{
+	"pprof":  pprof.Write,
+	"folded": folded.Write,
+}
+
+// output is where a profile goes. A file is made beside its final place when
+// sampling starts, so that an unwritable place is known then, and replaces the
+// old one in a single step when it is complete. "-", a device or a pipe is written in place.
+type output struct {
+	path string
+	file *os.File
+	temp bool
+}
+
+func openOutput(path string) (*output, error) {
+	if path == "-" {
+		return &output{path: "standard output", file: os.Stdout}, nil
+	}
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		return nil, fmt.Errorf("write %s: it is a directory; give a file by -o", path)
+	case err == nil && !info.Mode().IsRegular():
+		file, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return nil, fmt.Errorf("write %s: %w", path, err)
+		}
+		return &output{path: path, file: file}, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("write %s: %w", path, err)
+	}
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target // the file behind a link is replaced, not the link
+	}
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w; give another place by -o", path, err)
+	}
+	return &output{path: path, file: file, temp: true}, nil
+}
+
+// write writes the profile and puts the file in its place.
+func (o *output) write(p *profile.Profile, write func(io.Writer, *profile.Profile) error) error {
+	buffered := bufio.NewWriter(o.file)
+	err := write(buffered, p)
+	if err == nil {
+		err = buffered.Flush()
+	}
+	if err == nil && o.temp {
+		err = o.place()
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", o.path, err)
+	}
+	return nil
+}
+
+func (o *output) place() error {
+	const mode = 0o644
+	if err := errors.Join(o.file.Chmod(mode), o.file.Sync(), o.file.Close()); err != nil {
+		return err
+	}
+	return os.Rename(o.file.Name(), o.path)
+}
+
+// discard removes what is not complete.
+func (o *output) discard() {
+	if o.temp {
+		_ = o.file.Close()
+		_ = os.Remove(o.file.Name())
+	}
+}
+
+// rescue writes a profile that could not be written where it should be to
+// another place, and says where.
+func rescue(p *profile.Profile, name string, write func(io.Writer, *profile.Profile) error) (string, error) {
+	var errs []error
+	for _, dir := range []string{os.TempDir(), "/dev/shm", "/run", "."} {
+		// A fresh name of our own: nobody can have put a link there.
+		file, err := os.CreateTemp(dir, "pilotlight-*-"+filepath.Base(name))
+		if err == nil {
+			o := &output{path: file.Name(), file: file}
+			err = o.write(p, write)
+			if err = errors.Join(err, file.Close()); err == nil {
+				return file.Name(), nil
+			}
+			_ = os.Remove(file.Name())
+		}
+		errs = append(errs, err)
+	}
+	return "", errors.Join(errs...)
+}

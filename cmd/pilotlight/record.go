@@ -1,0 +1,294 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/pilotlight/pilotlight/profiler"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+type recordFlags struct {
+	samplingFlags
+	duration time.Duration
+	output   string
+	format   string
+	verbose  bool
+}
+
+func newRecordCommand() *cobra.Command {
+	var f recordFlags
+	cmd := &cobra.Command{
+		Use:   "record [flags] [-- CMD ARG...]",
+		Short: "Profile once and write a file",
+		Long: "Record samples the host, the given target, or CMD and its descendants, until the duration is over,\n" +
+			"the target or CMD has ended, or it is interrupted; then it writes the profile.\n" +
+			"With CMD it returns CMD's status (128+signal); interrupted, 0.",
+		Example: "  pilotlight record -d 10s\n" +
+			"  pilotlight record -p 1234 --children -F 499 -d 30s -o app.pb.gz\n" +
+			"  pilotlight record --format folded -o - -- make -j8",
+		RunE: func(cmd *cobra.Command, args []string) error { return record(&f, args) },
+	}
+	f.add(cmd.Flags())
+	cmd.Flags().DurationVarP(&f.duration, "duration", "d", 0, "sample for this long, such as 4s (default: until interrupted or the target has ended)")
+	cmd.Flags().StringVarP(&f.output, "output", "o", "profile.pb.gz", "write to this `FILE`; - is standard output")
+	cmd.Flags().StringVar(&f.format, "format", "pprof", "pprof or folded")
+	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "say on stderr what could not be read, and why")
+	// What stands after the first word that is no flag belongs to CMD.
+	cmd.Flags().SetInterspersed(false)
+	return cmd
+}
+
+// record is the command: first everything that the command line can get wrong,
+// then what the machine can refuse.
+func record(f *recordFlags, args []string) error {
+	config, err := f.config()
+	if err != nil {
+		return err
+	}
+	write, err := f.check(args)
+	if err != nil {
+		return err
+	}
+	config.Log = logger(f.verbose)
+	out, err := openOutput(f.output)
+	if err != nil {
+		return failure{err}
+	}
+	r := recording{flags: f, config: config, signals: make(chan os.Signal, 2)}
+	signal.Notify(r.signals, os.Interrupt, syscall.SIGTERM)
+	p, status, err := r.run(args)
+	if p == nil {
+		out.discard()
+		return failure{err}
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "pilotlight: %v\n", err) // what was collected until then is written all the same
+	}
+	if writeErr := out.write(p, write); writeErr != nil {
+		out.discard()
+		return failure{rescued(writeErr, p, f.output, write)}
+	}
+	summarize(os.Stderr, p, out.path)
+	if err != nil {
+		return exitError{exitFailure}
+	}
+	if status != 0 {
+		return exitError{status}
+	}
+	return nil
+}
+
+func rescued(err error, p *profile.Profile, name string, write func(io.Writer, *profile.Profile) error) error {
+	place, rescueErr := rescue(p, name, write)
+	if rescueErr != nil {
+		return fmt.Errorf("%w; and it could be written nowhere else: %w", err, rescueErr)
+	}
+	return fmt.Errorf("%w; the profile was saved as %s instead", err, place)
+}
+
+func (f *recordFlags) check(args []string) (func(io.Writer, *profile.Profile) error, error) {
+	write, ok := formats[f.format]
+	if !ok {
+		if slices.Contains([]string{"otlp", "speedscope", "html"}, f.format) {
+			return nil, fmt.Errorf("format %s is not available in this version; want pprof or folded", f.format)
+		}
+		return nil, fmt.Errorf("format %q: want pprof or folded", f.format)
+	}
+	if f.duration < 0 {
+		return nil, fmt.Errorf("duration %s: want a positive time", f.duration)
+	}
+	if len(args) > 0 && f.set() {
+		return nil, errors.New("give a target or a command to run, not both")
+	}
+	return write, nil
+}
+
+func logger(verbose bool) *slog.Logger {
+	level := slog.LevelWarn
+	if verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+}
+
+type recording struct {
+	flags   *recordFlags
+	config  profiler.Config
+	signals chan os.Signal
+	command *heldCommand
+	profile *profile.Profile
+}
+
+// run samples until the end and gives the profile and CMD's status. A profile may
+// come with an error.
+func (r *recording) run(args []string) (*profile.Profile, int, error) {
+	r.config.Interval = math.MaxInt64 // one interval: from the start to the end
+	r.config.Sink = func(p *profile.Profile) { r.profile = p }
+	if len(args) > 0 {
+		if _, err := exec.LookPath(args[0]); err != nil {
+			return nil, 0, fmt.Errorf("start %s: %w", args[0], errors.Unwrap(err))
+		}
+		command, err := holdCommand(args)
+		if err != nil {
+			return nil, 0, err
+		}
+		r.command = command
+		r.config.Target = profiler.Target{PIDs: []int{command.cmd.Process.Pid}, Children: true}
+	}
+	p, err := profiler.Start(r.config)
+	if err != nil {
+		if r.command != nil {
+			_ = r.command.cmd.Process.Kill()
+		}
+		return nil, 0, err
+	}
+	status, err := r.wait(p)
+	stopErr := p.Stop()
+	stats, statsErr := p.Stats(context.Background())
+	if r.profile != nil && statsErr == nil {
+		// Sampling has stopped and the ring is empty: the kernel side's own count is the one of this span.
+		r.profile.Account.Taken = stats.BPF.Taken
+		r.profile.Account.Filtered += stats.Filtered
+	}
+	return r.profile, status, errors.Join(err, stopErr, statsErr, p.Close())
+}
+
+// wait returns when the recording is to end.
+func (r *recording) wait(p *profiler.Profiler) (status int, err error) {
+	var deadline <-chan time.Time
+	if r.flags.duration > 0 {
+		deadline = time.After(r.flags.duration)
+	}
+	var ended <-chan int
+	var gone <-chan struct{}
+	if r.command != nil {
+		ended = r.command.ended
+		if err := r.command.release(); err != nil {
+			return 0, err
+		}
+	} else if len(r.config.Target.PIDs) > 0 && !r.config.Target.Children {
+		gone = exits(r.config.Target.PIDs)
+	}
+	progress := newProgress(os.Stderr)
+	defer progress.clear()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case s := <-r.signals:
+			r.interrupt(s, ended)
+			return 0, nil
+		case status := <-ended:
+			return status, nil
+		case <-gone:
+			return 0, nil
+		case <-deadline:
+			return 0, nil
+		case <-p.Done():
+			return 0, nil
+		case <-tick.C:
+			progress.show(p, r.flags.duration)
+		}
+	}
+}
+
+// interrupt passes the signal on to the command, and gives it a moment to end.
+func (r *recording) interrupt(s os.Signal, ended <-chan int) {
+	if r.command == nil {
+		return
+	}
+	_ = r.command.cmd.Process.Signal(s)
+	select {
+	case <-ended:
+	case <-time.After(2 * time.Second):
+		fmt.Fprintf(os.Stderr, "pilotlight: process %d goes on running\n", r.command.cmd.Process.Pid)
+	}
+}
+
+// exits is closed when all processes have ended; never where the kernel cannot tell.
+func exits(pids []int) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		for _, pid := range pids {
+			fd, err := unix.PidfdOpen(pid, 0)
+			if errors.Is(err, unix.ESRCH) {
+				continue
+			}
+			if err != nil {
+				return
+			}
+			_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+			for errors.Is(err, unix.EINTR) {
+				_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+			}
+			_ = unix.Close(fd)
+			if err != nil {
+				return
+			}
+		}
+		close(done)
+	}()
+	return done
+}
+
+// progress is one line that is written over and over, on terminals only.
+type progress struct {
+	w        *os.File
+	terminal bool
+	shown    bool
+	begun    time.Time
+}
+
+func newProgress(w *os.File) *progress {
+	_, err := unix.IoctlGetTermios(int(w.Fd()), unix.TCGETS)
+	return &progress{w: w, terminal: err == nil, begun: time.Now()}
+}
+
+const clearLine = "\r\x1b[K"
+
+func (p *progress) show(profiler *profiler.Profiler, of time.Duration) {
+	if !p.terminal {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	stats, err := profiler.Stats(ctx)
+	if err != nil {
+		return
+	}
+	p.shown = true
+	elapsed := time.Since(p.begun).Round(100 * time.Millisecond).String()
+	if of > 0 {
+		elapsed += " of " + of.String()
+	}
+	fmt.Fprintf(p.w, "%srecording %s: %d samples, %d lost (Ctrl-C ends and writes)", clearLine, elapsed, stats.BPF.Taken, stats.BPF.LostRingFull)
+}
+
+func (p *progress) clear() {
+	if p.shown {
+		fmt.Fprint(p.w, clearLine)
+	}
+}
+
+// plural is the noun with its number.
+func plural(n uint64, noun string) string {
+	if n == 1 {
+		return fmt.Sprintf("%d %s", n, noun)
+	}
+	return fmt.Sprintf("%d %ss", n, strings.TrimSuffix(noun, "s"))
+}

@@ -1,0 +1,271 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/pilotlight/pilotlight/bpf"
+)
+
+// Units, in the words of UCUM: those in braces say what is counted and are no part of a Prometheus name.
+const (
+	unitSeconds = "s"
+	unitBytes   = "By"
+	unitSamples = "{sample}"
+	unitStacks  = "{stack}"
+	unitFiles   = "{file}"
+)
+
+// instrument is one metric: how it is described, and how its series are read out of a snapshot.
+type instrument[N int64 | float64] struct {
+	name, unit, help string
+	read             func(s *snapshot, observe func(value N, labels ...attribute.KeyValue))
+}
+
+// one reads a metric of a single series.
+func one[N int64 | float64](value func(s *snapshot) N) func(*snapshot, func(N, ...attribute.KeyValue)) {
+	return func(s *snapshot, observe func(N, ...attribute.KeyValue)) { observe(value(s)) }
+}
+
+// count is one for the counts of Stats.
+func count(value func(s *snapshot) uint64) func(*snapshot, func(int64, ...attribute.KeyValue)) {
+	return one(func(s *snapshot) int64 { return int64(value(s)) })
+}
+
+// sides reads a metric of the two sides of a stack.
+func sides(value func(c *bpf.StackCounters) uint64) func(*snapshot, func(int64, ...attribute.KeyValue)) {
+	return func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
+		observe(int64(value(&s.BPF.User)), attribute.String("side", "user"))
+		observe(int64(value(&s.BPF.Kernel)), attribute.String("side", "kernel"))
+	}
+}
+
+func reason(r bpf.Reason) attribute.KeyValue { return attribute.String("reason", r.String()) }
+
+func seconds[N int64 | uint64](nanos N) float64 { return float64(nanos) / float64(time.Second) }
+
+// counters count things; they never go down.
+var counters = []instrument[int64]{
+	{"pilotlight.events.fired", "{event}",
+		"Times the sampling events fired: an estimate from their own clocks, because the kernel does not count and skips the " +
+			"program silently while a task is inside bpf(). 0 for events without a fixed period.",
+		count(func(s *snapshot) uint64 { return s.Fired })},
+	{"pilotlight.samples.seen", unitSamples,
+		"Times the sampling program ran. seen = filtered by target, cgroup and self + idle + taken.",
+		count(func(s *snapshot) uint64 { return s.BPF.Seen })},
+	{"pilotlight.samples.filtered", unitSamples,
+		"Samples left out because they are not of the target. Those of cause comm, and no others, are among the samples taken: " +
+			"names of processes are matched in user space.",
+		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
+			for cause, n := range map[string]uint64{
+				"target": s.BPF.FilteredTarget, "cgroup": s.BPF.FilteredCgroup, "self": s.BPF.FilteredSelf, "comm": s.Filtered,
+			} {
+				observe(int64(n), attribute.String("cause", cause))
+			}
+		}},
+	{"pilotlight.samples.idle", unitSamples, "Samples of a CPU that had nothing to do.",
+		count(func(s *snapshot) uint64 { return s.BPF.Idle })},
+	{"pilotlight.samples.taken", unitSamples,
+		"Samples of work of the target. taken = exported + lost + filtered by comm + those of the interval under way.",
+		count(func(s *snapshot) uint64 { return s.BPF.Taken })},
+	{"pilotlight.samples.read", unitSamples, "Samples that came out of the ring buffer.",
+		count(func(s *snapshot) uint64 { return s.Read })},
+	{"pilotlight.samples.exported", unitSamples, "Samples handed to the exporters in the profiles of finished intervals.",
+		count(func(s *snapshot) uint64 { return s.Exported })},
+	{"pilotlight.samples.lost", unitSamples, "Samples lost, by reason.",
+		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
+			for _, r := range bpf.SampleReasons {
+				observe(int64(s.Lost(r)), reason(r))
+			}
+		}},
+	{"pilotlight.samples.incomplete", unitSamples,
+		"Samples exported that lack a stack, a part of one or a name, by reason. A sample that lacks more than one thing counts for each.",
+		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
+			for _, r := range incompleteReasons {
+				observe(s.incomplete[r.String()], reason(r))
+			}
+		}},
+
+	{"pilotlight.stacks.new", unitStacks, "Samples whose stack was met for the first time, by side.",
+		sides(func(c *bpf.StackCounters) uint64 { return c.Fresh })},
+	{"pilotlight.stacks.known", unitStacks, "Samples whose stack the kernel side knew already, by side.",
+		sides(func(c *bpf.StackCounters) uint64 { return c.Known })},
+	{"pilotlight.stacks.absent", unitStacks,
+		"Samples that have no such side: user mode has no kernel stack, a kernel thread no user stack.",
+		sides(func(c *bpf.StackCounters) uint64 { return c.None })},
+	{"pilotlight.stacks.truncated", unitStacks, "Stacks new or known that were cut at the greatest depth, by side.",
+		sides(func(c *bpf.StackCounters) uint64 { return c.Truncated })},
+	{"pilotlight.stacks.lost", unitStacks, "Stacks lost whose samples were kept, by reason.",
+		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
+			observe(int64(s.BPF.User.MapFull+s.BPF.Kernel.MapFull), reason(bpf.ReasonStackMapFull))
+			observe(int64(s.Naming.StacksLost), reason(bpf.ReasonStackEvicted))
+			observe(int64(s.BPF.User.Unreadable), reason(bpf.ReasonUserUnreadable))
+			observe(int64(s.BPF.Kernel.Unreadable), reason(bpf.ReasonKernelUnreadable))
+		}},
+
+	{"pilotlight.naming.stacks", unitStacks,
+		"Stacks that user space named (new), knew the names of (known), or named again because mappings had changed (again).",
+		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
+			observe(int64(s.Naming.StacksNew), attribute.String("result", "new"))
+			observe(int64(s.Naming.StacksKnown), attribute.String("result", "known"))
+			observe(int64(s.Naming.StacksAgain), attribute.String("result", "again"))
+		}},
+	{"pilotlight.location_cache.hits", "{location}", "Addresses of new stacks that were known from other stacks.",
+		count(func(s *snapshot) uint64 { return s.Naming.LocationsHit })},
+	{"pilotlight.location_cache.misses", "{location}", "Addresses of new stacks that were looked up in symbol tables.",
+		count(func(s *snapshot) uint64 { return s.Naming.LocationsNew })},
+	{"pilotlight.files.opened", unitFiles, "Executables and libraries opened.",
+		count(func(s *snapshot) uint64 { return s.Files.Opened })},
+	{"pilotlight.files.read", unitFiles, "Executables and libraries whose symbol tables were read.",
+		count(func(s *snapshot) uint64 { return s.Files.Read })},
+	{"pilotlight.files.failed", unitFiles, "Executables and libraries that could not be opened or read.",
+		count(func(s *snapshot) uint64 { return s.Files.Failed })},
+
+	{"pilotlight.sideband.records.lost", "{record}",
+		"Records about processes and mappings that the kernel dropped; the maps of processes are read again after it.",
+		count(func(s *snapshot) uint64 { return s.Table.RecordsLost })},
+	{"pilotlight.sideband.forks", "{fork}", "Forks of processes seen.",
+		count(func(s *snapshot) uint64 { return s.Table.ForksSeen })},
+	{"pilotlight.sideband.execs", "{exec}", "Execs seen.",
+		count(func(s *snapshot) uint64 { return s.Table.ExecsSeen })},
+	{"pilotlight.sideband.mappings", "{mapping}", "New executable mappings seen.",
+		count(func(s *snapshot) uint64 { return s.Table.MappingsSeen })},
+	{"pilotlight.process_maps.rereads", "{read}", "Times /proc/PID/maps was read after the scan at the start.",
+		count(func(s *snapshot) uint64 { return s.Table.Rereads })},
+	{"pilotlight.targets.added", "{process}", "Descendants of target processes that became targets.",
+		count(func(s *snapshot) uint64 { return s.BPF.TargetAdded })},
+	{"pilotlight.targets.refused", "{process}", "Descendants of target processes that found no room in the map: they are not sampled.",
+		count(func(s *snapshot) uint64 { return s.BPF.TargetMapFull })},
+
+	{"pilotlight.bpf.runs", "{run}", "Runs of the sampling program.",
+		count(func(s *snapshot) uint64 { return s.BPF.Seen })},
+	{"pilotlight.collector.rounds", "{round}", "Times that samples and records were fetched from the kernel.",
+		count(func(s *snapshot) uint64 { return s.Rounds })},
+	{"pilotlight.stats.failures", "{failure}", "Scrapes that the profiler gave no counts for; they show its last ones.",
+		one(func(s *snapshot) int64 { return s.failures })},
+}
+
+// times add up seconds; they never go down.
+var times = []instrument[float64]{
+	{"pilotlight.naming", unitSeconds, "Time spent on following processes and naming stacks.",
+		one(func(s *snapshot) float64 { return seconds(s.Naming.NameNanos) })},
+	{"pilotlight.bpf.run", unitSeconds, "Time spent in the sampling program, by its own clock.",
+		one(func(s *snapshot) float64 { return seconds(s.BPF.RunTimeNs) })},
+	{"pilotlight.agent.cpu", unitSeconds, "CPU time of the agent itself; that of the sampling program is not part of it.",
+		func(s *snapshot, observe func(float64, ...attribute.KeyValue)) {
+			observe(s.usage.User.Seconds(), attribute.String("mode", "user"))
+			observe(s.usage.System.Seconds(), attribute.String("mode", "system"))
+		}},
+	{"pilotlight.process.cpu", unitSeconds,
+		fmt.Sprintf("CPU time by process name, from the samples of finished intervals (CPU clock only). The first %d names "+
+			`have a series each, the hottest of an interval first; all later ones are comm="%s". Kernel threads count under `+
+			`their name before the slash.`, maxNames, otherName),
+		func(s *snapshot, observe func(float64, ...attribute.KeyValue)) {
+			for name, nanos := range s.cpuNanos {
+				observe(seconds(nanos), attribute.String("comm", name))
+			}
+		}},
+}
+
+// gauges are what is there now.
+var gauges = []instrument[int64]{
+	{"pilotlight.symbol_tables", unitBytes, "Memory that symbol tables hold.",
+		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
+			observe(int64(s.Files.ImageBytes), attribute.String("of", "files"))
+			observe(int64(s.KernelNameBytes), attribute.String("of", "kernel"))
+		}},
+	{"pilotlight.processes.tracked", "{process}", "Processes that the agent knows, those lately ended among them.",
+		one(func(s *snapshot) int64 { return int64(s.Processes) })},
+	{"pilotlight.profiles.open", "{profile}", "Profiles being collected, that of the interval among them.",
+		one(func(s *snapshot) int64 { return int64(s.Windows) })},
+	{"pilotlight.bpf.maps", unitBytes, "Memory of the BPF maps.",
+		one(func(s *snapshot) int64 { return int64(s.MapBytes) })},
+	{"pilotlight.agent.rss", unitBytes, "Resident memory of the agent.",
+		one(func(s *snapshot) int64 { return s.usage.RSS })},
+	{"pilotlight.agent.rss_anonymous", unitBytes, "Resident memory of the agent that no file backs: what it costs the host.",
+		one(func(s *snapshot) int64 { return s.usage.RSSAnonymous })},
+	{"pilotlight.agent.rss_file", unitBytes, "Resident memory of the agent that files back, its own program foremost.",
+		one(func(s *snapshot) int64 { return s.usage.RSSFile })},
+	{"pilotlight.agent.goroutines", "{goroutine}", "Goroutines of the agent.",
+		one(func(s *snapshot) int64 { return int64(s.goroutines) })},
+	{"pilotlight.build_info", "", "What was built: always 1, the labels tell.",
+		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
+			observe(1, attribute.String("version", s.version), attribute.String("revision", revision()),
+				attribute.String("go_version", runtime.Version()), attribute.String("arch", runtime.GOARCH))
+		}},
+}
+
+// incompleteReasons are those that keep the sample.
+var incompleteReasons = func() (reasons []bpf.Reason) {
+	for r := bpf.ReasonNone + 1; int(r) < bpf.ReasonCount; r++ {
+		if !slices.Contains(bpf.SampleReasons, r) {
+			reasons = append(reasons, r)
+		}
+	}
+	return reasons
+}()
+
+// revision is the commit that was built, "" where the build did not record it.
+func revision() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" {
+			return setting.Value
+		}
+	}
+	return ""
+}
+
+// register makes the instruments and the one callback that fills them all from one snapshot.
+func register(meter metric.Meter, take func(context.Context) *snapshot) error {
+	var (
+		observed []metric.Observable
+		fill     []func(*snapshot, metric.Observer)
+		errs     []error
+	)
+	for _, i := range counters {
+		o, err := meter.Int64ObservableCounter(i.name, metric.WithUnit(i.unit), metric.WithDescription(i.help))
+		observed, errs = append(observed, o), append(errs, err)
+		fill = append(fill, i.fill(func(m metric.Observer, v int64, a metric.ObserveOption) { m.ObserveInt64(o, v, a) }))
+	}
+	for _, i := range times {
+		o, err := meter.Float64ObservableCounter(i.name, metric.WithUnit(i.unit), metric.WithDescription(i.help))
+		observed, errs = append(observed, o), append(errs, err)
+		fill = append(fill, i.fill(func(m metric.Observer, v float64, a metric.ObserveOption) { m.ObserveFloat64(o, v, a) }))
+	}
+	for _, i := range gauges {
+		o, err := meter.Int64ObservableGauge(i.name, metric.WithUnit(i.unit), metric.WithDescription(i.help))
+		observed, errs = append(observed, o), append(errs, err)
+		fill = append(fill, i.fill(func(m metric.Observer, v int64, a metric.ObserveOption) { m.ObserveInt64(o, v, a) }))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	_, err := meter.RegisterCallback(func(ctx context.Context, observer metric.Observer) error {
+		s := take(ctx)
+		for _, f := range fill {
+			f(s, observer)
+		}
+		return nil
+	}, observed...)
+	return err
+}
+
+func (i instrument[N]) fill(observe func(metric.Observer, N, metric.ObserveOption)) func(*snapshot, metric.Observer) {
+	return func(s *snapshot, observer metric.Observer) {
+		i.read(s, func(value N, labels ...attribute.KeyValue) {
+			observe(observer, value, metric.WithAttributes(labels...))
+		})
+	}
+}

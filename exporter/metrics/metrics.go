@@ -1,0 +1,150 @@
+// Package metrics tells what the profiler did and what it costs, as
+// OpenTelemetry metrics that Prometheus reads.
+//
+// The caller supplies a source of counts, hands over the profile of every
+// interval, and serves Handler. Each scrape reads the source once, so that the
+// terms of one answer belong together; nothing is measured between scrapes.
+//
+// Metric names are those of OpenTelemetry ("pilotlight.samples.taken", unit
+// "{sample}"); Prometheus sees "pilotlight_samples_taken_total".
+package metrics
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/otlptranslator"
+	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/sdk/metric"
+
+	"github.com/pilotlight/pilotlight/profiler/collect"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// Source gives what was counted since the start; no count may ever go down.
+type Source interface {
+	Stats(ctx context.Context) (collect.Stats, error)
+}
+
+// Options of Metrics; all may be left out.
+type Options struct {
+	Version string       // of the program, for pilotlight_build_info
+	Log     *slog.Logger // default: nothing is logged
+}
+
+// Metrics is safe for concurrent use. Its owner calls Shutdown.
+type Metrics struct {
+	source   Source
+	options  Options
+	provider *metric.MeterProvider
+	handler  http.Handler
+	profiles profileCounts
+
+	mu       sync.Mutex
+	last     collect.Stats // what the source said last
+	failures int64         // times it said nothing
+}
+
+const (
+	// statsTimeout bounds the wait for the source: a scrape must come before Prometheus gives up, after 10 s by default.
+	statsTimeout = 5 * time.Second
+	// maxScrapes at once; more get 503.
+	maxScrapes = 4
+)
+
+// New makes the metrics of a source, on a registry of their own.
+func New(source Source, o Options) (*Metrics, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	m := &Metrics{source: source, options: o, profiles: newProfileCounts()}
+	registry := prometheus.NewRegistry()
+	reader, err := otelprometheus.New(
+		otelprometheus.WithRegisterer(registry),
+		otelprometheus.WithTranslationStrategy(otlptranslator.UnderscoreEscapingWithSuffixes),
+		// One scope, one resource: their labels on every series would say nothing.
+		otelprometheus.WithoutScopeInfo(),
+		otelprometheus.WithoutTargetInfo(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("open the Prometheus exporter: %w", err)
+	}
+	m.provider = metric.NewMeterProvider(metric.WithReader(reader))
+	if err := register(m.provider.Meter("github.com/pilotlight/pilotlight"), m.snapshot); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		// One series that cannot be written must not cost all others.
+		ErrorHandling:       promhttp.ContinueOnError,
+		ErrorLog:            slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+		MaxRequestsInFlight: maxScrapes,
+	})
+	return m, nil
+}
+
+// Handler serves the text that Prometheus reads.
+func (m *Metrics) Handler() http.Handler { return m.handler }
+
+// Export adds the profile of an interval: CPU time by process, and what is
+// missing of its stacks and names. Its time is that of reading the profile once.
+func (m *Metrics) Export(p *profile.Profile) { m.profiles.add(p) }
+
+// Shutdown ends the metrics; scrapes after it find none. It may be called more than once.
+func (m *Metrics) Shutdown(ctx context.Context) error {
+	m.mu.Lock()
+	provider := m.provider
+	m.provider = nil
+	m.mu.Unlock()
+	if provider == nil {
+		return nil
+	}
+	if err := provider.Shutdown(ctx); err != nil {
+		return fmt.Errorf("shut metrics down: %w", err)
+	}
+	return nil
+}
+
+// snapshot is everything that one scrape shows.
+type snapshot struct {
+	collect.Stats
+	failures   int64
+	usage      Usage
+	goroutines int
+	version    string
+	profileTotals
+}
+
+// snapshot asks the source once. Where it does not answer, its last counts
+// stand: a counter that vanishes or falls would look like a restart.
+func (m *Metrics) snapshot(ctx context.Context) *snapshot {
+	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
+	defer cancel()
+	stats, err := m.source.Stats(ctx)
+	usage, usageErr := ReadUsage()
+	if usageErr != nil {
+		m.options.Log.Warn("cannot read what the agent itself uses", "err", usageErr)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err != nil {
+		m.failures++
+		m.options.Log.Warn("the profiler gives no counts; the metrics show its last ones", "err", err)
+	} else {
+		m.last = stats
+	}
+	return &snapshot{
+		Stats:         m.last,
+		failures:      m.failures,
+		usage:         usage,
+		goroutines:    runtime.NumGoroutine(),
+		version:       m.options.Version,
+		profileTotals: m.profiles.totals(),
+	}
+}

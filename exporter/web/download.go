@@ -1,0 +1,89 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/pilotlight/pilotlight/exporter/pprof"
+)
+
+// profile collects a profile and sends it as pprof. The pprof tool shows the text of an error
+// only where X-Go-Pprof is set.
+func (s *Server) profile(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Go-Pprof", "1")
+	q, err := parseQuery(r.URL.RawQuery)
+	if err == nil {
+		err = host{"/proc"}.resolve(&q)
+	}
+	if err != nil {
+		s.refuse(w, err)
+		return
+	}
+	if r.Method == http.MethodHead {
+		setDownload(w.Header())
+		return
+	}
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	default:
+		w.Header().Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
+		http.Error(w, strconv.Itoa(maxDownloads)+" profiles are being collected, as many as this agent collects at once: try again later",
+			http.StatusTooManyRequests)
+		return
+	}
+	s.download(w, r, q)
+}
+
+// download sends what was collected when the time is over or the server stops. A client that
+// goes away ends the collection.
+func (s *Server) download(w http.ResponseWriter, r *http.Request, q query) {
+	control := http.NewResponseController(w)
+	// The time to write counts from the end of the collection. A writer without deadlines has none to lift.
+	_ = control.SetWriteDeadline(time.Time{})
+
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(s.stopping, cancel)()
+	p, err := s.options.Profiler.Collect(ctx, q.filter, q.duration)
+
+	_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	switch {
+	case r.Context().Err() != nil:
+		return // nobody is there to read it
+	case err != nil && (s.stopping.Err() != nil || s.sampled()):
+		http.Error(w, "the agent is stopping: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	case err != nil:
+		s.options.Log.Error("cannot collect a profile", "err", err)
+		http.Error(w, "the profile could not be collected: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
+	var body bytes.Buffer
+	if err := pprof.Write(&body, p); err != nil {
+		s.options.Log.Error("cannot write a profile", "err", err)
+		http.Error(w, "the profile could not be written: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
+	setDownload(w.Header())
+	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
+	_, _ = body.WriteTo(w) // a client that goes away now has seen the agent do its part
+}
+
+func setDownload(h http.Header) {
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Content-Disposition", `attachment; filename="profile.pb.gz"`)
+}
+
+func (s *Server) refuse(w http.ResponseWriter, err error) {
+	if refused := (*refusal)(nil); errors.As(err, &refused) {
+		http.Error(w, refused.text, refused.status)
+		return
+	}
+	s.options.Log.Error("cannot look up what a request names", "err", err)
+	http.Error(w, err.Error(), http.StatusInternalServerError)
+}
