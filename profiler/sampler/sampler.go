@@ -216,6 +216,16 @@ func (s *Sampler) HasTarget(pid uint32) bool { return s.programs.HasTarget(pid) 
 // Counters are the counts of the BPF programs since Open, over all CPUs.
 func (s *Sampler) Counters() (bpf.Counters, error) { return s.programs.Counters() }
 
+// RunCount is the kernel's own count of the program's runs, kept while BPF
+// statistics are enabled (ebpf.EnableStats, kernel.bpf_stats_enabled).
+func (s *Sampler) RunCount() (uint64, error) {
+	stats, err := s.programs.OnSample().Stats()
+	if err != nil {
+		return 0, fmt.Errorf("run count of the CPU sampler: %w", err)
+	}
+	return stats.RunCount, nil
+}
+
 // MapBytes is the memory of the BPF maps.
 func (s *Sampler) MapBytes() (uint64, error) { return s.programs.MapBytes() }
 
