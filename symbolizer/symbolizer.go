@@ -40,6 +40,7 @@ type Frame struct {
 	Line      int    // 0 if not known
 	StartLine int    // of the function, 0 if not known
 	Inlined   bool   // into the function of the next frame
+	Wrapper   bool   // made up by the Go compiler: a traceback does not show it as a caller
 }
 
 // Kind says what kind of code an image is known to hold. A Go binary with cgo has both.
@@ -137,7 +138,7 @@ func (m *Image) Lookup(off objfile.FileOffset) ([]Frame, bool) {
 func goFrames(lines []pclntab.Line) []Frame {
 	frames := make([]Frame, len(lines))
 	for i, l := range lines {
-		frames[i] = Frame{Function: l.Function, File: l.File, Line: l.Line, StartLine: l.StartLine, Inlined: l.Inlined}
+		frames[i] = Frame{Function: l.Function, File: l.File, Line: l.Line, StartLine: l.StartLine, Inlined: l.Inlined, Wrapper: l.Wrapper}
 	}
 	return frames
 }

@@ -108,9 +108,9 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 	s.render(w, "pprof.html", struct {
 		Options
-		Host       string
-		Parameters any
-	}{s.options, r.Host, parameterHelp()})
+		URL        string
+		Parameters []parameter
+	}{s.options, s.scheme() + "://" + r.Host, parameterHelp()})
 }
 
 type parameter struct{ Name, Help string }

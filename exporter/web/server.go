@@ -109,10 +109,14 @@ func New(o Options) (*Server, error) {
 
 // URL is where a listener's pages are.
 func (s *Server) URL(listener net.Listener) string {
+	return s.scheme() + "://" + listener.Addr().String()
+}
+
+func (s *Server) scheme() string {
 	if s.tls != nil {
-		return "https://" + listener.Addr().String()
+		return "https"
 	}
-	return "http://" + listener.Addr().String()
+	return "http"
 }
 
 // Serve answers requests until ctx ends, and closes the listener. Profiles

@@ -167,6 +167,9 @@ func (n *namer) placeUser(p *process.Process, frames []bpf.Frame, time uint64, r
 		if l.Unnamed != "" && l.Unnamed != noSymbol || l.Kind == profile.FrameJIT && l.Unnamed != "" {
 			settled = false // the file or the JIT's map may be readable later
 		}
+		if l.Wrapper && i > 0 {
+			continue // runtime/pprof does not show it either
+		}
 		n.placed = append(n.placed, l)
 	}
 	return n.internStack(n.placed, reason), settled
@@ -225,7 +228,7 @@ func (n *namer) placeInFile(p *process.Process, m *process.Mapping, address proc
 		if frames[0].File != "" && image.Go() {
 			l.Kind = profile.FrameGo
 		}
-		l.Lines = n.lines(id, frames)
+		l.Lines, l.Wrapper = n.lines(id, frames), frames[0].Wrapper
 	}
 	n.locations.put(locationKey{id, uint64(offset)}, l)
 	return l

@@ -41,8 +41,6 @@ type Account struct {
 	// Filtered were taken, but are not what this profile asked for.
 	Filtered uint64
 	Lost     []Loss
-	// Incomplete counts samples in the profile by what is missing of their stacks or names.
-	Incomplete []Loss
 }
 
 // Loss is a number of samples by reason, in the words of bpf.Reason.
@@ -93,6 +91,8 @@ type Location struct {
 	// Unnamed says why no function is known ("" where one is), such as "no_symbol".
 	// The one line then holds what is known: "[libc.so.6+0x29d90]".
 	Unnamed string
+	// Wrapper marks code that a compiler made up, which stands in a stack only as its leaf.
+	Wrapper bool
 }
 
 // Line is a position in the source.
