@@ -40,6 +40,10 @@ type Options struct {
 // KernelRange is a piece of the kernel's text.
 type KernelRange struct{ Start, Size uint64 }
 
+// ErrNoBTF says that the running kernel's type information cannot be had, by
+// which the programs find the fields of its structures.
+var ErrNoBTF = errors.New("the kernel's type information (BTF, /sys/kernel/btf/vmlinux) cannot be read")
+
 // Sizes of maps where Options leave them open.
 const (
 	DefaultRingBytes    = 256 << 10
@@ -68,7 +72,7 @@ func Load(o Options) (*Programs, error) {
 	kernel := o.KernelBTF
 	if kernel == nil {
 		if kernel, err = btf.LoadKernelSpec(); err != nil {
-			return nil, fmt.Errorf("read the kernel's type information (BTF): %w", err)
+			return nil, fmt.Errorf("%w: %w", ErrNoBTF, err)
 		}
 	}
 	subsystem := int32(-1)

@@ -94,7 +94,11 @@ func (s *StackTraces) Append(frames []Frame, key uint64) ([]Frame, error) {
 		if err != nil {
 			return frames[:start], fmt.Errorf("stack_traces: %w", err)
 		}
-		if want = int(s.chunk.Frames); want == 0 || want > MaxStackFrames {
+		if i == 0 {
+			want = int(s.chunk.Frames)
+		}
+		// Elements are reused: what is read may be another stack's by now, or half of each.
+		if want == 0 || want > MaxStackFrames || int(s.chunk.Frames) != want || int(s.chunk.Index) != i {
 			return frames[:start], s.forget(key)
 		}
 		for _, f := range s.chunk.Frame[:min(chunkFrames, want-(len(frames)-start))] {

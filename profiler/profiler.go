@@ -93,15 +93,15 @@ func (p *Profiler) open() (err error) {
 		return err
 	}
 	softirq := new(softirqFinder)
-	p.kernel = collect.NewKernelNames(p.config.Log, softirq)
+	p.kernel = collect.NewKernelNames(softirq)
 	if p.sampler, err = sampler.Open(p.samplerOptions(softirq.found())); err != nil {
-		return explain(err)
+		return p.explain(err)
 	}
 	if err := p.poller.Add(p.sampler.WakeFD()); err != nil {
 		return err
 	}
 	if p.sideband, err = process.OpenSideband(p.poller); err != nil {
-		return explain(err)
+		return p.explain(err)
 	}
 	p.files = process.NewFiles()
 	processes := process.NewTable(p.files, p.config.Log)
@@ -123,6 +123,9 @@ func (p *Profiler) open() (err error) {
 		Sink:      p.config.Sink,
 		Log:       p.config.Log,
 	}, p.sampler, p.sideband, p.poller, processes, p.files, p.kernel)
+	if err := p.kernel.Problem(); err != nil {
+		p.config.Log.Warn("kernel functions will have no names", "err", err, "remedy", "grant CAP_SYSLOG, or set kernel.kptr_restrict=0")
+	}
 	p.started = time.Now()
 	return p.sampler.Start()
 }
@@ -180,9 +183,6 @@ func (p *Profiler) Collect(ctx context.Context, f collect.Filter, d time.Duratio
 // Stats gives what was counted until now.
 func (p *Profiler) Stats(ctx context.Context) (collect.Stats, error) { return p.collector.Stats(ctx) }
 
-// KernelNames tells whether kernel functions have names.
-func (p *Profiler) KernelNames() error { return p.kernel.Problem() }
-
 // Started is when sampling began.
 func (p *Profiler) Started() time.Time { return p.started }
 
@@ -225,10 +225,18 @@ func (p *Profiler) release() error {
 	return errors.Join(errs...)
 }
 
-// explain adds the remedy to errors of the machine.
-func explain(err error) error {
-	if errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("%w\nsampling needs root, or CAP_BPF and CAP_PERFMON; `pilotlight doctor` tells what is missing", err)
+// ErrNotPermitted says that this process may not sample.
+var ErrNotPermitted = errors.New("not permitted to sample: it takes root, or CAP_BPF and CAP_PERFMON; " +
+	"`pilotlight doctor` tells what is missing")
+
+// explain puts the remedy in the place of what the kernel says.
+func (p *Profiler) explain(err error) error {
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		p.config.Log.Debug("not permitted", "err", err)
+		return ErrNotPermitted
+	case errors.Is(err, bpf.ErrNoBTF):
+		return fmt.Errorf("%w; a kernel with CONFIG_DEBUG_INFO_BTF=y is needed, as all current distributions have", err)
 	}
 	return err
 }

@@ -51,9 +51,19 @@ func openOutput(path string) (*output, error) {
 	}
 	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
-		return nil, fmt.Errorf("write %s: %w; give another place by -o", path, err)
+		// The name that was tried is ours; the directory and the reason are what matters.
+		return nil, fmt.Errorf("write %s: directory %s: %w; give another place by -o", path, filepath.Dir(path), reason(err))
 	}
 	return &output{path: path, file: file, temp: true}, nil
+}
+
+// reason is an error of the file system without the path.
+func reason(err error) error {
+	var pathError *fs.PathError
+	if errors.As(err, &pathError) {
+		return pathError.Err
+	}
+	return err
 }
 
 // write writes the profile and puts the file in its place.

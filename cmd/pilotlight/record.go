@@ -41,7 +41,12 @@ func newRecordCommand() *cobra.Command {
 		Example: "  pilotlight record -d 10s\n" +
 			"  pilotlight record -p 1234 --children -F 499 -d 30s -o app.pb.gz\n" +
 			"  pilotlight record --format folded -o - -- make -j8",
-		RunE: func(cmd *cobra.Command, args []string) error { return record(&f, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("duration") && f.duration <= 0 {
+				return fmt.Errorf("duration %s: want a positive time", f.duration)
+			}
+			return record(&f, args)
+		},
 	}
 	f.add(cmd.Flags())
 	cmd.Flags().DurationVarP(&f.duration, "duration", "d", 0, "sample for this long, such as 4s (default: until interrupted or the target has ended)")
@@ -108,9 +113,6 @@ func (f *recordFlags) check(args []string) (func(io.Writer, *profile.Profile) er
 			return nil, fmt.Errorf("format %s is not available in this version; want pprof or folded", f.format)
 		}
 		return nil, fmt.Errorf("format %q: want pprof or folded", f.format)
-	}
-	if f.duration < 0 {
-		return nil, fmt.Errorf("duration %s: want a positive time", f.duration)
 	}
 	if len(args) > 0 && f.set() {
 		return nil, errors.New("give a target or a command to run, not both")

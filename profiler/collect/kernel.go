@@ -1,10 +1,8 @@
 package collect
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"time"
 
@@ -17,7 +15,6 @@ type KernelNames struct {
 	path    string
 	table   *kallsyms.Table
 	retry   time.Time
-	log     *slog.Logger
 	problem error
 }
 
@@ -25,13 +22,9 @@ type KernelNames struct {
 const kallsymsInterval = 30 * time.Second
 
 // NewKernelNames reads the names; also (which may be nil) gets to see the text.
-func NewKernelNames(log *slog.Logger, also io.Writer) *KernelNames {
-	k := &KernelNames{path: "/proc/kallsyms", log: log}
+func NewKernelNames(also io.Writer) *KernelNames {
+	k := &KernelNames{path: "/proc/kallsyms"}
 	k.read(also)
-	if k.problem != nil {
-		log.Warn("kernel functions will have no names", "err", k.problem,
-			"remedy", "grant CAP_SYSLOG or set kernel.kptr_restrict=0")
-	}
 	return k
 }
 
@@ -57,9 +50,6 @@ func (k *KernelNames) read(also io.Writer) {
 
 // Problem says why there are no kernel names, nil where there are.
 func (k *KernelNames) Problem() error { return k.problem }
-
-// Restricted says that the kernel hides its addresses from us.
-func (k *KernelNames) Restricted() bool { return errors.Is(k.problem, kallsyms.ErrRestricted) }
 
 func (k *KernelNames) lookup(addr uint64) (kallsyms.Symbol, bool) {
 	if k.table != nil {
