@@ -1,0 +1,76 @@
+# Pilotlight. `make` lists the targets.
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -X main.version=$(VERSION)
+
+# What has unit tests; ./test holds those of the whole system.
+PACKAGES := ./bpf/... ./symbolizer/... ./profiler/... ./exporter/... ./cmd/...
+# Rules of the tree, and the programs that test it.
+HOUSE := ./test/house/... ./test/summary/...
+
+BPF_SOURCES := $(shell find . -name '*.bpf.[ch]' -not -path './build/*')
+SHELL_SOURCES := $(shell find test -name '*.sh') .ci/run
+STATICCHECK := go tool -modfile=test/tools/go.mod staticcheck
+
+# Lengths; test-long raises them. -short shortens comparisons over every byte of large files, which take
+# minutes under the race detector.
+FUZZTIME ?= 5s
+SHORT ?= -short
+
+.PHONY: help build run generate test test-fast test-long bench lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/pilotlight; needs Go alone
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/pilotlight ./cmd/pilotlight
+
+run: build ## start the agent with its page at http://127.0.0.1:7070; as root; ARGS="-p PID" is passed on
+	@bin/pilotlight agent $(ARGS)
+
+generate: ## build the BPF objects and bindings again; needs clang-19, llvm-19, libbpf-dev
+	@go generate ./...
+
+# A stage prints one line, and what it said where it failed; all run, whatever failed before, but for the first.
+STAGE := build/summary stage
+
+build/summary: test/summary/main.go
+	@go build -o $@ ./test/summary
+
+test: build/summary ## test everything, installing what that needs (Debian, root)
+	@rm -rf build/test
+	@$(STAGE) setup test/setup.sh && { \
+		$(STAGE) generated test/tools/generated.sh; \
+		$(STAGE) lint $(MAKE) --no-print-directory lint; \
+		$(STAGE) unit go test -json -race $(SHORT) -timeout 30m $(PACKAGES); \
+		$(STAGE) house go test -json $(HOUSE); \
+		$(STAGE) fuzz test/tools/fuzz.sh $(FUZZTIME) $(PACKAGES); \
+		$(STAGE) system go test -json -count=1 -timeout 60m ./test; \
+	}; build/summary total
+
+test-long: export PILOTLIGHT_LONG = 1
+test-long: ## the same with full lengths
+	@$(MAKE) --no-print-directory test FUZZTIME=2m SHORT=
+
+test-fast: build/summary ## vet and unit tests, in less than two minutes
+	@rm -rf build/test
+	@$(STAGE) vet go vet ./...; \
+		$(STAGE) unit go test -json -short $(PACKAGES) $(HOUSE); \
+		build/summary total
+
+bench: build ## measure what sampling costs, beside perf and bpftrace (root)
+	@go run ./test/bench $(ARGS)
+
+lint: ## vet, staticcheck, format; shellcheck and clang-format where they are there
+	@files=$$(gofmt -l .) && { [ -z "$$files" ] || { echo "not formatted, run make format: $$files"; exit 1; }; }
+	@go vet ./...
+	@$(STATICCHECK) ./...
+	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SOURCES); fi
+	@if command -v clang-format-19 >/dev/null; then clang-format-19 --dry-run -Werror $(BPF_SOURCES); fi
+
+format: ## format Go, and BPF C where clang-format-19 is there
+	@gofmt -w .
+	@if command -v clang-format-19 >/dev/null; then clang-format-19 -i $(BPF_SOURCES); fi
+
+clean: ## remove what was built
+	@rm -rf bin build

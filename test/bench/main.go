@@ -1,0 +1,431 @@
+// Command bench measures what sampling costs, beside its peers, on the same
+// targets in one run, and prints a table. It asserts nothing: machines differ
+// and are noisy; what counts is the relation of the rows.
+//
+//	go run ./test/bench            (as root; `make bench`)
+//
+// Two processes burn two CPUs 10 frame-pointer frames below main. Each tool
+// samples them in turn, several rounds, so that a change of the machine's
+// speed hits all. BPF time is the kernel's own (bpf_stats); mean is over all runs of the program, median over
+// slices of 100 ms. CPU and memory are /proc's.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cilium/ebpf"
+)
+
+func main() {
+	seconds := flag.Duration("t", 5*time.Second, "time of one measurement")
+	rounds := flag.Int("n", 3, "rounds")
+	binary := flag.String("pilotlight", "bin/pilotlight", "the binary")
+	only := flag.String("only", "", "only tools whose name contains this")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := bench(ctx, *binary, *only, *seconds, *rounds); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func bench(ctx context.Context, binary, only string, span time.Duration, rounds int) error {
+	dir, err := os.MkdirTemp("", "pilotlight-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	targets, stop, err := startTargets(ctx, dir, 2)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		return fmt.Errorf("enable bpf_stats (root?): %w", err)
+	}
+	defer stats.Close()
+
+	var list []tool
+	for _, hz := range []int{97, 997} {
+		for _, t := range tools(binary, dir, targets, hz) {
+			if strings.Contains(t.name, only) {
+				list = append(list, t)
+			}
+		}
+	}
+	if busy := (tool{name: "pilotlight agent", hz: 3000}); strings.Contains(busy.name, only) {
+		list = append(list, agent(binary, dir, targets, busy.hz))
+	}
+	results := make([]result, len(list))
+	for range rounds {
+		for i, t := range list {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := measure(ctx, t, span, &results[i]); err != nil {
+				return fmt.Errorf("%s at %d Hz: %w", t.name, t.hz, err)
+			}
+		}
+	}
+	printTable(list, results)
+	if last := len(list) - 1; last >= 0 && list[last].hz == 3000 {
+		r := &results[last]
+		perSecond := float64(r.runs) / (span.Seconds() * float64(rounds))
+		fmt.Printf("\nat %.0f samples a second: %.2f us of CPU a sample in user space\n", perSecond, medianOf(r.cpu)*1000/perSecond)
+	}
+	stop() // the targets would only slow it
+	return benchExecs(ctx, binary, dir, span, rounds)
+}
+
+// benchExecs measures the agent beside a process that execs 100 children a second.
+func benchExecs(ctx context.Context, binary, dir string, span time.Duration, rounds int) error {
+	program, err := compile(ctx, dir, "execs")
+	if err != nil {
+		return err
+	}
+	c := exec.Command(program, "100")
+	c.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if err := c.Start(); err != nil {
+		return err
+	}
+	defer func() { _ = c.Process.Kill(); _ = c.Wait() }()
+	t := agent(binary, dir, []int{c.Process.Pid}, 97)
+	t.command = append(t.command, "--children")
+	var r result
+	for range rounds {
+		if err := measure(ctx, t, span, &r); err != nil {
+			return fmt.Errorf("execs: %w", err)
+		}
+	}
+	fmt.Printf("at 100 execs a second: %.1f ms of CPU a second in user space (%.2f %% of a core)\n", medianOf(r.cpu), medianOf(r.cpu)/10)
+	return nil
+}
+
+// compile builds a program of testdata with frame pointers.
+func compile(ctx context.Context, dir, name string) (string, error) {
+	program := filepath.Join(dir, name)
+	out, err := exec.CommandContext(ctx, "gcc", "-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-fno-inline",
+		"-fno-ipa-cp", "-o", program, "test/bench/testdata/"+name+".c").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("compile %s.c: %w\n%s", name, err, out)
+	}
+	return program, nil
+}
+
+// startTargets compiles and starts the processes that are sampled.
+func startTargets(ctx context.Context, dir string, n int) (pids []int, stop func(), err error) {
+	program, err := compile(ctx, dir, "target")
+	if err != nil {
+		return nil, nil, err
+	}
+	var running []*exec.Cmd
+	stop = func() {
+		for _, c := range running {
+			_ = c.Process.Kill()
+			_ = c.Wait()
+		}
+		running = nil
+	}
+	for range n {
+		c := exec.Command(program, "7") // leaf, 8 times descend, main: 10 frames
+		c.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+		if err := c.Start(); err != nil {
+			stop()
+			return nil, nil, err
+		}
+		running = append(running, c)
+		pids = append(pids, c.Process.Pid)
+	}
+	return pids, stop, nil
+}
+
+// A tool is one program that samples the targets at a rate until it is interrupted.
+type tool struct {
+	name    string
+	hz      int
+	program string   // name of its BPF program, "" for none
+	command []string // nil: the empty program, run in this process
+	ready   func(stderr string) bool
+	pids    []int
+}
+
+func tools(binary, dir string, targets []int, hz int) []tool {
+	list := make([]string, len(targets))
+	filter := make([]string, len(targets))
+	for i, pid := range targets {
+		list[i] = strconv.Itoa(pid)
+		filter[i] = "pid == " + list[i]
+	}
+	pids, rate := strings.Join(list, ","), strconv.Itoa(hz)
+	return []tool{
+		{name: "empty program", hz: hz, program: "on_empty", pids: targets},
+		agent(binary, dir, targets, hz),
+		{name: "bpftrace profile", hz: hz, program: rate, // bpftrace calls it by the rate
+			command: []string{"bpftrace", "-e", "profile:hz:" + rate + " /" + strings.Join(filter, " || ") + "/ { @[kstack, ustack, comm] = count(); }"}},
+		{name: "perf record -g", hz: hz,
+			command: []string{"perf", "record", "-q", "-g", "-e", "cpu-clock", "-F", rate, "-p", pids, "-o", filepath.Join(dir, "perf.data")}},
+	}
+}
+
+// agent is the whole agent, page and metrics included.
+func agent(binary, dir string, targets []int, hz int) tool {
+	list := make([]string, len(targets))
+	for i, pid := range targets {
+		list[i] = strconv.Itoa(pid)
+	}
+	return tool{name: "pilotlight agent", hz: hz, program: "on_sample", command: []string{binary, "agent", "-p", strings.Join(list, ","),
+		"-F", strconv.Itoa(hz), "--listen", "127.0.0.1:0", "--data-dir", filepath.Join(dir, "data")}}
+}
+
+// A result is what one tool cost over all rounds.
+type result struct {
+	runs, nanos uint64
+	slices      []float64 // mean ns a run in slices of 100 ms
+	cpu         []float64 // user-space CPU, ms a second, by round
+	anonKB      []float64
+	rssKB       []float64
+	mapBytes    uint64
+	firstMS     []float64 // from the start to the first run of the BPF program on a target
+}
+
+func measure(ctx context.Context, t tool, span time.Duration, r *result) error {
+	if t.command == nil {
+		return measureEmpty(ctx, t, span, r)
+	}
+	begun := time.Now()
+	cmd := exec.Command(t.command[0], t.command[1:]...)
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	defer func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			_ = cmd.Process.Kill()
+			<-ended
+		}
+	}()
+	var prog *ebpf.Program
+	if t.program != "" {
+		var err error
+		if prog, err = awaitProgram(ctx, t.program, ended); err != nil {
+			return err
+		}
+		defer prog.Close()
+		r.firstMS = append(r.firstMS, float64(time.Since(begun).Milliseconds()))
+		if maps, err := mapBytesOf(cmd.Process.Pid); err == nil {
+			r.mapBytes = maps
+		}
+	}
+	// Steady state: the start, and the page's first look of two seconds, are over.
+	if err := sleep(ctx, 4*time.Second, ended); err != nil {
+		return err
+	}
+	before, err := cpuTime(cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	from := time.Now()
+	if err := watch(ctx, prog, span, r, ended); err != nil {
+		return err
+	}
+	after, err := cpuTime(cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	r.cpu = append(r.cpu, (after-before).Seconds()*1000/time.Since(from).Seconds())
+	anon, rss := memory(cmd.Process.Pid)
+	r.anonKB, r.rssKB = append(r.anonKB, anon), append(r.rssKB, rss)
+	return nil
+}
+
+// watch reads the program's statistics in slices.
+func watch(ctx context.Context, prog *ebpf.Program, span time.Duration, r *result, ended <-chan error) error {
+	if prog == nil {
+		return sleep(ctx, span, ended)
+	}
+	last, err := prog.Stats()
+	if err != nil {
+		return err
+	}
+	for end := time.Now().Add(span); time.Now().Before(end); {
+		if err := sleep(ctx, 100*time.Millisecond, ended); err != nil {
+			return err
+		}
+		now, err := prog.Stats()
+		if err != nil {
+			return err
+		}
+		runs, nanos := now.RunCount-last.RunCount, uint64(now.Runtime-last.Runtime)
+		if runs > 0 {
+			r.slices = append(r.slices, float64(nanos)/float64(runs))
+		}
+		r.runs, r.nanos, last = r.runs+runs, r.nanos+nanos, now
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration, ended <-chan error) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-ended:
+		return fmt.Errorf("it ended early: %w", errors.Join(err, errors.New("exit")))
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// awaitProgram waits until a BPF program of that name has run, and opens it.
+func awaitProgram(ctx context.Context, name string, ended <-chan error) (*ebpf.Program, error) {
+	for range 2000 {
+		if p := findProgram(name); p != nil {
+			if s, err := p.Stats(); err == nil && s.RunCount > 0 {
+				return p, nil
+			}
+			p.Close()
+		}
+		if err := sleep(ctx, 5*time.Millisecond, ended); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("no BPF program %s runs", name)
+}
+
+func findProgram(name string) *ebpf.Program {
+	for id := ebpf.ProgramID(0); ; {
+		next, err := ebpf.ProgramGetNextID(id)
+		if err != nil {
+			return nil
+		}
+		id = next
+		p, err := ebpf.NewProgramFromID(id)
+		if err != nil {
+			continue
+		}
+		if info, err := p.Info(); err == nil && info.Name == name {
+			return p
+		}
+		p.Close()
+	}
+}
+
+// mapBytesOf adds up the BPF maps that a process holds open.
+func mapBytesOf(pid int) (sum uint64, err error) {
+	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))
+	if err != nil {
+		return 0, err
+	}
+	seen := make(map[string]bool)
+	for _, link := range links {
+		text, err := os.ReadFile(link)
+		if err != nil {
+			continue
+		}
+		fields := make(map[string]string)
+		for line := range strings.Lines(string(text)) {
+			key, value, _ := strings.Cut(line, ":")
+			fields[key] = strings.TrimSpace(value)
+		}
+		if id := fields["map_id"]; id != "" && !seen[id] {
+			seen[id] = true
+			n, _ := strconv.ParseUint(fields["memlock"], 10, 64)
+			sum += n
+		}
+	}
+	return sum, nil
+}
+
+// cpuTime is what the process used of the CPU, in user and kernel mode, by its scheduler statistics
+// (nanoseconds: clock ticks of 10 ms would not do).
+func cpuTime(pid int) (time.Duration, error) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil {
+		return 0, err
+	}
+	var sum time.Duration
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += time.Duration(n)
+	}
+	return sum, nil
+}
+
+func memory(pid int) (anonKB, rssKB float64) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, 0
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		n, _ := strconv.ParseFloat(fields[1], 64)
+		switch fields[0] {
+		case "RssAnon:":
+			anonKB = n
+		case "VmRSS:":
+			rssKB = n
+		}
+	}
+	return anonKB, rssKB
+}
+
+func printTable(list []tool, results []result) {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "tool\tHz\tBPF mean ns\tmedian ns\truns\tCPU ms/s\tanon RSS MB\tRSS MB\tBPF maps MB\tfirst run ms\t")
+	for i, t := range list {
+		r := &results[i]
+		mean := "-"
+		if r.runs > 0 {
+			mean = fmt.Sprintf("%.0f", float64(r.nanos)/float64(r.runs))
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t\n", t.name, t.hz, mean, median(r.slices, 0, 1), r.runs,
+			median(r.cpu, 2, 1), median(r.anonKB, 1, 1024), median(r.rssKB, 1, 1024), megabytes(r.mapBytes), median(r.firstMS, 0, 1))
+	}
+	w.Flush()
+}
+
+func median(values []float64, digits int, unit float64) string {
+	if len(values) == 0 {
+		return "-"
+	}
+	return strconv.FormatFloat(medianOf(values)/unit, 'f', digits, 64)
+}
+
+func medianOf(values []float64) float64 { return slices.Sorted(slices.Values(values))[len(values)/2] }
+
+func megabytes(n uint64) string {
+	if n == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f", float64(n)/1e6)
+}
