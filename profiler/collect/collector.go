@@ -49,6 +49,7 @@ type Collector struct {
 	kernel    *KernelNames
 	namer     *namer
 
+	target  decider
 	batch   []bpf.Sample
 	pending []process.Event // later than the samples of the last round
 	windows map[*Window]struct{}
@@ -94,6 +95,7 @@ func New(o Options, s *sampler.Sampler, sb *process.Sideband, poller *perfevent.
 	c := &Collector{
 		options: o, sampler: s, sideband: sb, poller: poller, processes: processes, files: files, kernel: kernel,
 		namer:    newNamer(processes, files, kernel),
+		target:   decider{filter: o.Target},
 		windows:  make(map[*Window]struct{}),
 		strays:   make(map[strayKey]*profile.Labels),
 		requests: make(chan func(), maxRequests),
@@ -118,7 +120,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	poll, keep := now.Add(pollInterval), now.Add(housekeeping)
 	interval := now.Add(c.options.Interval)
 	for {
-		woken, err := c.poller.Wait(time.Until(poll))
+		woken, err := c.poller.Wait(time.Until(poll), c.sideband.Waiting)
 		if ctx.Err() != nil {
 			return c.finish(whole)
 		}
@@ -288,7 +290,7 @@ func (c *Collector) sample(s *bpf.Sample) {
 	c.read++
 	p := c.processes.At(int(s.Pid), s.TimeNs)
 	labels := c.labels(p, s)
-	if !c.options.Target.Empty() && !c.options.Target.match(c.processes, p, labels) {
+	if !c.target.pass(c.processes, p, labels) {
 		c.filtered++
 		return
 	}
@@ -308,7 +310,7 @@ func (c *Collector) labels(p *process.Process, s *bpf.Sample) *profile.Labels {
 		tid = int(s.Tid)
 	}
 	if p != nil {
-		return c.processes.Labels(p, thread, tid)
+		return c.processes.Labels(p, thread, tid, s.CgroupId)
 	}
 	key := strayKey{int(s.Pid), tid, thread}
 	if l := c.strays[key]; l != nil {

@@ -48,6 +48,30 @@ func (f *Filter) match(t *process.Table, p *process.Process, l *profile.Labels) 
 	return slices.ContainsFunc(t.Cgroups(p), func(c string) bool { return below(c, f.Cgroup) })
 }
 
+// decider remembers a filter's answers: what it looks at is in the labels.
+type decider struct {
+	filter  Filter
+	answers map[*profile.Labels]bool
+}
+
+// maxAnswers bounds what a decider remembers; it then begins anew.
+const maxAnswers = 16384
+
+func (d *decider) pass(t *process.Table, p *process.Process, l *profile.Labels) bool {
+	if d.filter.Empty() {
+		return true
+	}
+	answer, ok := d.answers[l]
+	if !ok {
+		if d.answers == nil || len(d.answers) >= maxAnswers {
+			d.answers = make(map[*profile.Labels]bool)
+		}
+		answer = d.filter.match(t, p, l)
+		d.answers[l] = answer
+	}
+	return answer
+}
+
 // below tells whether a path is dir or lies in it.
 func below(p, dir string) bool {
 	dir = path.Clean("/" + dir)

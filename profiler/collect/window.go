@@ -11,10 +11,9 @@ import (
 // Window collects the samples of one span of time that pass a filter. Any
 // number of them are open beside one another. It belongs to its Collector.
 type Window struct {
-	filter   Filter
+	decider  decider
 	builder  *profile.Builder
 	from     uint64 // CLOCK_MONOTONIC ns: samples before it are not ours; 0: all that come
-	decided  map[*profile.Labels]bool
 	taken    uint64 // samples that came out of the ring in this span
 	exported uint64
 	filtered uint64
@@ -26,10 +25,9 @@ type lossCounts [bpf.ReasonCount]uint64
 
 func (c *Collector) newWindow(f Filter, from uint64) *Window {
 	return &Window{
-		filter:  f,
+		decider: decider{filter: f},
 		builder: profile.NewBuilder(c.options.Type, c.options.Period, time.Now()),
 		from:    from,
-		decided: make(map[*profile.Labels]bool),
 		lost:    c.lost(),
 	}
 }
@@ -39,16 +37,9 @@ func (w *Window) add(t *process.Table, p *process.Process, s *bpf.Sample, kernel
 		return
 	}
 	w.taken++
-	if !w.filter.Empty() {
-		pass, ok := w.decided[labels]
-		if !ok {
-			pass = w.filter.match(t, p, labels)
-			w.decided[labels] = pass
-		}
-		if !pass {
-			w.filtered++
-			return
-		}
+	if !w.decider.pass(t, p, labels) {
+		w.filtered++
+		return
 	}
 	w.exported++
 	w.builder.Add(kernel, user, labels, int64(s.Value))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,10 +12,11 @@ import (
 
 // Poller waits for any of a set of descriptors. It is an epoll instance that itself
 // waits in Go's poller, so a goroutine that waits holds no thread. One
-// goroutine may Wait; Add and Interrupt may be called beside it.
+// goroutine may Wait; Add, Interrupt and Close may be called beside it, Interrupt after Close too.
 type Poller struct {
 	file *os.File
-	wake int // an eventfd, for Interrupt
+	mu   sync.Mutex // an Interrupt that comes late must not write to whatever has the number by then
+	wake int        // an eventfd, for Interrupt; -1 after Close
 }
 
 // NewPoller makes an empty Poller.
@@ -39,7 +41,9 @@ func NewPoller() (*Poller, error) {
 
 // Interrupt makes the Wait that is under way, or the next one, return at once.
 func (p *Poller) Interrupt() {
-	// Fails only when the counter is full: then a wake-up is pending anyway.
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// Fails only when the counter is full: then a wake-up is pending anyway. Or after Close.
 	_, _ = unix.Write(p.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 }
 
@@ -61,8 +65,11 @@ func (p *Poller) Add(fd int) error {
 	return nil
 }
 
-// Wait returns when a descriptor woke (true) or the time is over (false).
-func (p *Poller) Wait(timeout time.Duration) (woken bool, err error) {
+// Wait returns when a descriptor woke (true) or the time is over (false). Perf
+// events that woke before this call may have spent that on Go's poller: ready,
+// if not nil, says whether their rings hold something, and is asked once, when
+// no later wake-up can be missed any more.
+func (p *Poller) Wait(timeout time.Duration, ready func() bool) (woken bool, err error) {
 	if err := p.file.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return false, fmt.Errorf("epoll: %w", err)
 	}
@@ -81,7 +88,7 @@ func (p *Poller) Wait(timeout time.Duration) (woken bool, err error) {
 		}
 		// Being called again is the wake-up. The descriptors may deny it: a perf event is
 		// ready for the first who asks, and Go's poller asked before us.
-		woken = n > 0 || waited
+		woken = n > 0 || waited || ready != nil && ready()
 		waited = true
 		return woken
 	})
@@ -96,6 +103,8 @@ func (p *Poller) Wait(timeout time.Duration) (woken bool, err error) {
 
 // Close ends a Wait that is under way. It may be called more than once.
 func (p *Poller) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.wake < 0 {
 		return nil
 	}

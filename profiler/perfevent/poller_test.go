@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,7 +42,7 @@ func newPoller(t *testing.T) *Poller {
 func wait(t *testing.T, p *Poller, timeout time.Duration) (woken bool, took time.Duration) {
 	t.Helper()
 	begun := time.Now()
-	woken, err := p.Wait(timeout)
+	woken, err := p.Wait(timeout, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +71,7 @@ func TestPollerTimeout(t *testing.T) {
 	p := newPoller(t)
 	eventfd(t, p)
 	for _, timeout := range []time.Duration{-time.Second, 0, time.Millisecond, 50 * time.Millisecond} {
-		if woken, took := wait(t, p, timeout); woken || took < timeout || took > timeout+time.Second {
+		if woken, took := wait(t, p, timeout); woken || took < timeout || took > max(timeout, 0)+time.Second {
 			t.Errorf("Wait(%v): woken %t after %v", timeout, woken, took)
 		}
 	}
@@ -135,6 +136,13 @@ func TestPollerPerfEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var rings []*Ring
+	done := make(chan struct{})
+	drain := func() {
+		for _, ring := range rings {
+			ring.Drain(func(Record) {})
+		}
+	}
 	for _, cpu := range cpus {
 		e, err := Open(sideband(), cpu)
 		if err != nil {
@@ -146,6 +154,7 @@ func TestPollerPerfEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer ring.Close()
+		rings = append(rings, ring)
 		if err := p.Add(e.FD()); err != nil {
 			t.Fatal(err)
 		}
@@ -153,25 +162,61 @@ func TestPollerPerfEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	waiting := func() bool { return slices.ContainsFunc(rings, (*Ring).Waiting) }
+	next := func(when string) {
+		t.Helper()
+		begun := time.Now()
+		woken, err := p.Wait(10*time.Second, waiting)
+		if took := time.Since(begun); err != nil || !woken || took > time.Second {
+			t.Fatalf("a process %s: woken %t after %v, %v", when, woken, took, err)
+		}
+	}
 	for range 50 {
+		drain()
+		go func() {
+			time.Sleep(5 * time.Millisecond)
+			run(t, "true")
+			done <- struct{}{}
+		}()
+		next("during the wait")
+		<-done
+		drain()
+		run(t, "true")
+		next("between two waits")
+	}
+}
+
+// Requests interrupt a Poller that is being closed: what has its descriptor's number by then is left alone.
+func TestPollerInterruptAfterClose(t *testing.T) {
+	for range 200 {
+		p, err := NewPoller()
+		if err != nil {
+			t.Fatal(err)
+		}
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			time.Sleep(5 * time.Millisecond)
-			run(t, "true")
+			for range 20 {
+				p.Interrupt()
+			}
 		}()
-		if woken, took := wait(t, p, 10*time.Second); !woken || took > time.Second {
-			t.Fatalf("woken %t after %v", woken, took)
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.MemfdCreate("innocent", unix.MFD_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
 		}
 		<-done
-	}
-	for round := range 50 {
-		for woken := true; woken; {
-			woken, _ = wait(t, p, time.Millisecond)
+		var stat unix.Stat_t
+		if err := unix.Fstat(fd, &stat); err != nil {
+			t.Fatal(err)
 		}
-		run(t, "true")
-		if woken, took := wait(t, p, 5*time.Second); !woken || took > time.Second {
-			t.Fatalf("round %d: a process between two waits: woken %t after %v", round, woken, took)
+		if err := unix.Close(fd); err != nil {
+			t.Fatal(err)
+		}
+		if stat.Size != 0 {
+			t.Fatal("Interrupt wrote into another file")
 		}
 	}
 }
@@ -190,7 +235,7 @@ func TestPollerClose(t *testing.T) {
 		}
 		result := make(chan error)
 		go func() {
-			_, err := p.Wait(time.Minute)
+			_, err := p.Wait(time.Minute, nil)
 			result <- err
 		}()
 		time.Sleep(time.Millisecond)
@@ -207,7 +252,7 @@ func TestPollerClose(t *testing.T) {
 		case <-time.After(5 * time.Second):
 			t.Fatal("Wait goes on after Close")
 		}
-		if _, err := p.Wait(0); err == nil {
+		if _, err := p.Wait(0, nil); err == nil {
 			t.Error("Wait after Close is no error")
 		}
 		if err := p.Add(0); err == nil {

@@ -51,11 +51,15 @@ func NewRing(e *Event, order int) (*Ring, error) {
 func (r *Ring) Drain(visit func(Record)) {
 	tail, head := r.tail.Load(), r.head.Load()
 	for head-tail >= headerSize {
+		if head-tail > uint64(len(r.data)) {
+			tail = head // cannot happen with an intact kernel; never loop on it
+			break
+		}
 		header := r.at(tail, headerSize)
 		record := Record{Type: binary.NativeEndian.Uint32(header), Misc: binary.NativeEndian.Uint16(header[4:])}
 		size := uint64(binary.NativeEndian.Uint16(header[6:]))
 		if size < headerSize || size > head-tail {
-			tail = head // cannot happen with an intact kernel; never loop on it
+			tail = head // nor can this
 			break
 		}
 		record.Body = r.at(tail, size)[headerSize:]
@@ -64,6 +68,9 @@ func (r *Ring) Drain(visit func(Record)) {
 	}
 	r.tail.Store(tail)
 }
+
+// Waiting says that Drain would find something.
+func (r *Ring) Waiting() bool { return r.head.Load() != r.tail.Load() }
 
 // at gives size bytes at a position, in one piece.
 func (r *Ring) at(position, size uint64) []byte {

@@ -107,6 +107,16 @@ func (s *Sideband) Drain() []Event {
 	return s.events
 }
 
+// Waiting says that Drain would give something.
+func (s *Sideband) Waiting() bool {
+	for _, c := range s.cpus {
+		if c.ring.Waiting() {
+			return true
+		}
+	}
+	return false
+}
+
 // ByTime orders events.
 func ByTime(a, b Event) int { return cmp.Compare(a.Time, b.Time) }
 

@@ -37,15 +37,16 @@ type Process struct {
 	// known says that the mappings were reported by records or read from /proc.
 	known bool
 	// stale asks for /proc/PID/maps to be read again: records were lost.
-	stale    bool
-	reread   time.Time     // not before
-	backoff  time.Duration // grows while reading again finds nothing new
-	mountNS  uint64
-	kernel   bool // a kernel thread
-	cgroups  []string
-	cgroupOf int // generation of cgroups: 0 not read
-	labels   map[labelKey]*profile.Labels
-	perfMap  *perfMap
+	stale       bool
+	reread      time.Time     // not before
+	backoff     time.Duration // grows while reading again finds nothing new
+	mountNS     uint64
+	kernel      bool // a kernel thread
+	cgroups     []string
+	cgroupID    uint64 // the kernel's, of the last sample: where it changes, cgroups are read again
+	cgroupsRead bool
+	labels      map[labelKey]*profile.Labels
+	perfMap     *perfMap
 }
 
 type labelKey struct {
@@ -259,7 +260,7 @@ func (t *Table) exec(e *Event) {
 		p = &Process{PID: e.PID}
 		t.add(p)
 	}
-	p.Comm, p.Exe, p.labels, p.perfMap, p.cgroupOf = e.Name, "", nil, nil, 0
+	p.Comm, p.Exe, p.labels, p.perfMap, p.cgroupsRead = e.Name, "", nil, nil, false
 	p.table.replace(nil, e.Time)
 	p.known, p.stale, p.kernel = true, false, false
 }
@@ -269,7 +270,7 @@ func (t *Table) fork(e *Event) {
 	child := &Process{PID: e.PID, ParentPID: e.ParentPID, started: e.Time}
 	if parent := t.processes[e.ParentPID]; parent != nil {
 		child.Comm, child.Exe, child.mountNS = parent.Comm, parent.Exe, parent.mountNS
-		child.cgroups, child.cgroupOf = parent.cgroups, parent.cgroupOf
+		child.cgroups, child.cgroupsRead, child.cgroupID = parent.cgroups, parent.cgroupsRead, parent.cgroupID
 		child.kernel, child.known, child.stale = parent.kernel, parent.known, parent.stale
 		child.table = parent.table.fork()
 	}
@@ -391,8 +392,14 @@ func (t *Table) Find(p *Process, a Address, sampled uint64) (m *Mapping, stale b
 }
 
 // Labels gives the labels of a sample of this process, one pointer for equal
-// ones. Tid is 0 unless threads are kept apart.
-func (t *Table) Labels(p *Process, thread [16]byte, tid int) *profile.Labels {
+// ones. Tid is 0 unless threads are kept apart; cgroup is the kernel's id.
+func (t *Table) Labels(p *Process, thread [16]byte, tid int, cgroup uint64) *profile.Labels {
+	if cgroup != p.cgroupID {
+		if p.cgroupID != 0 {
+			p.labels, p.cgroupsRead = nil, false // it was moved
+		}
+		p.cgroupID = cgroup
+	}
 	key := labelKey{thread, tid}
 	if l := p.labels[key]; l != nil {
 		return l
@@ -420,10 +427,10 @@ func (t *Table) Cgroups(p *Process) []string {
 }
 
 func (t *Table) readCgroups(p *Process) {
-	if p.cgroupOf != 0 {
+	if p.cgroupsRead {
 		return
 	}
-	p.cgroupOf = 1
+	p.cgroupsRead = true
 	text, err := os.ReadFile(t.path(p.PID, "cgroup"))
 	if err != nil {
 		return // gone: its parent's, which it inherited, stand
