@@ -114,6 +114,9 @@ func (f *recordFlags) check(args []string) (func(io.Writer, *profile.Profile) er
 		}
 		return nil, fmt.Errorf("format %q: want pprof or folded", f.format)
 	}
+	if f.output == "" {
+		return nil, errors.New("output: want a file name, or - for standard output")
+	}
 	if len(args) > 0 && f.set() {
 		return nil, errors.New("give a target or a command to run, not both")
 	}

@@ -218,7 +218,7 @@ func (c *Collector) round() {
 		slices.SortStableFunc(c.batch, byTime)
 	}
 	begun := time.Now()
-	applied := 0
+	looked, applied := begun, 0
 	apply := func(upTo uint64) {
 		for applied < len(c.pending) && c.pending[applied].Time <= upTo {
 			c.apply(&c.pending[applied])
@@ -228,6 +228,11 @@ func (c *Collector) round() {
 	for i := range c.batch {
 		apply(c.batch[i].TimeNs)
 		c.sample(&c.batch[i])
+		// Naming new code takes time, in which short-lived processes come and go.
+		if now := time.Now(); now.Sub(looked) > shortPause {
+			c.look()
+			looked = now
+		}
 	}
 	apply(until)
 	c.pending = append(c.pending[:0], c.pending[applied:]...)
@@ -242,18 +247,24 @@ func (c *Collector) round() {
 // their process lives. What else happened waits for the round. It returns the
 // pause until the next look.
 func (c *Collector) glance() time.Duration {
-	seen := len(c.pending)
-	c.pending = append(c.pending, c.sideband.Drain()...)
 	c.pause = min(2*c.pause, longPause)
-	for i := range c.pending[seen:] {
-		if c.processes.Hold(&c.pending[seen+i]) {
-			c.pause = shortPause
-		}
+	if c.look() {
+		c.pause = shortPause
 	}
 	if c.sampler.HalfFull() || len(c.pending) > maxPending {
 		c.round()
 	}
 	return c.pause
+}
+
+// look fetches events and opens files that were never seen, if there are any.
+func (c *Collector) look() (found bool) {
+	seen := len(c.pending)
+	c.pending = append(c.pending, c.sideband.Drain()...)
+	for i := range c.pending[seen:] {
+		found = c.processes.Hold(&c.pending[seen+i]) || found
+	}
+	return found
 }
 
 // maxPending events (2 MB) wait for a round at most.

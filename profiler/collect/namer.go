@@ -135,7 +135,7 @@ func (n *namer) userStack(p *process.Process, s *bpf.Sample) *profile.Stack {
 		n.stats.StacksNew++
 		frames = slices.Clone(read)
 	}
-	stack, settled := n.placeUser(p, frames, s.TimeNs, reason)
+	stack, settled := n.placeUser(p, frames, s, reason)
 	if p != nil && settled {
 		n.users.put(s.UserStack, userStack{frames: frames, stack: stack, process: p, version: p.Version()})
 	}
@@ -144,8 +144,9 @@ func (n *namer) userStack(p *process.Process, s *bpf.Sample) *profile.Stack {
 
 // placeUser places and names user frames. Settled says that the answer will be
 // the same next time, unless mappings change.
-func (n *namer) placeUser(p *process.Process, frames []bpf.Frame, time uint64, reason bpf.Reason) (stack *profile.Stack, settled bool) {
+func (n *namer) placeUser(p *process.Process, frames []bpf.Frame, s *bpf.Sample, reason bpf.Reason) (stack *profile.Stack, settled bool) {
 	n.placed, settled = n.placed[:0], true
+	main := -1 // where it was found
 	for i, f := range frames {
 		address := process.Address(f.Address())
 		if address == 0 {
@@ -154,7 +155,11 @@ func (n *namer) placeUser(p *process.Process, frames []bpf.Frame, time uint64, r
 		if i > 0 {
 			address-- // into the call
 		}
-		l, why := n.placeFrame(p, address, time)
+		l, why := n.placeFrame(p, address, s)
+		if l == nil && main >= 0 {
+			reason = bpf.ReasonNone // nothing that matters is missing
+			break
+		}
 		if l == nil && i > 0 && why != bpf.ReasonProcessUnknown {
 			// A walk by frame pointers through code that keeps none ends in
 			// nonsense: what lies beyond is not the caller.
@@ -171,6 +176,14 @@ func (n *namer) placeUser(p *process.Process, frames []bpf.Frame, time uint64, r
 			continue // runtime/pprof does not show it either
 		}
 		n.placed = append(n.placed, l)
+		if l.Entry() || main >= 0 {
+			// Code before main keeps no frame pointer: the walk may go on into nonsense.
+			reason = bpf.ReasonNone
+			break
+		}
+		if l.Main() {
+			main = i
+		}
 	}
 	return n.internStack(n.placed, reason), settled
 }
@@ -178,11 +191,15 @@ func (n *namer) placeUser(p *process.Process, frames []bpf.Frame, time uint64, r
 var noSymbol = bpf.ReasonNoSymbol.String()
 
 // placeFrame finds the location of one user address; nil and the reason where no mapping holds it.
-func (n *namer) placeFrame(p *process.Process, address process.Address, time uint64) (*profile.Location, bpf.Reason) {
+func (n *namer) placeFrame(p *process.Process, address process.Address, s *bpf.Sample) (*profile.Location, bpf.Reason) {
 	if p == nil || !p.Known() {
 		return nil, bpf.ReasonProcessUnknown
 	}
-	m, stale := n.processes.Find(p, address, time)
+	m, stale := n.processes.Find(p, address, s.TimeNs)
+	if m == nil && s.Flags&uint32(bpf.SampleKernelMode) != 0 {
+		// In an exec the old program is gone from memory, but its registers stand until the new one runs.
+		m = p.FindBeforeExec(address)
+	}
 	switch {
 	case m == nil && stale:
 		return nil, bpf.ReasonStaleMapping

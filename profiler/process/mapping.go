@@ -103,10 +103,11 @@ func (t *mappingTable) insert(m Mapping) {
 		}
 	}
 	t.version++
-	if len(t.mappings)-(last-first)+len(rest)+1+len(right) > maxMappings {
-		return
+	pieces := append(append(rest, m), right...)
+	if len(t.mappings)-(last-first)+len(pieces) > maxMappings {
+		pieces = rest // what was overwritten is gone all the same
 	}
-	t.mappings = slices.Replace(t.mappings, first, last, append(append(rest, m), right...)...)
+	t.mappings = slices.Replace(t.mappings, first, last, pieces...)
 }
 
 // replace takes a new reading of the whole table.
@@ -195,6 +196,9 @@ func parseMapsLine(line []byte) (e mapsEntry, executable bool, err error) {
 	inode := next()
 	if e.key.Inode, err = parseInode(inode, line, err); err != nil {
 		return mapsEntry{}, false, err
+	}
+	if e.mapping.End <= e.mapping.Start {
+		return mapsEntry{}, false, fmt.Errorf("maps line %q: the end is before the start", line)
 	}
 	e.path = string(bytes.TrimSuffix(bytes.TrimLeft(rest, " "), []byte(" (deleted)")))
 	return e, true, nil

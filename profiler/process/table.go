@@ -33,6 +33,7 @@ type Process struct {
 
 	started uint64 // CLOCK_MONOTONIC ns of the fork; 0: before we looked
 	exited  uint64 // 0: lives
+	execed  uint64 // the latest exec; 0: none that we saw
 	table   mappingTable
 	// known says that the mappings were reported by records or read from /proc.
 	known bool
@@ -262,6 +263,7 @@ func (t *Table) exec(e *Event) {
 	}
 	p.Comm, p.Exe, p.labels, p.perfMap, p.cgroupsRead = e.Name, "", nil, nil, false
 	p.table.replace(nil, e.Time)
+	p.execed = e.Time
 	p.known, p.stale, p.kernel = true, false, false
 }
 
@@ -389,6 +391,17 @@ func (t *Table) Find(p *Process, a Address, sampled uint64) (m *Mapping, stale b
 	// A list of mappings that takes long to read is read seldom.
 	p.reread = now.Add(max(p.backoff, 100*time.Since(now)))
 	return m, stale
+}
+
+// FindBeforeExec gives the mapping that held an address in the program that
+// ran before the latest exec; nil where none did.
+func (p *Process) FindBeforeExec(a Address) *Mapping {
+	for i := range slices.Backward(p.table.retired) {
+		if r := &p.table.retired[i]; r.until == p.execed && r.Start <= a && a < r.End {
+			return &r.Mapping
+		}
+	}
+	return nil
 }
 
 // Labels gives the labels of a sample of this process, one pointer for equal

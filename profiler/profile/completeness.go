@@ -63,28 +63,46 @@ func (s *Sample) Leaf() *Location {
 	return nil
 }
 
-// roots are functions that nothing calls: where processes, threads and goroutines begin.
-var roots = []string{
-	"_start", "__libc_start_call_main", "__libc_start_main", "__libc_start_main_impl", "start_thread", "clone", "clone3",
-	"__clone", "__clone3", "thread_start", "_dl_start_user", "_dl_start",
-	"runtime.goexit", "runtime.goexit.abi0", "runtime.mstart", "runtime.mstart.abi0", "runtime.mcall", "runtime.systemstack", "runtime.morestack",
+// entries are functions that nothing calls: where processes, threads and goroutines begin.
+var entries = []string{
+	"_start", "__libc_start_call_main", "__libc_start_main", "__libc_start_main_impl", "start_thread", "thread_start",
+	"_dl_start_user", "runtime.goexit", "runtime.goexit.abi0", "runtime.mstart", "runtime.mstart.abi0",
 	"runtime.rt0_go", "runtime.rt0_go.abi0", "_rt0_amd64_linux", "_rt0_arm64_linux",
 }
 
-// Whole says whether the stack reaches a root: nothing is missing of it. A stack that ends one
-// frame above main counts, because the caller of main is a local function of
-// libc, which has no name on most hosts.
+// bases are functions that other functions call, but below which no caller is found where they are a
+// stack's outermost: what clone returns to is a new stack, and the Go runtime switches to one of its own.
+var bases = []string{
+	"main", "clone", "clone3", "__clone", "__clone3", "_dl_start",
+	"runtime.mcall", "runtime.systemstack", "runtime.systemstack_switch", "runtime.morestack",
+}
+
+// Entry says whether the location is a function that nothing calls. What a
+// walk finds beyond it is not its caller.
+func (l *Location) Entry() bool { return slices.Contains(entries, l.function()) }
+
+// Main says whether the location is a C program's main, whose caller is an entry,
+// with a name or without.
+func (l *Location) Main() bool { return l.function() == "main" }
+
+// function is the name of the outermost function at the location, without a symbol version.
+func (l *Location) function() string {
+	name, _, _ := strings.Cut(l.Lines[len(l.Lines)-1].Function.Name, "@")
+	return name
+}
+
+// Whole says whether the stack reaches a place where a process, thread or
+// goroutine begins: nothing is missing of it. One that ends a frame above main
+// counts, because the caller of main is a local function of libc, which has no name on most hosts.
 func (s *Sample) Whole() bool {
-	if s.User == nil || s.User.Truncated != "" && len(s.User.Locations) == 0 {
-		return s.User == nil && s.Kernel != nil && s.Kernel.Truncated == ""
+	if s.User == nil {
+		return s.Kernel != nil && s.Kernel.Truncated == ""
 	}
 	locations := s.User.Locations
-	for i := len(locations) - 1; i >= 0 && i >= len(locations)-2; i-- {
-		lines := locations[i].Lines
-		name, _, _ := strings.Cut(lines[len(lines)-1].Function.Name, "@")
-		if name == "main" || slices.Contains(roots, name) {
-			return true
-		}
+	if s.User.Truncated != "" || len(locations) == 0 {
+		return false
 	}
-	return false
+	last := locations[len(locations)-1]
+	return last.Entry() || slices.Contains(bases, last.function()) ||
+		len(locations) > 1 && locations[len(locations)-2].Main()
 }
