@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package test holds Pilotlight's whole-system tests: they run the real binary on real processes and look at what a
+// user would see. The processes are workloads (folder workloads) that know how they spent their time.
+//
+// The tests need root, gcc, g++, rustc, strip, setpriv and libc6-dbg; where one is missing they fail, they do not
+// skip. Nothing but processes that a test started is ever sampled.
+package test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// folder is where this run's binaries are built; everyone can read it, because some tests run as nobody.
+	folder string
+	// pilotlight is the binary under test: $PILOTLIGHT, or else built from the tree.
+	pilotlight = os.Getenv("PILOTLIGHT")
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		var err error
+		if folder, err = os.MkdirTemp("", "pilotlight-test-"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(folder)
+		if err := os.Chmod(folder, 0o755); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		if pilotlight != "" {
+			return m.Run()
+		}
+		pilotlight = filepath.Join(folder, "pilotlight")
+		build := exec.Command("go", "build", "-o", pilotlight, "../cmd/pilotlight")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "building pilotlight: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// A recipe says how a workload is made: command, the output's path, what follows it; then, if given, a second command
+// and the path.
+type recipe struct {
+	env     []string
+	command []string
+	follows []string
+	then    []string
+}
+
+// withFramePointers compiles one C or C++ source; leaves that touch the stack have a frame too.
+func withFramePointers(compiler, source string, flags ...string) recipe {
+	command := []string{compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-fno-omit-frame-pointer"}
+	if _, err := os.Stat("/lib64/ld-linux-x86-64.so.2"); err == nil {
+		command = append(command, "-mno-omit-leaf-frame-pointer")
+	}
+	command = append(append(command, source), flags...)
+	return recipe{command: append(command, "-pthread", "-ldl", "-o")}
+}
+
+func rust(mangling string) recipe {
+	return recipe{
+		env: []string{"RUSTC_BOOTSTRAP=1"},
+		command: []string{rustc(), "--edition", "2021", "-Z", "unstable-options", "-C", "symbol-mangling-version=" + mangling,
+			"-C", "force-frame-pointers=yes", "-C", "opt-level=2", "workloads/names.rs", "-o"},
+	}
+}
+
+// rustc looks where rustup installs it, because root's PATH often does not name that folder.
+func rustc() string {
+	if path, err := exec.LookPath("rustc"); err == nil {
+		return path
+	}
+	home, _ := os.UserHomeDir()
+	return filepath.Join(home, ".cargo", "bin", "rustc")
+}
+
+var recipes = map[string]recipe{
+	"split":        withFramePointers("gcc", "workloads/split.c", "-pie", "-fPIE"),
+	"split-no-pie": withFramePointers("gcc", "workloads/split.c", "-no-pie", "-fno-pie"),
+	"split-static": withFramePointers("gcc", "workloads/split.c", "-static"),
+	// one segment for headers and code, at an address that is not its offset in the file
+	"split-prelinked": withFramePointers("gcc", "workloads/split.c", "-pie", "-fPIE", "-Wl,-z,noseparate-code", "-Wl,-Ttext-segment=0x7000000"),
+	// no .symtab: the functions are named by .dynsym alone
+	"split-dynsym": {
+		command: withFramePointers("gcc", "workloads/split.c", "-rdynamic").command,
+		then:    []string{"strip", "--strip-all"},
+	},
+	"split-frameless": withFramePointers("gcc", "workloads/split.c", "-DFRAMELESS"),
+	"shapes":          withFramePointers("g++", "workloads/shapes.cpp"),
+	"names-v0":        rust("v0"),
+	"names-legacy":    rust("legacy"),
+	"gosplit":         {command: []string{"go", "build", "-o"}, follows: []string{"./workloads/gosplit"}},
+	"gosplit-stripped": {
+		command: []string{"go", "build", "-ldflags=-s -w", "-o"},
+		follows: []string{"./workloads/gosplit"},
+	},
+	"threads":    withFramePointers("gcc", "workloads/threads.c"),
+	"late":       withFramePointers("gcc", "workloads/late.c"),
+	"plugin.so":  withFramePointers("gcc", "workloads/plugin.c", "-shared", "-fPIC"),
+	"syscalls":   withFramePointers("gcc", "workloads/syscalls.c"),
+	"exits":      withFramePointers("gcc", "workloads/exits.c", "-static"),
+	"execs":      withFramePointers("gcc", "workloads/execs.c"),
+	"manystacks": withFramePointers("gcc", "workloads/manystacks.c"),
+}
+
+var built sync.Map // name of a recipe -> func() (path string, err error)
+
+// build makes the workload at its first use and returns its path.
+func build(t testing.TB, name string) string {
+	t.Helper()
+	once, _ := built.LoadOrStore(name, sync.OnceValues(func() (string, error) {
+		path := filepath.Join(folder, name)
+		r, ok := recipes[name]
+		if !ok {
+			return "", fmt.Errorf("no recipe for %q", name)
+		}
+		commands := [][]string{slices.Concat(r.command, []string{path}, r.follows)}
+		if r.then != nil {
+			commands = append(commands, append(slices.Clone(r.then), path))
+		}
+		for _, command := range commands {
+			cmd := exec.Command(command[0], command[1:]...)
+			cmd.Env = append(os.Environ(), r.env...)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return "", fmt.Errorf("%s: %v\n%s", strings.Join(command, " "), err, out)
+			}
+		}
+		return path, nil
+	}))
+	path, err := once.(func() (string, error))()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A report is one line of a workload (workloads/truth.h); all but Monotonic are cumulative CPU nanoseconds.
+type report struct {
+	Monotonic int64            `json:"monotonic"`
+	Total     int64            `json:"total"`
+	CPU       map[string]int64 `json:"cpu"`
+}
+
+// A workload is a running fixture. Its methods may be called from several goroutines.
+type workload struct {
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	ended chan struct{} // closed when its output has been read to the end
+
+	mu      sync.Mutex
+	reports []report
+	last    string // the last line of its output
+}
+
+// start runs a workload until the test's end and returns once it is ready.
+func start(t testing.TB, path string, args ...string) *workload {
+	t.Helper()
+	w := &workload{cmd: exec.Command(path, args...), ended: make(chan struct{})}
+	w.cmd.Stderr = os.Stderr
+	out, err := w.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.stdin, err = w.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	// it must not outlive a test binary that was killed
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := w.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.stop)
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 16<<20)
+	if !lines.Scan() || lines.Text() != "ready" {
+		t.Fatalf("%s said %q instead of \"ready\"", path, lines.Text())
+	}
+	go func() {
+		defer close(w.ended)
+		for lines.Scan() {
+			var r report
+			w.mu.Lock()
+			w.last = lines.Text()
+			if json.Unmarshal(lines.Bytes(), &r) == nil && r.Monotonic != 0 {
+				w.reports = append(w.reports, r)
+			}
+			w.mu.Unlock()
+		}
+	}()
+	return w
+}
+
+func (w *workload) pid() int { return w.cmd.Process.Pid }
+
+// stop ends the workload by SIGTERM and reads its output to the end. It may be called again.
+func (w *workload) stop() {
+	_ = w.cmd.Process.Signal(syscall.SIGTERM)
+	_ = w.stdin.Close()
+	w.wait()
+}
+
+// wait returns the last line of the workload once it has ended by itself.
+func (w *workload) wait() string {
+	<-w.ended
+	_ = w.cmd.Wait()
+	return w.lastLine()
+}
+
+func (w *workload) lastLine() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last
+}
+
+// burned returns what the workload burned between two moments of CLOCK_MONOTONIC, interpolated between the reports
+// around each (a tenth of a second apart).
+func (w *workload) burned(t testing.TB, from, to int64) report {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.reports) < 2 {
+		t.Fatalf("%s made %d reports", w.cmd.Path, len(w.reports))
+	}
+	a, b := interpolate(w.reports, from), interpolate(w.reports, to)
+	split := report{Monotonic: to - from, Total: b.Total - a.Total, CPU: map[string]int64{}}
+	for name := range b.CPU {
+		split.CPU[name] = b.CPU[name] - a.CPU[name]
+	}
+	return split
+}
+
+func interpolate(reports []report, at int64) report {
+	if at <= reports[0].Monotonic {
+		return reports[0]
+	}
+	for i := 1; i < len(reports); i++ {
+		a, b := reports[i-1], reports[i]
+		if at > b.Monotonic {
+			continue
+		}
+		between := func(x, y int64) int64 {
+			return x + int64(float64(y-x)*float64(at-a.Monotonic)/float64(b.Monotonic-a.Monotonic))
+		}
+		r := report{Monotonic: at, Total: between(a.Total, b.Total), CPU: map[string]int64{}}
+		for name := range b.CPU {
+			r.CPU[name] = between(a.CPU[name], b.CPU[name])
+		}
+		return r
+	}
+	return reports[len(reports)-1]
+}
+
+// A result is how a run of pilotlight ended.
+type result struct {
+	code           int // exit status; 128+signal if a signal ended it, as a shell says it
+	stdout, stderr string
+	usage          *syscall.Rusage
+}
+
+// hang is how long a command may take before a test calls it hung. It is no expectation of its speed.
+const hang = 2 * time.Minute
+
+// run runs pilotlight to its end.
+func run(t testing.TB, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, pilotlight, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatalf("pilotlight %s: %v", strings.Join(args, " "), err)
+	}
+	if ctx.Err() != nil {
+		t.Fatalf("pilotlight %s hung\n%s", strings.Join(args, " "), stderr.String())
+	}
+	return result{exitCode(cmd.ProcessState), stdout.String(), stderr.String(), cmd.ProcessState.SysUsage().(*syscall.Rusage)}
+}
+
+func exitCode(state *os.ProcessState) int {
+	if status := state.Sys().(syscall.WaitStatus); status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return state.ExitCode()
+}
+
+// record runs `pilotlight record -o FILE args...`, which must succeed, and reads the profile.
+func record(t testing.TB, args ...string) recording {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "profile.pb.gz")
+	before := time.Now()
+	r := run(t, append([]string{"record", "-o", path}, args...)...)
+	if r.code != 0 {
+		t.Fatalf("pilotlight record %s: exit %d\n%s", strings.Join(args, " "), r.code, r.stderr)
+	}
+	return recording{profile: readProfile(t, path), path: path, result: r, started: before, ended: time.Now()}
+}
+
+// monotonic converts wall-clock nanoseconds, as profiles have them, to CLOCK_MONOTONIC, as workloads have it.
+func monotonic(t testing.TB, wallNanos int64) int64 {
+	t.Helper()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		t.Fatal(err)
+	}
+	return wallNanos - time.Now().UnixNano() + now.Nano()
+}

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+// A program that ends at once. Built -static, it is also the smallest program to exec.
+int main(void)
+{
+	return 0;
+}
