@@ -26,6 +26,8 @@ const volatile u64 filter_cgroup;      /* id of the wanted cgroup, 0: all */
 const volatile s32 cgroup_subsys = -1; /* cgroup v1: index of the controller whose hierarchy counts; -1: v2 */
 const volatile u64 softirq_start;      /* the kernel function that runs softirqs */
 const volatile u64 softirq_size;       /* 0: not known, idle tasks never count */
+const volatile u32 max_frames =
+	LIMIT_STACK_FRAMES; /* what a walk can give: sysctl kernel.perf_event_max_stack, if lower */
 const volatile u32 ring_wakeup_bytes;  /* wake the reader once so much is waiting */
 
 /*
@@ -192,6 +194,7 @@ static __noinline u64 insert_deep(struct perf_event_data *ctx, struct scratch *s
 	long size, err = 0;
 	u32 frames;
 
+	s->chunk.frames = 0;
 	size = bpf_get_stack(ctx, s->deep, LIMIT_STACK_FRAMES * sizeof(u64), flags);
 	if (size <= 0) {
 		c->unreadable++;
@@ -258,10 +261,10 @@ static __always_inline struct stack_result take_stack(struct perf_event_data *ct
 	if (frames == LIMIT_CHUNK_FRAMES) {
 		result.key = insert_deep(ctx, s, flags, kind, c);
 		if (!result.key) {
-			result.reason = REASON_STACK_MAP_FULL;
+			result.reason = s->chunk.frames ? REASON_STACK_MAP_FULL : unreadable;
 			return result;
 		}
-		if (s->chunk.frames == LIMIT_STACK_FRAMES) {
+		if (s->chunk.frames >= max_frames) {
 			c->truncated++;
 			result.reason = REASON_MAX_DEPTH;
 		}
@@ -276,6 +279,10 @@ static __always_inline struct stack_result take_stack(struct perf_event_data *ct
 		key = stack_key_step(key, s->chunk.frame[i]);
 	}
 	key = stack_key_end(key, frames);
+	if (frames >= max_frames) {
+		c->truncated++;
+		result.reason = REASON_MAX_DEPTH;
+	}
 
 	if (bpf_map_lookup_elem(&stack_traces, &key)) {
 		c->known++;
@@ -295,13 +302,27 @@ static __always_inline struct stack_result take_stack(struct perf_event_data *ct
 	return result;
 }
 
+/*
+ * A process that on_fork put in is known by its start time too: on_free takes it
+ * out only some time after its number can be given again.
+ */
+static __always_inline bool is_target(u32 tgid)
+{
+	const struct target *target = bpf_map_lookup_elem(&targets, &tgid);
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	if (!target)
+		return false;
+	return !target->start_time || target->start_time == BPF_CORE_READ(task, group_leader, start_time);
+}
+
 static __always_inline bool wanted(struct cpu_counters *c, u32 tgid, u64 *cgroup_id)
 {
 	if (exclude_tgid && tgid == exclude_tgid) {
 		c->filtered_self++;
 		return false;
 	}
-	if (filter_targets && !bpf_map_lookup_elem(&targets, &tgid)) {
+	if (filter_targets && !is_target(tgid)) {
 		c->filtered_target++;
 		return false;
 	}

@@ -144,6 +144,7 @@ const (
 	CpuVarExcludeTgid      = "exclude_tgid"
 	CpuVarFilterCgroup     = "filter_cgroup"
 	CpuVarFilterTargets    = "filter_targets"
+	CpuVarMaxFrames        = "max_frames"
 	CpuVarRingWakeupBytes  = "ring_wakeup_bytes"
 	CpuVarSoftirqSize      = "softirq_size"
 	CpuVarSoftirqStart     = "softirq_start"
@@ -220,6 +221,7 @@ type CpuVariableSpecs struct {
 	ExcludeTgid      *ebpf.VariableSpec `ebpf:"exclude_tgid"`
 	FilterCgroup     *ebpf.VariableSpec `ebpf:"filter_cgroup"`
 	FilterTargets    *ebpf.VariableSpec `ebpf:"filter_targets"`
+	MaxFrames        *ebpf.VariableSpec `ebpf:"max_frames"`
 	RingWakeupBytes  *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
 	SoftirqSize      *ebpf.VariableSpec `ebpf:"softirq_size"`
 	SoftirqStart     *ebpf.VariableSpec `ebpf:"softirq_start"`
@@ -278,6 +280,7 @@ type CpuVariables struct {
 	ExcludeTgid      *ebpf.Variable `ebpf:"exclude_tgid"`
 	FilterCgroup     *ebpf.Variable `ebpf:"filter_cgroup"`
 	FilterTargets    *ebpf.Variable `ebpf:"filter_targets"`
+	MaxFrames        *ebpf.Variable `ebpf:"max_frames"`
 	RingWakeupBytes  *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
 	SoftirqSize      *ebpf.Variable `ebpf:"softirq_size"`
 	SoftirqStart     *ebpf.Variable `ebpf:"softirq_start"`

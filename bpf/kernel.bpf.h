@@ -38,14 +38,7 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
-struct thread_info {
-	union {
-		u64 preempt_count; /* arm64: the low half counts, the high half is need_resched */
-	};
-};
-
 struct task_struct {
-	struct thread_info thread_info;
 	s32 pid;
 	s32 tgid;
 	u64 start_time; /* CLOCK_MONOTONIC, ns */

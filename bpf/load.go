@@ -3,10 +3,14 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
 )
 
 // Options say what the programs sample and how large their maps are. The zero
@@ -61,6 +65,8 @@ type Programs struct {
 
 // Load loads the programs. Where the verifier refuses one, the error holds its log.
 func Load(o Options) (*Programs, error) {
+	// Before 5.11 maps count against this limit. Where it may not be raised it may still do; a failure shows below.
+	_ = rlimit.RemoveMemlock()
 	spec, err := LoadCpu()
 	if err != nil {
 		return nil, fmt.Errorf("read the embedded BPF object: %w", err)
@@ -100,6 +106,7 @@ func Load(o Options) (*Programs, error) {
 		{specs.CgroupSubsys, subsystem},
 		{specs.SoftirqStart, o.Softirq.Start},
 		{specs.SoftirqSize, o.Softirq.Size},
+		{specs.MaxFrames, maxFrames()},
 		{specs.RingWakeupBytes, ring / 2},
 	} {
 		if err := v.variable.Set(v.value); err != nil {
@@ -160,6 +167,12 @@ func (p *Programs) AddTarget(pid uint32, children bool) error {
 func (p *Programs) HasTarget(pid uint32) bool {
 	var t Target
 	return p.cpu.Targets.Lookup(pid, &t) == nil
+}
+
+// HasTargets tells whether any wanted process is left.
+func (p *Programs) HasTargets() bool {
+	var pid uint32
+	return p.cpu.Targets.NextKey(nil, &pid) == nil
 }
 
 // OnSample is the perf_event program.
@@ -238,6 +251,20 @@ func (p *Programs) Close() error {
 		p.targets = nil
 	}
 	return errors.Join(append(errs, p.cpu.Close())...)
+}
+
+// maxFrames is the deepest stack that the kernel walks: its setting, if that is
+// lower than what a record holds.
+func maxFrames() uint32 {
+	text, err := os.ReadFile("/proc/sys/kernel/perf_event_max_stack")
+	if err != nil {
+		return uint32(MaxStackFrames)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || n < 1 {
+		return uint32(MaxStackFrames)
+	}
+	return uint32(min(n, MaxStackFrames))
 }
 
 // cgroupSubsystem finds a controller's index in the running kernel, where it

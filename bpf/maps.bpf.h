@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The maps that several objects share. Sizes marked "set by Go" are given at load time, see sizes.go. */
+/* The maps that several objects share. Sizes marked "set by Go" are given at load time, see load.go. */
 #ifndef PILOTLIGHT_MAPS_BPF_H
 #define PILOTLIGHT_MAPS_BPF_H
 
@@ -21,8 +21,7 @@ struct {
 /*
  * Key: thread group id, value: struct target. Go puts the wanted processes in
  * before sampling starts, on_fork adds their descendants, on_free takes a
- * process out when its last reference goes (its number can be given again from
- * then on). Size set by Go: the number of wanted pids, or 16,384 where
+ * process out when its last reference goes. Size set by Go: the number of wanted pids, or 16,384 where
  * descendants are wanted too. Preallocated, as perf_event programs demand
  * before 6.1.
  */

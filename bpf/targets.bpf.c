@@ -3,8 +3,7 @@
 
 /*
  * Keeps the set of wanted processes true while it changes: descendants join
- * before their first instruction, the dead leave before their number is given
- * again. Loaded only where processes are the target.
+ * before their first instruction, and the dead leave. Loaded only where processes are the target.
  */
 #include "kernel.bpf.h"
 

@@ -89,6 +89,9 @@ func (p *Profiler) open() (err error) {
 	if err := p.config.Target.check(); err != nil {
 		return err
 	}
+	if err := checkNamespace(); err != nil {
+		return err
+	}
 	if p.poller, err = perfevent.NewPoller(); err != nil {
 		return err
 	}
@@ -183,6 +186,9 @@ func (p *Profiler) Collect(ctx context.Context, f collect.Filter, d time.Duratio
 // Stats gives what was counted until now.
 func (p *Profiler) Stats(ctx context.Context) (collect.Stats, error) { return p.collector.Stats(ctx) }
 
+// HasTargets tells whether any of the wanted processes is left; only for targets that are processes.
+func (p *Profiler) HasTargets() bool { return p.sampler.HasTargets() }
+
 // Started is when sampling began.
 func (p *Profiler) Started() time.Time { return p.started }
 
@@ -223,6 +229,16 @@ func (p *Profiler) release() error {
 	}
 	p.sampler, p.sideband, p.poller, p.files = nil, nil, nil, nil
 	return errors.Join(errs...)
+}
+
+// checkNamespace refuses to run where processes have other numbers than the
+// kernel side uses: samples would go to the wrong ones.
+func checkNamespace() error {
+	const initial = "pid:[4026531836]" // PROC_PID_INIT_INO, the same on all kernels
+	if link, err := os.Readlink("/proc/self/ns/pid"); err == nil && link != initial {
+		return errors.New("this is a pid namespace of its own, and samples carry the host's process numbers: run in the host's (--pid=host, hostPID: true)")
+	}
+	return nil
 }
 
 // ErrNotPermitted says that this process may not sample.

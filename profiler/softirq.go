@@ -15,6 +15,7 @@ type softirqFinder struct {
 	partial []byte // the end of a line that is not complete
 	start   uint64
 	next    uint64
+	newest  bool // start is that of the first of softirqNames: nothing else counts any more
 }
 
 // The function is handle_softirqs since 6.10, __do_softirq before, where newer
@@ -39,7 +40,7 @@ func (f *softirqFinder) Write(text []byte) (int, error) {
 	}
 	for i, name := range softirqNames {
 		at := bytes.Index(text, name)
-		if at < 0 || i > 0 && f.start != 0 {
+		if at < 0 || f.newest || i > 0 && f.start != 0 {
 			continue
 		}
 		begin := bytes.LastIndexByte(text[:at], '\n') + 1
@@ -62,8 +63,9 @@ func (f *softirqFinder) following(text []byte) {
 
 func (f *softirqFinder) line(line []byte) {
 	for i, name := range softirqNames {
-		if bytes.HasSuffix(line, name) && (i == 0 || f.start == 0) {
+		if bytes.HasSuffix(line, name) && !f.newest && (i == 0 || f.start == 0) {
 			f.start, f.next = address(line), 0
+			f.newest = i == 0 && f.start != 0
 			return
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pilotlight/pilotlight/profiler/container"
 )
 
 // Target is what is sampled; the zero value is the whole host. The kernel does
@@ -59,6 +61,9 @@ func (t *Target) check() error {
 }
 
 func checkPID(pid int) error {
+	if pid <= 0 {
+		return fmt.Errorf("%w: %d is not the number of a process", ErrNoTarget, pid)
+	}
 	err := unix.Kill(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("%w: there is no process %d", ErrNoTarget, pid)
@@ -105,10 +110,15 @@ func (t *Target) findCgroup() error {
 //
 //	36 25 0:30 / /sys/fs/cgroup/cpu,cpuacct rw shared:15 - cgroup cgroup rw,cpu,cpuacct
 func controllerOf(dir string) (string, error) {
-	dir, err := filepath.Abs(dir)
+	// Where controllers share a hierarchy, each has a link to it: cpu -> cpu,cpuacct.
+	path, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
 	if err != nil {
 		return "", fmt.Errorf("cgroup %s: %w", dir, err)
 	}
+	dir = path
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return "", fmt.Errorf("cgroup %s: %w", dir, err)
@@ -141,11 +151,7 @@ func findContainer(id string) (string, error) {
 		if err != nil || !d.IsDir() {
 			return nil // it went while we looked
 		}
-		name := strings.TrimSuffix(d.Name(), ".scope")
-		if i := strings.LastIndexByte(name, '-'); i >= 0 {
-			name = name[i+1:]
-		}
-		if len(id) >= 8 && strings.HasPrefix(name, id) {
+		if len(id) >= 8 && strings.HasPrefix(container.NamedID(d.Name()), id) {
 			found = append(found, path)
 			return filepath.SkipDir
 		}

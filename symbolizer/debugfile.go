@@ -32,7 +32,7 @@ const defaultDebugDir = "/usr/lib/debug"
 
 // maxLinkedDebugFile bounds the debug files found by link, since their CRC makes us read
 // them whole. Those found by build id are of any size: only their symbols are read.
-const maxLinkedDebugFile = 1 << 30
+const maxLinkedDebugFile = 256 << 20
 
 func (o Options) debugDirs() []string {
 	if o.DebugDirs == nil {

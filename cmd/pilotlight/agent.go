@@ -50,6 +50,9 @@ func newAgentCommand() *cobra.Command {
 			if err := applySettings(cmd.Flags(), os.Environ()); err != nil {
 				return err
 			}
+			if err := f.check(cmd.Flags()); err != nil {
+				return err
+			}
 			return agent(&f)
 		},
 	}

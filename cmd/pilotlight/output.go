@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/pilotlight/pilotlight/exporter/folded"
 	"github.com/pilotlight/pilotlight/exporter/pprof"
@@ -46,7 +47,10 @@ func openOutput(path string) (*output, error) {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("write %s: %w", path, err)
 	}
-	if target, err := filepath.EvalSymlinks(path); err == nil {
+	if target, err := filepath.EvalSymlinks(path); err == nil && target != path {
+		if err := trustLink(path); err != nil {
+			return nil, fmt.Errorf("write %s: %w", path, err)
+		}
 		path = target // the file behind a link is replaced, not the link
 	}
 	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
@@ -55,6 +59,25 @@ func openOutput(path string) (*output, error) {
 		return nil, fmt.Errorf("write %s: directory %s: %w; give another place by -o", path, filepath.Dir(path), reason(err))
 	}
 	return &output{path: path, file: file, temp: true}, nil
+}
+
+// trustLink refuses a link that another user may have put into a directory where
+// everybody can write: it could lead anywhere.
+func trustLink(path string) error {
+	link, err := os.Lstat(path)
+	if err != nil || link.Mode()&fs.ModeSymlink == 0 {
+		return err
+	}
+	dir, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	const everybody = 0o002
+	owner, ok := link.Sys().(*syscall.Stat_t)
+	if dir.Mode()&fs.ModeSticky != 0 && dir.Mode().Perm()&everybody != 0 && (!ok || int(owner.Uid) != os.Geteuid()) {
+		return errors.New("it is a link that another user made; give another place by -o")
+	}
+	return nil
 }
 
 // reason is an error of the file system without the path.

@@ -45,6 +45,9 @@ func newRecordCommand() *cobra.Command {
 			if cmd.Flags().Changed("duration") && f.duration <= 0 {
 				return fmt.Errorf("duration %s: want a positive time", f.duration)
 			}
+			if err := f.samplingFlags.check(cmd.Flags()); err != nil {
+				return err
+			}
 			return record(&f, args)
 		},
 	}
@@ -207,6 +210,9 @@ func (r *recording) wait(p *profiler.Profiler) (status int, err error) {
 		case <-p.Done():
 			return 0, nil
 		case <-tick.C:
+			if r.config.Target.HasPIDs() && r.command == nil && !p.HasTargets() {
+				return 0, nil // with all their descendants
+			}
 			progress.show(p, r.flags.duration)
 		}
 	}
@@ -217,7 +223,10 @@ func (r *recording) interrupt(s os.Signal, ended <-chan int) {
 	if r.command == nil {
 		return
 	}
-	_ = r.command.cmd.Process.Signal(s)
+	// A terminal sends Ctrl-C to the whole foreground group: CMD has it already.
+	if s != os.Interrupt || !foreground() {
+		_ = r.command.cmd.Process.Signal(s)
+	}
 	select {
 	case <-ended:
 	case <-time.After(2 * time.Second):
@@ -225,26 +234,35 @@ func (r *recording) interrupt(s os.Signal, ended <-chan int) {
 	}
 }
 
+// foreground says whether the terminal sends its signals to this process and what it started.
+func foreground() bool {
+	group, err := unix.IoctlGetInt(int(os.Stderr.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
 // exits is closed when all processes have ended; never where the kernel cannot tell.
 func exits(pids []int) <-chan struct{} {
+	var fds []int
+	for _, pid := range pids {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if errors.Is(err, unix.ESRCH) {
+			continue
+		}
+		if err != nil {
+			return nil
+		}
+		fds = append(fds, fd)
+	}
 	done := make(chan struct{})
 	go func() {
-		for _, pid := range pids {
-			fd, err := unix.PidfdOpen(pid, 0)
-			if errors.Is(err, unix.ESRCH) {
-				continue
-			}
-			if err != nil {
-				return
-			}
-			_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
-			for errors.Is(err, unix.EINTR) {
-				_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		for _, fd := range fds {
+			poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+			for {
+				if _, err := unix.Poll(poll, -1); !errors.Is(err, unix.EINTR) {
+					break
+				}
 			}
 			_ = unix.Close(fd)
-			if err != nil {
-				return
-			}
 		}
 		close(done)
 	}()

@@ -42,6 +42,17 @@ func (f *samplingFlags) add(flags *pflag.FlagSet) {
 	flags.Uint32Var(&f.stacks, "stack-entries", 0, "bound of the kernel side's table of stacks (default 16384)")
 }
 
+// check refuses a target that was given but is empty: it would mean the whole host.
+func (f *samplingFlags) check(flags *pflag.FlagSet) error {
+	for _, name := range []string{"pid", "cgroup", "container", "comm"} {
+		given := flags.Lookup(name)
+		if given.Changed && strings.Trim(given.Value.String(), "[]") == "" {
+			return fmt.Errorf("--%s is empty: leave it out to sample the whole host", name)
+		}
+	}
+	return nil
+}
+
 // config turns the flags into a Config; errors are those of the command line.
 func (f *samplingFlags) config() (profiler.Config, error) {
 	c := profiler.Config{

@@ -24,7 +24,7 @@ func Write(w io.Writer, p *profile.Profile) error {
 	var frames []string
 	for i := range p.Samples {
 		frames = frames[:0]
-		truncated := p.Samples[i].Walk(func(l *profile.Location) {
+		p.Samples[i].Walk(func(l *profile.Location) {
 			for _, line := range l.Lines {
 				name := clean(demangle.Simple(line.Function.Name))
 				if l.Kind == profile.FrameKernel {
@@ -32,10 +32,7 @@ func Write(w io.Writer, p *profile.Profile) error {
 				}
 				frames = append(frames, name)
 			}
-		})
-		if truncated != "" {
-			frames = append(frames, pprof.Truncated(truncated))
-		}
+		}, func(reason string) { frames = append(frames, clean(pprof.Truncated(reason))) })
 		slices.Reverse(frames)
 		counts[strings.Join(frames, ";")] += p.Samples[i].Count
 	}

@@ -4,6 +4,7 @@
 package pprof
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
 	"slices"
@@ -78,21 +79,22 @@ type converter struct {
 }
 
 // place tells locations apart: pointers alone would list one twice that was
-// forgotten and looked up again.
+// forgotten and looked up again. A file that was replaced has the same
+// addresses, so the lines count too: IDs of functions and numbers, two words each.
 type place struct {
-	mapping  uint64
-	address  uint64
-	function string
+	mapping uint64
+	address uint64
+	lines   string
 }
 
 func (c *converter) sample(s *profile.Sample) {
 	out := &pb.Sample{Value: []int64{s.Count, s.Value}}
-	truncated := s.Walk(func(l *profile.Location) { out.Location = append(out.Location, c.location(l)) })
+	s.Walk(
+		func(l *profile.Location) { out.Location = append(out.Location, c.location(l)) },
+		func(reason string) { out.Location = append(out.Location, c.reason(reason)) },
+	)
 	if len(out.Location) > 0 && out.Location[0].Mapping != nil {
 		c.weights[out.Location[0].Mapping.ID-1] += s.Count
-	}
-	if truncated != "" {
-		out.Location = append(out.Location, c.reason(truncated))
 	}
 	c.labels(out, s.Labels)
 	c.out.Sample = append(c.out.Sample, out)
@@ -118,16 +120,22 @@ func (c *converter) location(l *profile.Location) *pb.Location {
 		return known
 	}
 	m := c.mapping(l.Mapping)
-	at := place{address: l.Address, function: l.Lines[0].Function.Name}
+	at := place{address: l.Address}
 	if m != nil {
 		at.mapping = m.ID
 	}
+	lines := make([]pb.Line, len(l.Lines))
+	var key []byte
+	for i, line := range l.Lines {
+		lines[i] = pb.Line{Function: c.function(line.Function), Line: int64(line.Line)}
+		key = binary.NativeEndian.AppendUint64(key, lines[i].Function.ID)
+		key = binary.NativeEndian.AppendUint64(key, uint64(line.Line))
+	}
+	at.lines = string(key)
 	out := c.byPlace[at]
 	if out == nil {
 		out = c.newLocation(m, l.Address)
-		for _, line := range l.Lines {
-			out.Line = append(out.Line, pb.Line{Function: c.function(line.Function), Line: int64(line.Line)})
-		}
+		out.Line = lines
 		c.byPlace[at] = out
 	}
 	c.locations[l] = out

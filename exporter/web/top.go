@@ -140,7 +140,8 @@ func summarize(profiles []*profile.Profile) summary {
 
 // appendSymbols appends the functions of a sample, each once, innermost first.
 func appendSymbols(symbols []symbol, s *profile.Sample) []symbol {
-	truncated := s.Walk(func(l *profile.Location) {
+	truncated := ""
+	s.Walk(func(l *profile.Location) {
 		file := ""
 		if l.Mapping != nil {
 			file = l.Mapping.Path
@@ -150,7 +151,7 @@ func appendSymbols(symbols []symbol, s *profile.Sample) []symbol {
 				symbols = append(symbols, symbol)
 			}
 		}
-	})
+	}, func(reason string) { truncated = reason })
 	if len(symbols) == 0 && truncated != "" {
 		symbols = append(symbols, symbol{name: pprof.Truncated(truncated)})
 	}

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -171,6 +172,9 @@ func (c *Collector) finish(whole *Window) error {
 	}
 	c.updateCounters()
 	c.answer()
+	for w := range c.windows {
+		w.result = c.close(w)
+	}
 	c.last = c.measure()
 	return err
 }
@@ -182,6 +186,9 @@ func (c *Collector) handOver(w *Window) {
 }
 
 func (c *Collector) open(f Filter, from uint64) *Window {
+	if from != 0 {
+		c.updateCounters() // what was lost until now is not this window's; intervals follow one another without a gap
+	}
 	w := c.newWindow(f, from)
 	c.windows[w] = struct{}{}
 	return w
@@ -235,6 +242,7 @@ func (c *Collector) round() {
 		}
 	}
 	apply(until)
+	c.processes.Refresh(until)
 	c.pending = append(c.pending[:0], c.pending[applied:]...)
 	c.namer.stats.NameNanos += uint64(time.Since(begun))
 	if cap(c.batch) > maxBatch {
@@ -301,13 +309,13 @@ func (c *Collector) sample(s *bpf.Sample) {
 	c.read++
 	p := c.processes.At(int(s.Pid), s.TimeNs)
 	labels := c.labels(p, s)
-	if !c.target.pass(c.processes, p, labels) {
+	if !c.target.pass(c.processes, labels) {
 		c.filtered++
 		return
 	}
 	kernel, user := c.namer.kernelStack(s), c.namer.userStack(p, s)
 	for w := range c.windows {
-		w.add(c.processes, p, s, kernel, user, labels)
+		w.add(c.processes, s, kernel, user, labels)
 	}
 }
 
@@ -336,7 +344,12 @@ func (c *Collector) labels(p *process.Process, s *bpf.Sample) *profile.Labels {
 }
 
 func (c *Collector) housekeep() {
-	if err := errors.Join(c.sideband.FollowCPUs(), c.sampler.FollowCPUs()); err != nil {
+	revived, err := c.sampler.FollowCPUs()
+	err = errors.Join(err, c.sideband.FollowCPUs())
+	for _, cpu := range revived {
+		err = errors.Join(err, c.sideband.Reopen(cpu))
+	}
+	if err != nil {
 		c.options.Log.Warn("cannot follow CPUs that came online", "err", err)
 	}
 	c.processes.Expire(monotonic())
@@ -348,9 +361,17 @@ var errStopped = errors.New("the profiler has stopped")
 
 // do runs f on the Collector's goroutine.
 func (c *Collector) do(ctx context.Context, f func()) error {
+	const waiting, runs, abandoned = 0, 1, 2
+	var state atomic.Int32
 	done := make(chan struct{})
+	request := func() {
+		if state.CompareAndSwap(waiting, runs) {
+			f()
+			close(done)
+		}
+	}
 	select {
-	case c.requests <- func() { f(); close(done) }:
+	case c.requests <- request:
 	case <-c.stopped:
 		return errStopped
 	case <-ctx.Done():
@@ -361,14 +382,16 @@ func (c *Collector) do(ctx context.Context, f func()) error {
 	case <-done:
 		return nil
 	case <-c.stopped:
-		// The last requests are answered before the end is told.
-		select {
-		case <-done:
-			return nil
-		default:
+		if state.CompareAndSwap(waiting, abandoned) {
 			return errStopped
 		}
+	case <-ctx.Done():
+		if state.CompareAndSwap(waiting, abandoned) {
+			return ctx.Err()
+		}
 	}
+	<-done // it has begun
+	return nil
 }
 
 // maxRequests wait for the Collector's goroutine; more wait outside.
@@ -388,12 +411,12 @@ func (c *Collector) Collect(ctx context.Context, f Filter, duration time.Duratio
 	case <-timer.C:
 	case <-ctx.Done():
 	case <-c.stopped:
-		return c.close(w), nil // nobody else uses it any more
+		return w.result, nil
 	}
 	var p *profile.Profile
 	err := c.do(context.WithoutCancel(ctx), func() { c.round(); p = c.close(w) })
 	if errors.Is(err, errStopped) {
-		return c.close(w), nil
+		return w.result, nil
 	}
 	return p, err
 }

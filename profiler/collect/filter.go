@@ -29,7 +29,7 @@ func (f *Filter) Empty() bool {
 	return len(f.PIDs) == 0 && f.Comm == nil && f.Cgroup == "" && f.ContainerID == ""
 }
 
-func (f *Filter) match(t *process.Table, p *process.Process, l *profile.Labels) bool {
+func (f *Filter) match(t *process.Table, l *profile.Labels) bool {
 	if len(f.PIDs) > 0 && !slices.Contains(f.PIDs, l.PID) && !(f.Children && t.DescendsFrom(l.PID, f.PIDs)) {
 		return false
 	}
@@ -42,10 +42,7 @@ func (f *Filter) match(t *process.Table, p *process.Process, l *profile.Labels) 
 	if f.Cgroup == "" {
 		return true
 	}
-	if p == nil {
-		return false
-	}
-	return slices.ContainsFunc(t.Cgroups(p), func(c string) bool { return below(c, f.Cgroup) })
+	return slices.ContainsFunc(l.Cgroups, func(c string) bool { return below(c, f.Cgroup) })
 }
 
 // decider remembers a filter's answers: what it looks at is in the labels.
@@ -57,7 +54,7 @@ type decider struct {
 // maxAnswers bounds what a decider remembers; it then begins anew.
 const maxAnswers = 16384
 
-func (d *decider) pass(t *process.Table, p *process.Process, l *profile.Labels) bool {
+func (d *decider) pass(t *process.Table, l *profile.Labels) bool {
 	if d.filter.Empty() {
 		return true
 	}
@@ -66,7 +63,7 @@ func (d *decider) pass(t *process.Table, p *process.Process, l *profile.Labels) 
 		if d.answers == nil || len(d.answers) >= maxAnswers {
 			d.answers = make(map[*profile.Labels]bool)
 		}
-		answer = d.filter.match(t, p, l)
+		answer = d.filter.match(t, l)
 		d.answers[l] = answer
 	}
 	return answer

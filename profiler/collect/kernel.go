@@ -12,24 +12,29 @@ import (
 // KernelNames names kernel addresses by /proc/kallsyms. Where that cannot be
 // read, it names nothing and the rest goes on. One goroutine uses it.
 type KernelNames struct {
-	path    string
-	table   *kallsyms.Table
-	retry   time.Time
-	problem error
+	path     string
+	table    *kallsyms.Table
+	retry    time.Time
+	interval time.Duration
+	changed  bool
+	problem  error
 }
 
 // kallsymsInterval is how often an unknown address makes us read the table again: modules come and go.
-const kallsymsInterval = 30 * time.Second
+const (
+	kallsymsInterval = 30 * time.Second
+	kallsymsMost     = 30 * time.Minute
+)
 
 // NewKernelNames reads the names; also (which may be nil) gets to see the text.
 func NewKernelNames(also io.Writer) *KernelNames {
-	k := &KernelNames{path: "/proc/kallsyms"}
+	k := &KernelNames{path: "/proc/kallsyms", interval: kallsymsInterval}
 	k.read(also)
 	return k
 }
 
 func (k *KernelNames) read(also io.Writer) {
-	k.retry = time.Now().Add(kallsymsInterval)
+	k.retry = time.Now().Add(k.interval)
 	f, err := os.Open(k.path)
 	if err != nil {
 		k.problem = fmt.Errorf("kernel symbols: %w", err)
@@ -64,7 +69,21 @@ func (k *KernelNames) lookup(addr uint64) (kallsyms.Symbol, bool) {
 	if k.table == nil {
 		return kallsyms.Symbol{}, false
 	}
-	return k.table.Lookup(addr)
+	symbol, ok := k.table.Lookup(addr)
+	if ok {
+		k.interval = kallsymsInterval
+		k.changed = true
+	} else {
+		k.interval = min(2*k.interval, kallsymsMost) // reading it takes a tenth of a second
+	}
+	return symbol, ok
+}
+
+// takeChanged says, once, that the table was read again and knows more.
+func (k *KernelNames) takeChanged() bool {
+	changed := k.changed
+	k.changed = false
+	return changed
 }
 
 // ksymbol brings in a BPF program or trampoline that came or went.

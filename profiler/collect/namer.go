@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
+	"time"
 	"unsafe"
 
 	"github.com/pilotlight/pilotlight/bpf"
@@ -33,7 +35,9 @@ type namer struct {
 	locations cache[locationKey, *profile.Location]
 	functions cache[functionKey, *profile.Function]
 	stacks    cache[string, *profile.Stack]
-	modules   map[string]*profile.Mapping
+	memory    cache[memoryKey, *profile.Location]
+	// mappings are those of the kernel, its modules, and files that could not be read.
+	mappings cache[string, *profile.Mapping]
 
 	// Reused by each call.
 	frames []bpf.Frame
@@ -58,7 +62,13 @@ type userStack struct {
 	stack   *profile.Stack
 	process *process.Process
 	version uint32
+	// until is when the stack is placed again although no mapping changed: a
+	// JIT may have replaced its code, a file may be readable by then. 0: never.
+	until uint64
 }
+
+// unsettled is how long a name stands that may change without notice.
+const unsettled = time.Second
 
 type locationKey struct {
 	file   uint32
@@ -76,7 +86,11 @@ const (
 	maxStacks    = 8192
 	maxLocations = 16384
 	maxFunctions = 16384
+	maxMappings  = 1024
 )
+
+// maxName bounds the length of a name that is kept: demangling refuses longer ones anyway.
+const maxName = 4096
 
 func newNamer(processes *process.Table, files *process.Files, kernel *KernelNames) *namer {
 	return &namer{
@@ -88,7 +102,8 @@ func newNamer(processes *process.Table, files *process.Files, kernel *KernelName
 		locations: newCache[locationKey, *profile.Location](maxLocations),
 		functions: newCache[functionKey, *profile.Function](maxFunctions),
 		stacks:    newCache[string, *profile.Stack](maxStacks),
-		modules:   make(map[string]*profile.Mapping),
+		memory:    newCache[memoryKey, *profile.Location](maxLocations),
+		mappings:  newCache[string, *profile.Mapping](maxMappings),
 	}
 }
 
@@ -120,7 +135,7 @@ func (n *namer) userStack(p *process.Process, s *bpf.Sample) *profile.Stack {
 		return missing[reason]
 	}
 	known, ok := n.users.get(s.UserStack)
-	if ok && p != nil && known.process == p && known.version == p.Version() {
+	if ok && p != nil && known.process == p && known.version == p.Version() && (known.until == 0 || s.TimeNs < known.until) {
 		n.stats.StacksKnown++
 		return known.stack
 	}
@@ -136,8 +151,12 @@ func (n *namer) userStack(p *process.Process, s *bpf.Sample) *profile.Stack {
 		frames = slices.Clone(read)
 	}
 	stack, settled := n.placeUser(p, frames, s, reason)
-	if p != nil && settled {
-		n.users.put(s.UserStack, userStack{frames: frames, stack: stack, process: p, version: p.Version()})
+	if p != nil {
+		entry := userStack{frames: frames, stack: stack, process: p, version: p.Version()}
+		if !settled {
+			entry.until = s.TimeNs + uint64(unsettled)
+		}
+		n.users.put(s.UserStack, entry)
 	}
 	return stack
 }
@@ -167,10 +186,10 @@ func (n *namer) placeUser(p *process.Process, frames []bpf.Frame, s *bpf.Sample,
 			break
 		}
 		if l == nil {
-			l = n.unnamed(profile.FrameNative, nil, uint64(address), fmt.Sprintf("[unmapped+%#x]", uint64(address)), why)
+			l = n.inMemory(p, profile.FrameNative, nil, uint64(address), fmt.Sprintf("[unmapped+%#x]", uint64(address)), why)
 		}
-		if l.Unnamed != "" && l.Unnamed != noSymbol || l.Kind == profile.FrameJIT && l.Unnamed != "" {
-			settled = false // the file or the JIT's map may be readable later
+		if l.Unnamed != "" && l.Unnamed != noSymbol || l.Kind == profile.FrameJIT {
+			settled = false
 		}
 		if l.Wrapper && i > 0 {
 			continue // runtime/pprof does not show it either
@@ -198,7 +217,7 @@ func (n *namer) placeFrame(p *process.Process, address process.Address, s *bpf.S
 	m, stale := n.processes.Find(p, address, s.TimeNs)
 	if m == nil && s.Flags&uint32(bpf.SampleKernelMode) != 0 {
 		// In an exec the old program is gone from memory, but its registers stand until the new one runs.
-		m = p.FindBeforeExec(address)
+		m = p.FindBeforeExec(address, s.TimeNs)
 	}
 	switch {
 	case m == nil && stale:
@@ -234,11 +253,14 @@ func (n *namer) placeInFile(p *process.Process, m *process.Mapping, address proc
 		if name, ok := n.processes.JITName(p, address); ok {
 			return n.jitLocation(p, address, name)
 		}
-		return n.unnamed(profile.FrameNative, &profile.Mapping{Path: m.File.Path}, uint64(offset), place, reason)
+		return n.inMemory(p, profile.FrameNative, n.mapping(m.File.Path), uint64(offset), place, reason)
+	}
+	frames, err := image.Lookup(offset)
+	if err != nil {
+		return n.inMemory(p, profile.FrameNative, image.Mapping, image.Address(offset), place, bpf.ReasonFileUnreadable)
 	}
 	l := &profile.Location{Kind: profile.FrameNative, Mapping: image.Mapping, Address: image.Address(offset)}
-	frames, ok := image.Lookup(offset)
-	if !ok {
+	if len(frames) == 0 {
 		l.Unnamed = noSymbol
 		l.Lines = []profile.Line{{Function: &profile.Function{Name: place}}}
 	} else {
@@ -260,6 +282,9 @@ func (n *namer) lines(file uint32, frames []symbolizer.Frame) []profile.Line {
 }
 
 func (n *namer) function(file uint32, name, source string, start int) *profile.Function {
+	if len(name) > maxName {
+		name = strings.Clone(name[:maxName])
+	}
 	key := functionKey{file, name}
 	if f, ok := n.functions.get(key); ok && f.File == source && f.StartLine == start {
 		return f
@@ -281,28 +306,44 @@ func (n *namer) placeInMemory(p *process.Process, m *process.Mapping, address pr
 	} else {
 		name = name[:len(name)-1]
 	}
-	l := n.unnamed(profile.FrameJIT, nil, uint64(address), fmt.Sprintf("%s+%#x]", name, uint64(address)), bpf.ReasonNoSymbol)
+	return n.inMemory(p, profile.FrameJIT, nil, uint64(address), fmt.Sprintf("%s+%#x]", name, uint64(address)), bpf.ReasonNoSymbol)
+}
+
+func (n *namer) jitLocation(p *process.Process, address process.Address, name string) *profile.Location {
+	return n.inMemory(p, profile.FrameJIT, nil, uint64(address), name, bpf.ReasonNone)
+}
+
+// inMemory gives the location of an address that belongs to one process, or has no name: one pointer
+// for each address and name, so that equal stacks stay equal.
+func (n *namer) inMemory(p *process.Process, kind profile.FrameKind, m *profile.Mapping, address uint64, name string, reason bpf.Reason) *profile.Location {
+	key := memoryKey{mapping: m, address: address, name: name, reason: reason}
+	if p != nil {
+		key.pid = p.PID
+	}
+	if l, ok := n.memory.get(key); ok {
+		return l
+	}
+	l := &profile.Location{
+		Kind: kind, Mapping: m, Address: address,
+		Lines: []profile.Line{{Function: n.function(memoryFunctions, name, "", 0)}},
+	}
+	if reason != bpf.ReasonNone {
+		l.Unnamed = reason.String()
+	}
+	n.memory.put(key, l)
 	return l
 }
 
-// jitFunctions keeps functions of JITs apart from those of files: ids of files count from 1.
-const jitFunctions = 1 << 31
-
-func (n *namer) jitLocation(p *process.Process, address process.Address, name string) *profile.Location {
-	return &profile.Location{
-		Kind:    profile.FrameJIT,
-		Address: uint64(address),
-		Lines:   []profile.Line{{Function: n.function(jitFunctions|uint32(p.PID), name, "", 0)}},
-	}
+type memoryKey struct {
+	pid     int
+	mapping *profile.Mapping
+	address uint64
+	name    string
+	reason  bpf.Reason
 }
 
-func (n *namer) unnamed(kind profile.FrameKind, m *profile.Mapping, address uint64, name string, reason bpf.Reason) *profile.Location {
-	return &profile.Location{
-		Kind: kind, Mapping: m, Address: address,
-		Lines:   []profile.Line{{Function: &profile.Function{Name: name}}},
-		Unnamed: reason.String(),
-	}
-}
+// memoryFunctions keeps names from processes' memory apart from those of files, whose ids count from 1.
+const memoryFunctions = 1 << 31
 
 // kernelStack names the kernel side of a sample.
 func (n *namer) kernelStack(s *bpf.Sample) *profile.Stack {
@@ -331,7 +372,11 @@ func (n *namer) kernelStack(s *bpf.Sample) *profile.Stack {
 		n.placed = append(n.placed, n.kernelLocation(address))
 	}
 	stack := n.internStack(n.placed, reason)
-	n.kernels.put(s.KernelStack, stack)
+	if n.kernel.takeChanged() {
+		n.forgetKernel() // the table was read again: what was known may mean something else
+	} else if !slices.ContainsFunc(n.placed, func(l *profile.Location) bool { return l.Unnamed != "" }) {
+		n.kernels.put(s.KernelStack, stack)
+	}
 	return stack
 }
 
@@ -342,28 +387,31 @@ func (n *namer) kernelLocation(address uint64) *profile.Location {
 		return l
 	}
 	n.stats.LocationsNew++
-	l := &profile.Location{Kind: profile.FrameKernel, Address: address}
-	if symbol, ok := n.kernel.lookup(address); ok {
-		l.Mapping = n.module(symbol.Module)
-		l.Lines = []profile.Line{{Function: n.function(0, symbol.Name, "", 0)}}
-	} else {
-		l.Mapping = n.module("")
-		l.Unnamed = noSymbol
-		l.Lines = []profile.Line{{Function: &profile.Function{Name: fmt.Sprintf("[kernel+%#x]", address)}}}
+	symbol, ok := n.kernel.lookup(address)
+	if !ok { // not for ever: its module may be in the next reading of the table
+		return n.inMemory(nil, profile.FrameKernel, n.module(""), address, fmt.Sprintf("[kernel+%#x]", address), bpf.ReasonNoSymbol)
+	}
+	l := &profile.Location{
+		Kind: profile.FrameKernel, Mapping: n.module(symbol.Module), Address: address,
+		Lines: []profile.Line{{Function: n.function(0, symbol.Name, "", 0)}},
 	}
 	n.locations.put(key, l)
 	return l
 }
 
 func (n *namer) module(name string) *profile.Mapping {
-	if m := n.modules[name]; m != nil {
+	if name == "" {
+		return n.mapping("[kernel.kallsyms]")
+	}
+	return n.mapping("[" + name + "]")
+}
+
+func (n *namer) mapping(path string) *profile.Mapping {
+	if m, ok := n.mappings.get(path); ok {
 		return m
 	}
-	m := &profile.Mapping{Path: "[kernel.kallsyms]", HasFunctions: true}
-	if name != "" {
-		m.Path = "[" + name + "]"
-	}
-	n.modules[name] = m
+	m := &profile.Mapping{Path: path, HasFunctions: path[0] == '['}
+	n.mappings.put(path, m)
 	return m
 }
 

@@ -18,6 +18,7 @@ type Window struct {
 	exported uint64
 	filtered uint64
 	lost     lossCounts
+	result   *profile.Profile // where sampling ended before the window was closed
 }
 
 // lossCounts are what was lost of samples, by reason.
@@ -32,12 +33,12 @@ func (c *Collector) newWindow(f Filter, from uint64) *Window {
 	}
 }
 
-func (w *Window) add(t *process.Table, p *process.Process, s *bpf.Sample, kernel, user *profile.Stack, labels *profile.Labels) {
+func (w *Window) add(t *process.Table, s *bpf.Sample, kernel, user *profile.Stack, labels *profile.Labels) {
 	if s.TimeNs < w.from {
 		return
 	}
 	w.taken++
-	if !w.decider.pass(t, p, labels) {
+	if !w.decider.pass(t, labels) {
 		w.filtered++
 		return
 	}

@@ -18,6 +18,7 @@ func Cgroups(text string) []string {
 	for line := range strings.Lines(text) {
 		hierarchy, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
 		_, path, ok := strings.Cut(rest, ":")
+		path = strings.TrimSuffix(path, " (deleted)") // the kernel's mark of a cgroup that was removed
 		switch {
 		case !ok || path == "/" || path == "":
 		case hierarchy == "0":
@@ -36,23 +37,30 @@ func Cgroups(text string) []string {
 // idLength is that of the ids of Docker, containerd, CRI-O and Podman.
 const idLength = 64
 
-// ID finds a container id in the paths: the last part that is, but for a
-// prefix such as "docker-" or "cri-containerd-" and a suffix such as ".scope",
-// 64 hexadecimal digits. "" where there is none.
+// ID finds a container id in the paths: the last part whose NamedID is 64
+// hexadecimal digits. "" where there is none.
 func ID(paths []string) string {
 	for _, path := range paths {
 		parts := strings.Split(path, "/")
 		for _, part := range slices.Backward(parts) {
-			part = strings.TrimSuffix(part, ".scope")
-			if i := strings.LastIndexByte(part, '-'); i >= 0 {
-				part = part[i+1:]
-			}
-			if isID(part) {
-				return part
+			if id := NamedID(part); isID(id) {
+				return id
 			}
 		}
 	}
 	return ""
+}
+
+// NamedID is the part of a cgroup's name where a container's id would stand: all
+// but a prefix such as "docker-", "cri-containerd-" or "kubepods-x.slice:cri-containerd:"
+// and a suffix such as ".scope". "" for the cgroup of a container's monitor, which is not in it.
+func NamedID(name string) string {
+	name = strings.TrimSuffix(name, ".scope")
+	i := strings.LastIndexAny(name, "-:")
+	if i >= 0 && strings.HasSuffix(name[:i], "conmon") {
+		return ""
+	}
+	return name[i+1:]
 }
 
 func isID(s string) bool {

@@ -64,8 +64,12 @@ func (e *Event) Disable() error {
 // Count is the event's own counter: nanoseconds for the CPU clock.
 func (e *Event) Count() (uint64, error) {
 	var buf [8]byte
-	if _, err := unix.Read(e.fd, buf[:]); err != nil {
+	n, err := unix.Read(e.fd, buf[:])
+	if err != nil {
 		return 0, fmt.Errorf("read the perf event of CPU %d: %w", e.CPU, err)
+	}
+	if n != len(buf) {
+		return 0, fmt.Errorf("read the perf event of CPU %d: it is out of order", e.CPU)
 	}
 	return binary.NativeEndian.Uint64(buf[:]), nil
 }

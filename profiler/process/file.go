@@ -36,7 +36,8 @@ type File struct {
 	failed  bpf.Reason
 	retry   time.Time // a failure is final until then
 	image   *Image
-	file    *os.File // open while it may still be needed
+	pending chan readResult // a reading that took too long goes on, and is taken when it is done
+	file    *os.File        // open while it may still be needed
 	size    int64
 	used    time.Time
 }
@@ -57,24 +58,22 @@ type Image struct {
 	ID      uint32
 	Mapping *profile.Mapping
 	names   *symbolizer.Image
-	file    *os.File
 	guard   *guard
-	broken  bool
+	retry   time.Time // reading it hung: not before
 }
 
-// Lookup names an offset of the file; see symbolizer.Image.
-func (i *Image) Lookup(offset objfile.FileOffset) ([]symbolizer.Frame, bool) {
-	if i.broken {
-		return nil, false
+// Lookup names an offset of the file, innermost first; no frames where nothing
+// names it. An error says that the file does not answer, for now.
+func (i *Image) Lookup(offset objfile.FileOffset) ([]symbolizer.Frame, error) {
+	if time.Now().Before(i.retry) {
+		return nil, errHung
 	}
-	var frames []symbolizer.Frame
 	result := make(chan []symbolizer.Frame, 1)
-	if !i.guard.do(func() { f, _ := i.names.Lookup(offset); result <- f }) {
-		i.broken = true // reading it hangs: never wait for it again
-		return nil, false
+	if err := i.guard.do(func() { f, _ := i.names.Lookup(offset); result <- f }); err != nil {
+		i.retry = time.Now().Add(retryFailed)
+		return nil, err
 	}
-	frames = <-result
-	return frames, len(frames) > 0
+	return <-result, nil
 }
 
 // Address is the ELF virtual address of an offset.
@@ -88,6 +87,11 @@ func (i *Image) Address(offset objfile.FileOffset) uint64 {
 // Go says whether the names come from a Go symbol table.
 func (i *Image) Go() bool { return i.names.Kind()&symbolizer.KindGo != 0 }
 
+type readResult struct {
+	names *symbolizer.Image
+	err   error
+}
+
 // Files holds every file that is mapped somewhere, each opened and read once
 // whatever the number of processes.
 type Files struct {
@@ -97,6 +101,7 @@ type Files struct {
 	open   map[*File]struct{}
 	guard  *guard
 	vdso   *File
+	memory map[string]*File // what is mapped and is no file, by name
 
 	// Stats counts what happened since the start.
 	Stats FileStats
@@ -115,8 +120,8 @@ const (
 	maxFiles = 16384
 	// maxOpen bounds descriptors and symbol tables; the least recently used are closed, and opened again when asked for.
 	maxOpen = 256
-	// maxImageBytes bounds the memory of symbol tables.
-	maxImageBytes = 12 << 20
+	// maxImageBytes bounds the memory of symbol tables: twice that of node, the largest in common use.
+	maxImageBytes = 24 << 20
 	// idleClose is how long a file that nobody asks for stays open: a guest must
 	// not keep file systems busy.
 	idleClose = 30 * time.Second
@@ -126,7 +131,7 @@ const (
 
 // NewFiles makes an empty set. Close it.
 func NewFiles() *Files {
-	return &Files{byKey: make(map[FileKey]*File), ids: make(map[fileID]uint32), open: make(map[*File]struct{}), guard: newGuard()}
+	return &Files{byKey: make(map[FileKey]*File), ids: make(map[fileID]uint32), open: make(map[*File]struct{}), memory: make(map[string]*File), guard: newGuard()}
 }
 
 func (fs *Files) intern(key FileKey, path string) *File {
@@ -137,16 +142,29 @@ func (fs *Files) intern(key FileKey, path string) *File {
 		return fs.vdso
 	}
 	if key.Inode == 0 {
-		return &File{Path: path} // anonymous memory: belongs to its process alone
+		return fs.internMemory(path)
 	}
-	if f := fs.byKey[key]; f != nil && f.Path == path {
-		return f
+	if f := fs.byKey[key]; f != nil {
+		return f // by whatever name: links to one file are one file
 	}
 	if len(fs.byKey) >= maxFiles {
 		clear(fs.byKey)
 	}
 	f := &File{Path: path, key: key}
 	fs.byKey[key] = f
+	return f
+}
+
+// internMemory gives what stands for memory without a file; it has a name at most.
+func (fs *Files) internMemory(path string) *File {
+	f := fs.memory[path]
+	if f == nil {
+		if len(fs.memory) >= maxFiles {
+			clear(fs.memory)
+		}
+		f = &File{Path: path}
+		fs.memory[path] = f
+	}
 	return f
 }
 
@@ -191,14 +209,15 @@ func (fs *Files) check(t *Table, p *Process, m *Mapping) {
 	f := m.File
 	f.checked = m.Since
 	info := make(chan os.FileInfo, 1)
-	if !fs.guard.do(func() { i, _ := os.Stat(mapFile(t.proc, p.PID, m)); info <- i }) {
+	if fs.guard.do(func() { i, _ := os.Stat(mapFile(t.proc, p.PID, m)); info <- i }) != nil {
 		return
 	}
 	i := <-info
 	if i == nil {
 		return // the process is gone; device, inode and generation agree, which must do
 	}
-	if id, err := identify(i); err == nil && fs.ids[id] != f.id {
+	// Another inode is no answer: something else is mapped there by now.
+	if id, err := identify(i); err == nil && id.inode == f.key.Inode && fs.ids[id] != f.id {
 		fs.close(f)
 		f.id = 0
 	}
@@ -214,7 +233,7 @@ func (fs *Files) openFile(t *Table, viewers []int, m *Mapping) bool {
 		err  error
 	}
 	result := make(chan opened, 1)
-	ok := fs.guard.do(func() {
+	err := fs.guard.do(func() {
 		file, err := openAny(t.proc, viewers, m)
 		if err != nil {
 			result <- opened{err: err}
@@ -223,7 +242,7 @@ func (fs *Files) openFile(t *Table, viewers []int, m *Mapping) bool {
 		info, err := file.Stat()
 		result <- opened{file, info, err}
 	})
-	if !ok {
+	if err != nil {
 		return fs.fail(f, bpf.ReasonFileUnreadable)
 	}
 	o := <-result
@@ -263,18 +282,22 @@ func (fs *Files) fail(f *File, reason bpf.Reason) bool {
 }
 
 // viewers are processes in whose view of the file system a path of p can be
-// opened when p is gone: its parent, then the agent itself.
+// opened when p is gone: its parents, others of its mount namespace, then the agent itself.
 func (t *Table) viewers(p *Process) []int {
+	const most = 4
 	pids := []int{p.PID}
-	for range 3 {
-		parent := t.processes[p.ParentPID]
-		if parent == nil {
-			break
-		}
-		if parent.exited == 0 && parent.mountNS == p.mountNS {
+	for parent := t.processes[p.ParentPID]; parent != nil && len(pids) < most; parent = t.processes[parent.ParentPID] {
+		if parent.exited == 0 {
 			pids = append(pids, parent.PID)
 		}
-		p = parent
+	}
+	for _, other := range t.processes {
+		if len(pids) >= 2*most || p.mountNS == 0 {
+			break
+		}
+		if other.mountNS == p.mountNS && other.exited == 0 {
+			pids = append(pids, other.PID)
+		}
 	}
 	return append(pids, os.Getpid())
 }
@@ -282,7 +305,11 @@ func (t *Table) viewers(p *Process) []int {
 func openAny(proc string, viewers []int, m *Mapping) (*os.File, error) {
 	file, err := openMapped(proc, viewers[0], m)
 	if err == nil {
-		return file, nil
+		// The range may hold another file by now: mremap and munmap leave no record.
+		if err = sameFile(file, m.File.key); err == nil {
+			return file, nil
+		}
+		_ = file.Close()
 	}
 	for _, viewer := range viewers {
 		var byPath *os.File
@@ -335,33 +362,49 @@ func (fs *Files) Image(t *Table, p *Process, m *Mapping) (*Image, bpf.Reason) {
 	if f.file == nil && !fs.openFile(t, t.viewers(p), m) {
 		return nil, f.failed
 	}
-	image := &Image{ID: f.id, file: f.file, guard: fs.guard}
-	type read struct {
-		names *symbolizer.Image
-		err   error
-	}
-	result := make(chan read, 1)
-	file, size := f.file, f.size
-	if !fs.guard.do(func() {
-		n, err := symbolizer.Open(file, size, symbolizer.Options{Path: f.Path})
-		result <- read{n, err}
-	}) {
+	r, ok := fs.read(t, p, f)
+	if !ok {
 		fs.fail(f, bpf.ReasonFileUnreadable)
 		return nil, f.failed
 	}
-	r := <-result
 	if r.err != nil {
 		t.log.Debug("cannot read a mapped file", "path", f.Path, "err", r.err)
 		fs.fail(f, bpf.ReasonFileUnreadable)
 		return nil, f.failed
 	}
-	image.names = r.names
-	image.Mapping = describe(f.Path, r.names)
+	image := &Image{ID: f.id, guard: fs.guard, names: r.names, Mapping: describe(f.Path, r.names)}
 	f.image = image
 	fs.Stats.Read++
 	fs.Stats.ImageBytes += uint64(r.names.Bytes())
 	fs.bound(f)
 	return image, bpf.ReasonNone
+}
+
+// read reads the names of an open file. One that takes too long is taken at a later call.
+func (fs *Files) read(t *Table, p *Process, f *File) (readResult, bool) {
+	if f.pending == nil {
+		result := make(chan readResult, 1)
+		file, size := f.file, f.size
+		options := symbolizer.Options{Path: f.Path, OpenDebug: t.openDebug(p.PID)}
+		err := fs.guard.do(func() {
+			names, err := symbolizer.Open(file, size, options)
+			result <- readResult{names, err}
+		})
+		if err == errHung {
+			f.pending = result
+		}
+		if err != nil {
+			return readResult{}, false
+		}
+		return <-result, true
+	}
+	select {
+	case r := <-f.pending:
+		f.pending = nil
+		return r, true
+	default:
+		return readResult{}, false
+	}
 }
 
 func describe(path string, names *symbolizer.Image) *profile.Mapping {
@@ -403,6 +446,7 @@ func (fs *Files) Expire(now time.Time) {
 }
 
 func (fs *Files) close(f *File) {
+	f.pending = nil
 	if f.image != nil {
 		fs.Stats.ImageBytes -= uint64(f.image.names.Bytes())
 		f.image = nil

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"sync/atomic"
 	"time"
 )
@@ -8,7 +9,7 @@ import (
 // guard runs work on files that may hang (FUSE, a network file system that
 // lost its server) so that it never stops the caller for longer than patience.
 // Work that hangs is left behind on its goroutine; maxHung of them are the
-// most, after which everything is refused until one returns.
+// most, after which everything is refused until one returns. One goroutine uses a guard.
 type guard struct {
 	patience time.Duration
 	hung     atomic.Int32
@@ -19,28 +20,49 @@ type guard struct {
 const (
 	guardPatience = 2 * time.Second
 	maxHung       = 8
+	// impatience divides the patience while other work hangs: whoever stops the
+	// agent waits for what is still asked for.
+	impatience = 10
+)
+
+var (
+	// errHung says that work took longer than the guard's patience; it goes on by itself.
+	errHung = errors.New("the file does not answer")
+	// errRefused says that work was not begun, because too much of it hangs.
+	errRefused = errors.New("too many files do not answer")
 )
 
 func newGuard() *guard { return &guard{patience: guardPatience} }
 
-// do runs work and says whether it ended in time. Work that did not must not
+// do runs work; nil says that it ended in time. Work that did not must not
 // touch what the caller goes on to use: it hands over its result as the last thing it does.
-func (g *guard) do(work func()) bool {
-	if g.hung.Load() >= maxHung {
-		return false
+func (g *guard) do(work func()) error {
+	hung := g.hung.Load()
+	if hung >= maxHung {
+		return errRefused
 	}
 	if g.work == nil {
 		g.start()
 	}
+	limit := g.patience
+	if hung > 0 {
+		limit /= impatience
+	}
 	g.work <- work
-	patience := time.NewTimer(g.patience)
+	patience := time.NewTimer(limit)
 	defer patience.Stop()
 	select {
 	case <-g.done:
-		return true
+		return nil
 	case <-patience.C:
+	}
+	// A machine that was suspended wakes up with both at once.
+	select {
+	case <-g.done:
+		return nil
+	case <-time.After(limit / impatience):
 		g.abandon()
-		return false
+		return errHung
 	}
 }
 

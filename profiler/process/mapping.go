@@ -3,6 +3,7 @@ package process
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -77,6 +78,10 @@ func (t *mappingTable) find(a Address, time uint64) (m *Mapping, stale bool) {
 
 // insert puts a mapping in place of whatever it overlaps.
 func (t *mappingTable) insert(m Mapping) {
+	if i, ok := slices.BinarySearchFunc(t.mappings, m.Start, func(o Mapping, a Address) int { return cmp.Compare(o.Start, a) }); ok &&
+		sameMapping(t.mappings[i], m) && !m.File.Regular() {
+		return // mprotect to and fro, as JITs do. A file may be another one by now
+	}
 	t.own()
 	first, _ := slices.BinarySearchFunc(t.mappings, m.Start, func(o Mapping, a Address) int {
 		if o.End <= a {
@@ -108,6 +113,10 @@ func (t *mappingTable) insert(m Mapping) {
 		pieces = rest // what was overwritten is gone all the same
 	}
 	t.mappings = slices.Replace(t.mappings, first, last, pieces...)
+}
+
+func sameMapping(a, b Mapping) bool {
+	return a.Start == b.Start && a.End == b.End && a.Offset == b.Offset && a.File == b.File
 }
 
 // replace takes a new reading of the whole table.

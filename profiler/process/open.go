@@ -3,8 +3,11 @@ package process
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -56,6 +59,31 @@ func openRegular(dir int, path string, resolve uint64) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), path), nil
 }
+
+// openDebug opens separate debug files for programs of a process. The link to one is
+// part of the program, so it may name anything: only regular files are
+// opened, and those outside of the host's debug directory only as the process sees them.
+func (t *Table) openDebug(pid int) func(path string) (io.ReaderAt, int64, io.Closer, error) {
+	return func(path string) (io.ReaderAt, int64, io.Closer, error) {
+		var file *os.File
+		var err error
+		if path = filepath.Clean(path); strings.HasPrefix(path, debugDir) {
+			file, err = openRegular(unix.AT_FDCWD, path, 0)
+		} else {
+			file, err = openInRoot(t.proc, pid, path, 0)
+		}
+		if err != nil {
+			return nil, 0, nil, err
+		}
+		info, err := file.Stat()
+		if err != nil {
+			return nil, 0, nil, errors.Join(err, file.Close())
+		}
+		return file, info.Size(), file, nil
+	}
+}
+
+const debugDir = "/usr/lib/debug/"
 
 // fileID identifies the contents of a file as long as nobody sets the clock back.
 type fileID struct {

@@ -26,29 +26,55 @@ type perfMap struct {
 // perfMapInterval is how often a miss makes us look for new lines.
 const perfMapInterval = time.Second
 
-// JITName names an address in memory that no file is mapped to.
+// JITName names an address in memory that no file is mapped to. The map is looked at
+// again once a second: a JIT replaces its code.
 func (t *Table) JITName(p *Process, a Address) (string, bool) {
 	if p.perfMap == nil {
 		p.perfMap = new(perfMap)
 	}
-	if name, ok := p.perfMap.lookup(a); ok {
-		return name, true
+	if now := time.Now(); !now.Before(p.perfMap.next) && p.exited == 0 {
+		t.readPerfMap(p, now)
 	}
-	now := time.Now()
-	if now.Before(p.perfMap.next) || p.exited != 0 {
-		return "", false
-	}
-	p.perfMap.next = now.Add(perfMapInterval)
-	result := make(chan error, 1)
+	return p.perfMap.lookup(a)
+}
+
+func (t *Table) readPerfMap(p *Process, now time.Time) {
 	m := p.perfMap
-	if !t.files.guard.do(func() { result <- m.read(t.proc, p.PID) }) {
+	m.next = now.Add(perfMapInterval)
+	before := m.bytes()
+	result := make(chan error, 1)
+	if err := t.files.guard.do(func() { result <- m.read(t.proc, p.PID) }); err != nil {
+		t.perfMapBytes -= before
 		p.perfMap = &perfMap{next: now.Add(rereadMost)} // the old one belongs to the goroutine that hangs
-		return "", false
+		return
 	}
 	if err := <-result; err != nil && !errors.Is(err, unix.ENOENT) {
 		t.log.Debug("cannot read a perf map", "pid", p.PID, "err", err)
 	}
-	return p.perfMap.lookup(a)
+	t.perfMapBytes += m.bytes() - before
+	if t.perfMapBytes > maxPerfMapBytes {
+		t.log.Debug("perf maps exceed their bound; one is dropped", "pid", p.PID, "bytes", t.perfMapBytes)
+		t.dropPerfMap(p)
+		p.perfMap = &perfMap{next: now.Add(rereadMost)}
+	}
+}
+
+// dropPerfMap forgets what a process's JIT told.
+func (t *Table) dropPerfMap(p *Process) {
+	if p.perfMap != nil {
+		t.perfMapBytes -= p.perfMap.bytes()
+		p.perfMap = nil
+	}
+}
+
+// maxPerfMapBytes bounds the memory of all perf maps: the names of some 500,000 functions.
+const maxPerfMapBytes = 48 << 20
+
+func (m *perfMap) bytes() int {
+	if m.names == nil {
+		return 0
+	}
+	return m.names.Bytes()
 }
 
 func (m *perfMap) lookup(a Address) (string, bool) {

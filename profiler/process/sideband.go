@@ -16,6 +16,7 @@ type Sideband struct {
 	cpus   map[int]*sidebandCPU
 	names  *interner
 	events []Event
+	left   []Event // of CPUs that went offline, for the next Drain
 	poller *perfevent.Poller
 }
 
@@ -46,9 +47,7 @@ func (s *Sideband) FollowCPUs() error {
 	}
 	for cpu, c := range s.cpus {
 		if !slices.Contains(online, cpu) {
-			s.drainCPU(c)
-			_ = c.close() // its CPU is gone, and so is the event
-			delete(s.cpus, cpu)
+			s.retire(cpu, c)
 		}
 	}
 	for _, cpu := range online {
@@ -65,6 +64,20 @@ func (s *Sideband) FollowCPUs() error {
 		s.cpus[cpu] = c
 	}
 	return nil
+}
+
+// Reopen opens the event of a CPU anew; see sampler.FollowCPUs.
+func (s *Sideband) Reopen(cpu int) error {
+	if c := s.cpus[cpu]; c != nil {
+		s.retire(cpu, c)
+	}
+	return s.FollowCPUs()
+}
+
+func (s *Sideband) retire(cpu int, c *sidebandCPU) {
+	s.left = s.appendEvents(s.left, c)
+	_ = c.close() // its CPU is gone, and so is the event
+	delete(s.cpus, cpu)
 }
 
 func (s *Sideband) open(cpu int) (*sidebandCPU, error) {
@@ -100,9 +113,10 @@ const (
 // Drain gives what happened since the last call, in order of time on each CPU
 // but not across them. The slice is valid until the next call.
 func (s *Sideband) Drain() []Event {
-	s.events = s.events[:0]
+	s.events = append(s.events[:0], s.left...)
+	s.left = nil
 	for _, c := range s.cpus {
-		s.drainCPU(c)
+		s.events = s.appendEvents(s.events, c)
 	}
 	return s.events
 }
@@ -120,12 +134,13 @@ func (s *Sideband) Waiting() bool {
 // ByTime orders events.
 func ByTime(a, b Event) int { return cmp.Compare(a.Time, b.Time) }
 
-func (s *Sideband) drainCPU(c *sidebandCPU) {
+func (s *Sideband) appendEvents(events []Event, c *sidebandCPU) []Event {
 	c.ring.Drain(func(r perfevent.Record) {
 		if e, ok := decode(r, s.names); ok {
-			s.events = append(s.events, e)
+			events = append(events, e)
 		}
 	})
+	return events
 }
 
 // Close stops receiving. It may be called more than once.

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -38,21 +39,23 @@ type Process struct {
 	// known says that the mappings were reported by records or read from /proc.
 	known bool
 	// stale asks for /proc/PID/maps to be read again: records were lost.
-	stale       bool
-	reread      time.Time     // not before
-	backoff     time.Duration // grows while reading again finds nothing new
-	mountNS     uint64
-	kernel      bool // a kernel thread
-	cgroups     []string
-	cgroupID    uint64 // the kernel's, of the last sample: where it changes, cgroups are read again
-	cgroupsRead bool
-	labels      map[labelKey]*profile.Labels
-	perfMap     *perfMap
+	stale   bool
+	wished  bool          // in Table.wishes
+	reread  time.Time     // not before
+	backoff time.Duration // grows while reading again finds nothing new
+	mountNS uint64
+	kernel  bool // a kernel thread
+	// cgroups are its paths by the kernel's id of the one that a thread is in.
+	cgroups   map[uint64][]string
+	inherited []string // those it or its parent was in last
+	labels    map[labelKey]*profile.Labels
+	perfMap   *perfMap
 }
 
 type labelKey struct {
 	thread [16]byte
 	tid    int
+	cgroup uint64
 }
 
 // Table holds all processes.
@@ -62,8 +65,17 @@ type Table struct {
 	processes map[int]*Process
 	// exited are in order of their exit, so that dropping them is cheap.
 	exited []*Process
-	files  *Files
-	names  *interner
+	// leaderless are those whose first thread exited before others.
+	leaderless []*Process
+	// lostRecords says that exits may have gone unseen.
+	lostRecords bool
+	files       *Files
+	names       *interner
+	// cgroupNames are paths by the kernel's id, as records told them.
+	cgroupNames map[uint64]string
+	// wishes are processes whose mappings are to be read again after the round.
+	wishes       []*Process
+	perfMapBytes int
 
 	// Wanted, when not nil, says whether samples of a process can come at all:
 	// files of others are not opened ahead.
@@ -92,13 +104,18 @@ const (
 	// maxLabels bounds the labels kept for one process: names of threads, mostly.
 	maxLabels = 4096
 
+	// maxCgroups bounds the names of cgroups that appeared while we run.
+	maxCgroups = 16384
+	// maxProcessCgroups bounds the cgroups that the threads of one process are in.
+	maxProcessCgroups = 64
+
 	rereadFirst = time.Second
 	rereadMost  = time.Minute
 )
 
 // NewTable makes an empty table over /proc.
 func NewTable(files *Files, log *slog.Logger) *Table {
-	return &Table{proc: "/proc", log: log, processes: make(map[int]*Process), files: files, names: newInterner()}
+	return &Table{proc: "/proc", log: log, processes: make(map[int]*Process), files: files, names: newInterner(), cgroupNames: make(map[uint64]string)}
 }
 
 // Len is the number of processes held, the lately exited included.
@@ -134,9 +151,23 @@ func (t *Table) read(pid int) *Process {
 	p.Comm, p.ParentPID, p.kernel = parseStat(string(stat))
 	p.Exe, _ = os.Readlink(t.path(pid, "exe"))
 	p.Exe = strings.TrimSuffix(p.Exe, " (deleted)")
+	p.mountNS = mountNamespace(t.path(pid, "ns/mnt"))
 	t.readMaps(p, 0)
 	t.processes[pid] = p
 	return p
+}
+
+// mountNamespace reads the number out of a link such as "mnt:[4026531841]"; 0 where it cannot be read.
+func mountNamespace(link string) uint64 {
+	target, err := os.Readlink(link)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimPrefix(target, "mnt:["), "]"), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // parseStat takes comm, parent and the kernel thread flag from /proc/PID/stat:
@@ -165,17 +196,21 @@ func (t *Table) path(pid int, name string) string {
 // readMaps reads the mappings of p from /proc, as they are since a time.
 func (t *Table) readMaps(p *Process, since uint64) {
 	p.stale = false
-	f, err := os.Open(t.path(p.PID, "maps"))
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			t.log.Debug("cannot read mappings", "pid", p.PID, "err", err)
-		}
+	type read struct {
+		entries []mapsEntry
+		err     error
+	}
+	result := make(chan read, 1)
+	path := t.path(p.PID, "maps")
+	// It waits for the process's memory lock, which a page fault on a dead file server holds.
+	if err := t.files.guard.do(func() { e, err := readMapsFile(path); result <- read{e, err} }); err != nil {
+		t.log.Debug("cannot read mappings", "pid", p.PID, "err", err)
 		return
 	}
-	defer f.Close()
-	entries, err := readMaps(f)
-	if err != nil { // ESRCH: it exited; or a line we do not understand
-		t.log.Debug("cannot read mappings", "pid", p.PID, "err", err)
+	r := <-result
+	entries := r.entries
+	if r.err != nil { // ESRCH: it exited; or a line we do not understand
+		t.log.Debug("cannot read mappings", "pid", p.PID, "err", r.err)
 	}
 	if len(entries) == 0 && p.known {
 		return // it is exiting: what was known serves its last samples
@@ -189,6 +224,15 @@ func (t *Table) readMaps(p *Process, since uint64) {
 	}
 	p.table.replace(mappings, since)
 	p.known = true
+}
+
+func readMapsFile(path string) ([]mapsEntry, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readMaps(f)
 }
 
 // Apply brings one event in. Events come in the order of their time.
@@ -215,6 +259,11 @@ func (t *Table) Apply(e *Event) {
 		if p := t.processes[e.PID]; p != nil && e.PID == e.TID {
 			p.mountNS = e.ID
 		}
+	case EventCgroup:
+		if len(t.cgroupNames) >= maxCgroups {
+			clear(t.cgroupNames)
+		}
+		t.cgroupNames[e.ID] = e.Name
 	case EventLost:
 		t.lost(e)
 	}
@@ -261,7 +310,14 @@ func (t *Table) exec(e *Event) {
 		p = &Process{PID: e.PID}
 		t.add(p)
 	}
-	p.Comm, p.Exe, p.labels, p.perfMap, p.cgroupsRead = e.Name, "", nil, nil, false
+	if p.exited != 0 {
+		// Exec by another thread than the first: that one's exit was not the process's.
+		p.exited = 0
+		isIt := func(o *Process) bool { return o == p }
+		t.exited, t.leaderless = slices.DeleteFunc(t.exited, isIt), slices.DeleteFunc(t.leaderless, isIt)
+	}
+	p.Comm, p.Exe, p.labels, p.cgroups = e.Name, "", nil, nil
+	t.dropPerfMap(p)
 	p.table.replace(nil, e.Time)
 	p.execed = e.Time
 	p.known, p.stale, p.kernel = true, false, false
@@ -272,10 +328,11 @@ func (t *Table) fork(e *Event) {
 	child := &Process{PID: e.PID, ParentPID: e.ParentPID, started: e.Time}
 	if parent := t.processes[e.ParentPID]; parent != nil {
 		child.Comm, child.Exe, child.mountNS = parent.Comm, parent.Exe, parent.mountNS
-		child.cgroups, child.cgroupsRead, child.cgroupID = parent.cgroups, parent.cgroupsRead, parent.cgroupID
+		child.cgroups, child.inherited = maps.Clone(parent.cgroups), parent.inherited
 		child.kernel, child.known, child.stale = parent.kernel, parent.known, parent.stale
 		child.table = parent.table.fork()
 	}
+	child.stale = child.stale || !child.known // its parent's fork was lost: /proc tells
 	t.add(child)
 }
 
@@ -299,20 +356,24 @@ func (t *Table) exit(e *Event) {
 // Expire drops processes that exited long enough ago, seen from now. Their
 // children are from then on their parents' children, as for whoever asks who descends from whom.
 func (t *Table) Expire(now uint64) {
-	n := 0
+	if t.lostRecords {
+		t.lostRecords = false
+		t.findGone(now)
+	}
 	heirs := make(map[int]int)
-	for _, p := range t.exited {
-		if p.exited+uint64(keepExited) > now {
-			break
-		}
-		n++
-		// A leader may exit before its other threads: then it is a zombie, still there.
-		if t.processes[p.PID] == p && !t.threadsLive(p) {
+	for _, p := range t.due(now) {
+		switch {
+		case t.processes[p.PID] != p: // its number was given again
+		case t.threadsLive(p):
+			p.exited += uint64(rereadMost)
+			t.leaderless = append(t.leaderless, p)
+		default:
+			t.dropPerfMap(p)
+			p.labels = nil
 			delete(t.processes, p.PID)
 			heirs[p.PID] = p.ParentPID
 		}
 	}
-	t.exited = append(t.exited[:0], t.exited[n:]...)
 	if len(heirs) == 0 {
 		return
 	}
@@ -327,19 +388,47 @@ func (t *Table) Expire(now uint64) {
 	}
 }
 
-// threadsLive tells whether threads of a process outlived its leader; it is then looked at again later.
+// due takes out the processes that exited long enough ago.
+func (t *Table) due(now uint64) (due []*Process) {
+	isDue := func(p *Process) bool { return p.exited+uint64(keepExited) <= now }
+	t.leaderless = slices.DeleteFunc(t.leaderless, func(p *Process) bool {
+		if isDue(p) {
+			due = append(due, p)
+			return true
+		}
+		return false
+	})
+	n := 0
+	for n < len(t.exited) && isDue(t.exited[n]) {
+		n++
+	}
+	due = append(due, t.exited[:n]...)
+	t.exited = slices.Delete(t.exited, 0, n)
+	return due
+}
+
+// threadsLive tells whether threads of a process outlived its leader, which is then a
+// zombie, still there. It is looked at again later.
 func (t *Table) threadsLive(p *Process) bool {
 	tasks, err := os.ReadDir(t.path(p.PID, "task"))
-	if err != nil || len(tasks) < 2 {
-		return false
+	return err == nil && len(tasks) >= 2
+}
+
+// findGone finds processes whose exit was among the records lost.
+func (t *Table) findGone(now uint64) {
+	for pid, p := range t.processes {
+		if p.exited != 0 {
+			continue
+		}
+		if _, err := os.Lstat(t.path(pid, "")); errors.Is(err, fs.ErrNotExist) {
+			t.exit(&Event{Time: now, PID: pid, TID: pid})
+		}
 	}
-	p.exited += uint64(rereadMost)
-	t.exited = append(t.exited, p)
-	return true
 }
 
 func (t *Table) lost(e *Event) {
 	t.Stats.RecordsLost += e.ID
+	t.lostRecords = true
 	for _, p := range t.processes {
 		p.stale = p.exited == 0
 	}
@@ -356,10 +445,21 @@ func (t *Table) At(pid int, time uint64) *Process {
 		}
 	}
 	if p.stale {
-		t.Stats.Rereads++
-		t.readMaps(p, time)
+		t.readAgain(p, time)
 	}
 	return p
+}
+
+// readAgain looks at a process after records were lost, its exec perhaps among them.
+func (t *Table) readAgain(p *Process, time uint64) {
+	t.Stats.Rereads++
+	stat, err := os.ReadFile(t.path(p.PID, "stat"))
+	exe, exeErr := os.Readlink(t.path(p.PID, "exe"))
+	exe = strings.TrimSuffix(exe, " (deleted)")
+	if comm, _, _ := parseStat(string(stat)); err == nil && exeErr == nil && (comm != p.Comm || exe != p.Exe) {
+		p.Comm, p.Exe, p.labels, p.perfMap = comm, exe, nil, nil
+	}
+	t.readMaps(p, time)
 }
 
 // Version changes with each change of the process's mappings.
@@ -370,32 +470,51 @@ func (p *Process) Known() bool { return p.known }
 
 // Find gives the executable mapping that held an address when a sample was
 // taken. Stale says that a mapping is there, but only since later, and what
-// stood there before is not known. An unmapped address makes it read
+// stood there before is not known. An unmapped address makes Refresh read
 // /proc/PID/maps again, at growing intervals: munmap and mremap leave no record.
 func (t *Table) Find(p *Process, a Address, sampled uint64) (m *Mapping, stale bool) {
 	m, stale = p.table.find(a, sampled)
 	if m != nil || p.kernel || p.exited != 0 {
 		return m, stale
 	}
-	now := time.Now()
-	if now.Before(p.reread) {
-		return nil, stale
+	if !p.wished && !time.Now().Before(p.reread) {
+		p.wished = true
+		t.wishes = append(t.wishes, p)
 	}
-	before := len(p.table.mappings)
-	t.Stats.Rereads++
-	t.readMaps(p, sampled)
-	if m, stale = p.table.find(a, sampled); m != nil || len(p.table.mappings) != before {
-		p.backoff = 0
-	}
-	p.backoff = min(max(2*p.backoff, rereadFirst), rereadMost)
-	// A list of mappings that takes long to read is read seldom.
-	p.reread = now.Add(max(p.backoff, 100*time.Since(now)))
-	return m, stale
+	return nil, stale
 }
 
+// Refresh reads the mappings of processes in which addresses were not mapped. It comes after all
+// events until now were applied, so that what /proc says now is the later truth.
+func (t *Table) Refresh(now uint64) {
+	for _, p := range t.wishes {
+		p.wished = false
+		if p.exited != 0 {
+			continue
+		}
+		begun := time.Now()
+		before := p.table.mappings
+		t.Stats.Rereads++
+		t.readMaps(p, now)
+		if !slices.EqualFunc(before, p.table.mappings, sameMapping) {
+			p.backoff = 0
+		}
+		p.backoff = min(max(2*p.backoff, rereadFirst), rereadMost)
+		// A list of mappings that takes long to read is read seldom.
+		p.reread = time.Now().Add(max(p.backoff, 100*time.Since(begun)))
+	}
+	t.wishes = t.wishes[:0]
+}
+
+// execMost is how long an exec may take from the end of the old program to the start of the new one.
+const execMost = 100 * time.Millisecond
+
 // FindBeforeExec gives the mapping that held an address in the program that
-// ran before the latest exec; nil where none did.
-func (p *Process) FindBeforeExec(a Address) *Mapping {
+// ran before an exec that is or was under way at the time of a sample; nil where none did.
+func (p *Process) FindBeforeExec(a Address, sampled uint64) *Mapping {
+	if p.execed == 0 || sampled-p.execed > uint64(execMost) {
+		return nil
+	}
 	for i := range slices.Backward(p.table.retired) {
 		if r := &p.table.retired[i]; r.until == p.execed && r.Start <= a && a < r.End {
 			return &r.Mapping
@@ -407,21 +526,14 @@ func (p *Process) FindBeforeExec(a Address) *Mapping {
 // Labels gives the labels of a sample of this process, one pointer for equal
 // ones. Tid is 0 unless threads are kept apart; cgroup is the kernel's id.
 func (t *Table) Labels(p *Process, thread [16]byte, tid int, cgroup uint64) *profile.Labels {
-	if cgroup != p.cgroupID {
-		if p.cgroupID != 0 {
-			p.labels, p.cgroupsRead = nil, false // it was moved
-		}
-		p.cgroupID = cgroup
-	}
-	key := labelKey{thread, tid}
+	key := labelKey{thread, tid, cgroup}
 	if l := p.labels[key]; l != nil {
 		return l
 	}
-	t.readCgroups(p)
 	l := &profile.Labels{PID: p.PID, TID: tid, Comm: p.Comm, Thread: t.names.intern(cString(thread[:])), Exe: p.Exe}
-	if len(p.cgroups) > 0 {
-		l.Cgroup = p.cgroups[0]
-		l.ContainerID = container.ID(p.cgroups)
+	if l.Cgroups = t.cgroups(p, cgroup); len(l.Cgroups) > 0 {
+		l.Cgroup = l.Cgroups[0]
+		l.ContainerID = container.ID(l.Cgroups)
 	}
 	if l.Comm == "" {
 		l.Comm = l.Thread
@@ -433,22 +545,25 @@ func (t *Table) Labels(p *Process, thread [16]byte, tid int, cgroup uint64) *pro
 	return l
 }
 
-// Cgroups are the paths of the process in all hierarchies, the most telling first.
-func (t *Table) Cgroups(p *Process) []string {
-	t.readCgroups(p)
-	return p.cgroups
-}
-
-func (t *Table) readCgroups(p *Process) {
-	if p.cgroupsRead {
-		return
+// cgroups are the paths of the process in all hierarchies, while its thread is in
+// the cgroup of that id.
+func (t *Table) cgroups(p *Process, id uint64) []string {
+	if paths, ok := p.cgroups[id]; ok {
+		return paths
 	}
-	p.cgroupsRead = true
-	text, err := os.ReadFile(t.path(p.PID, "cgroup"))
-	if err != nil {
-		return // gone: its parent's, which it inherited, stand
+	var paths []string
+	if text, err := os.ReadFile(t.path(p.PID, "cgroup")); err == nil {
+		paths = container.Cgroups(string(text))
+	} else if name := t.cgroupNames[id]; name != "" {
+		paths = []string{name}
+	} else {
+		paths = p.inherited // gone: what its parent was in must do
 	}
-	p.cgroups = container.Cgroups(string(text))
+	if p.cgroups == nil || len(p.cgroups) >= maxProcessCgroups {
+		p.cgroups = make(map[uint64][]string, 1)
+	}
+	p.cgroups[id], p.inherited = paths, paths
+	return paths
 }
 
 // DescendsFrom tells whether pid is one of the ancestors or a descendant of

@@ -50,8 +50,9 @@ func (b *Builder) Build(end time.Time, account Account) *Profile {
 }
 
 // Walk visits the sample's locations, innermost first: the kernel's, then the
-// user's. Truncated says why callers beyond the last one are missing, if they are.
-func (s *Sample) Walk(visit func(*Location)) (truncated string) {
+// user's. Missing, which may be nil, is told where frames are missing, and why:
+// after a side's last location.
+func (s *Sample) Walk(visit func(*Location), missing func(reason string)) {
 	for _, side := range []*Stack{s.Kernel, s.User} {
 		if side == nil {
 			continue
@@ -59,7 +60,8 @@ func (s *Sample) Walk(visit func(*Location)) (truncated string) {
 		for _, l := range side.Locations {
 			visit(l)
 		}
-		truncated = side.Truncated
+		if side.Truncated != "" && missing != nil {
+			missing(side.Truncated)
+		}
 	}
-	return truncated
 }

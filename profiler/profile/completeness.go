@@ -29,17 +29,19 @@ func (p *Profile) Completeness() Completeness {
 			c.Whole += n
 		}
 		var found []string
-		truncated := s.Walk(func(l *Location) {
+		note := func(reason string) {
+			if !slices.Contains(found, reason) {
+				found = append(found, reason)
+			}
+		}
+		s.Walk(func(l *Location) {
 			c.Frames += n
 			if l.Unnamed == "" {
 				c.Named += n
-			} else if !slices.Contains(found, l.Unnamed) {
-				found = append(found, l.Unnamed)
+			} else {
+				note(l.Unnamed)
 			}
-		})
-		if truncated != "" {
-			found = append(found, truncated)
-		}
+		}, note)
 		for _, reason := range found {
 			reasons[reason] += n
 		}
@@ -63,27 +65,39 @@ func (s *Sample) Leaf() *Location {
 	return nil
 }
 
-// entries are functions that nothing calls: where processes, threads and goroutines begin.
+// entries are functions that nothing calls, by names that are reserved to the C
+// library and the Go runtime.
 var entries = []string{
-	"_start", "__libc_start_call_main", "__libc_start_main", "__libc_start_main_impl", "start_thread", "thread_start",
-	"_dl_start_user", "runtime.goexit", "runtime.goexit.abi0", "runtime.mstart", "runtime.mstart.abi0",
+	"_start", "__libc_start_call_main", "__libc_start_main", "__libc_start_main_impl", "_dl_start_user",
+	"runtime.goexit", "runtime.goexit.abi0", "runtime.mstart", "runtime.mstart.abi0",
 	"runtime.rt0_go", "runtime.rt0_go.abi0", "_rt0_amd64_linux", "_rt0_arm64_linux",
 }
 
-// bases are functions that other functions call, but below which no caller is found where they are a
-// stack's outermost: what clone returns to is a new stack, and the Go runtime switches to one of its own.
+// bases are functions below which no caller is found where they are a stack's
+// outermost: what clone returns to is a new stack, and the Go runtime switches to one of its own.
 var bases = []string{
-	"main", "clone", "clone3", "__clone", "__clone3", "_dl_start",
+	"main", "start_thread", "thread_start", "clone", "clone3", "__clone", "__clone3", "_dl_start",
 	"runtime.mcall", "runtime.systemstack", "runtime.systemstack_switch", "runtime.morestack",
 }
 
 // Entry says whether the location is a function that nothing calls. What a
 // walk finds beyond it is not its caller.
-func (l *Location) Entry() bool { return slices.Contains(entries, l.function()) }
+func (l *Location) Entry() bool {
+	return (l.Kind == FrameNative || l.Kind == FrameGo) && slices.Contains(entries, l.function())
+}
 
-// Main says whether the location is a C program's main, whose caller is an entry,
-// with a name or without.
-func (l *Location) Main() bool { return l.function() == "main" }
+// Main says whether the location may be a C program's main or a thread's start: where
+// a walk leads to nothing from there, nothing is missing.
+func (l *Location) Main() bool {
+	if l.Kind != FrameNative {
+		return false
+	}
+	switch l.function() {
+	case "main", "start_thread", "thread_start":
+		return true
+	}
+	return false
+}
 
 // function is the name of the outermost function at the location, without a symbol version.
 func (l *Location) function() string {

@@ -121,10 +121,11 @@ type Mapping struct {
 // Labels say whose sample it was. Equal labels of one profile are one pointer.
 type Labels struct {
 	PID         int
-	TID         int    // 0 unless samples are kept apart by thread
-	Comm        string // name of the process: its group leader's
-	Thread      string // name of the thread
-	Exe         string // path of the executable, as the process sees it
-	Cgroup      string // path below the hierarchy's root
+	TID         int      // 0 unless samples are kept apart by thread
+	Comm        string   // name of the process: its group leader's
+	Thread      string   // name of the thread
+	Exe         string   // path of the executable, as the process sees it
+	Cgroup      string   // path below the hierarchy's root, of the most telling hierarchy
+	Cgroups     []string // of all hierarchies
 	ContainerID string
 }

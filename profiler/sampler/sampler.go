@@ -50,10 +50,16 @@ type Sampler struct {
 	programs *bpf.Programs
 	ring     *bpf.Ring
 	stacks   *bpf.StackTraces
-	events   map[int]*perfevent.Event
+	events   map[int]*cpuEvent
 	// counted is what the events of CPUs that went offline had counted.
 	counted uint64
 	enabled bool
+}
+
+// cpuEvent is the event of one CPU, and what its clock said at the last look.
+type cpuEvent struct {
+	*perfevent.Event
+	count uint64
 }
 
 // ErrNoPMU says that the machine has no hardware counter for the event.
@@ -77,14 +83,14 @@ func Open(o Options) (*Sampler, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sampler{options: o, programs: programs, events: make(map[int]*perfevent.Event)}
+	s := &Sampler{options: o, programs: programs, events: make(map[int]*cpuEvent)}
 	if s.ring, err = bpf.NewRing(programs.Samples()); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	if s.stacks, err = bpf.NewStackTraces(programs.StackTraces()); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	if err := s.FollowCPUs(); err != nil {
+	if _, err := s.FollowCPUs(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -102,15 +108,20 @@ func ringBytes(cpus, hz int) uint32 {
 }
 
 // FollowCPUs opens events on CPUs that came online and closes those of CPUs
-// that went. It is cheap where nothing changed: call it once a second.
-func (s *Sampler) FollowCPUs() error {
+// that went; call it once a second. A CPU that went and came back in between has an event that the
+// kernel never runs again: its clock stands still, it is opened anew, and the CPU is returned.
+func (s *Sampler) FollowCPUs() (revived []int, err error) {
 	online, err := perfevent.OnlineCPUs()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for cpu, e := range s.events {
-		if !slices.Contains(online, cpu) {
+		switch {
+		case !slices.Contains(online, cpu):
 			s.retire(cpu, e)
+		case s.enabled && !e.advances():
+			s.retire(cpu, e)
+			revived = append(revived, cpu)
 		}
 	}
 	for _, cpu := range online {
@@ -122,11 +133,21 @@ func (s *Sampler) FollowCPUs() error {
 			continue // it went offline again
 		}
 		if err != nil {
-			return err
+			return revived, err
 		}
-		s.events[cpu] = e
+		s.events[cpu] = &cpuEvent{Event: e}
 	}
-	return nil
+	return revived, nil
+}
+
+// advances says whether the event's clock went on since the last call.
+func (e *cpuEvent) advances() bool {
+	count, err := e.Count()
+	if err != nil || count == e.count {
+		return false
+	}
+	e.count = count
+	return true
 }
 
 func (s *Sampler) open(cpu int) (*perfevent.Event, error) {
@@ -158,7 +179,7 @@ func (s *Sampler) open(cpu int) (*perfevent.Event, error) {
 	return e, nil
 }
 
-func (s *Sampler) retire(cpu int, e *perfevent.Event) {
+func (s *Sampler) retire(cpu int, e *cpuEvent) {
 	if n, err := e.Count(); err == nil {
 		s.counted += n
 	}
@@ -212,6 +233,9 @@ func (s *Sampler) AddTarget(pid uint32, children bool) error {
 
 // HasTarget tells whether the process is (still) among the wanted ones.
 func (s *Sampler) HasTarget(pid uint32) bool { return s.programs.HasTarget(pid) }
+
+// HasTargets tells whether any wanted process is left.
+func (s *Sampler) HasTargets() bool { return s.programs.HasTargets() }
 
 // Counters are the counts of the BPF programs since Open, over all CPUs.
 func (s *Sampler) Counters() (bpf.Counters, error) { return s.programs.Counters() }

@@ -1,0 +1,60 @@
+package process
+
+import (
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Work that hangs costs patience and no more, a few times; then nothing, until something returns.
+func TestGuard(t *testing.T) {
+	const patience = 20 * time.Millisecond
+	goroutines := runtime.NumGoroutine()
+	g := &guard{patience: patience}
+	ran := 0
+	for range 1000 {
+		if g.do(func() { ran++ }) != nil {
+			t.Fatal("work that ends at once was given up")
+		}
+	}
+	if ran != 1000 {
+		t.Fatalf("%d of 1000 ran", ran)
+	}
+	release := make(chan struct{})
+	var started atomic.Int32
+	for i := range 3 * maxHung {
+		begun := time.Now()
+		if g.do(func() { started.Add(1); <-release }) == nil {
+			t.Fatal("work that hangs has ended")
+		}
+		if took := time.Since(begun); took > patience+time.Second || i >= maxHung && took > patience {
+			t.Errorf("hung work %d: blocked for %v", i, took)
+		}
+		if i < maxHung-1 && g.do(func() { ran++ }) != nil {
+			t.Errorf("with %d left behind, other work is refused", i+1)
+		}
+	}
+	if n := started.Load(); n != maxHung {
+		t.Errorf("%d goroutines were left behind, want %d", n, maxHung)
+	}
+	if g.do(func() {}) == nil {
+		t.Error("work was taken while too much hangs")
+	}
+	close(release)
+	deadline := time.Now().Add(5 * time.Second)
+	for g.do(func() { ran++ }) != nil || g.hung.Load() > 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not recover")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	g.close()
+	g.close()
+	for runtime.NumGoroutine() > goroutines {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
