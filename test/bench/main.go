@@ -161,7 +161,6 @@ type tool struct {
 	hz      int
 	program string   // name of its BPF program, "" for none
 	command []string // nil: the empty program, run in this process
-	ready   func(stderr string) bool
 	pids    []int
 }
 
