@@ -44,6 +44,7 @@ type CpuLimit uint32
 const (
 	CpuLimitLIMIT_STACK_FRAMES CpuLimit = 127
 	CpuLimitLIMIT_CHUNK_FRAMES CpuLimit = 32
+	CpuLimitLIMIT_SHORT_FRAMES CpuLimit = 16
 	CpuLimitLIMIT_CHUNKS       CpuLimit = 4
 	CpuLimitLIMIT_CGROUP_DEPTH CpuLimit = 32
 	CpuLimitLIMIT_COMM         CpuLimit = 16

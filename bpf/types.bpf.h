@@ -26,6 +26,8 @@ enum limit {
 	 * 32; a deeper one takes a chain of elements.
 	 */
 	LIMIT_CHUNK_FRAMES = 32,
+	LIMIT_SHORT_FRAMES = 16,
+	/* in the first, short read of a stack */
 	LIMIT_CHUNKS = 4, /* ceil(LIMIT_STACK_FRAMES / LIMIT_CHUNK_FRAMES) */
 	LIMIT_CGROUP_DEPTH = 32,
 	LIMIT_COMM = 16, /* TASK_COMM_LEN */

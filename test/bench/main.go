@@ -33,18 +33,19 @@ import (
 func main() {
 	seconds := flag.Duration("t", 5*time.Second, "time of one measurement")
 	rounds := flag.Int("n", 3, "rounds")
-	binary := flag.String("pilotlight", "bin/pilotlight", "the binary")
+	binaries := flag.String("pilotlight", "bin/pilotlight", "the binary; several, with commas between, are compared")
+	rates := flag.String("hz", "97,997", "rates")
 	only := flag.String("only", "", "only tools whose name contains this")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := bench(ctx, *binary, *only, *seconds, *rounds); err != nil {
+	if err := bench(ctx, strings.Split(*binaries, ","), strings.Split(*rates, ","), *only, *seconds, *rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(ctx context.Context, binary, only string, span time.Duration, rounds int) error {
+func bench(ctx context.Context, binaries, rates []string, only string, span time.Duration, rounds int) error {
 	dir, err := os.MkdirTemp("", "pilotlight-bench-")
 	if err != nil {
 		return err
@@ -62,8 +63,13 @@ func bench(ctx context.Context, binary, only string, span time.Duration, rounds 
 	defer stats.Close()
 
 	var list []tool
-	for _, hz := range []int{97, 997} {
-		for _, t := range tools(binary, dir, targets, hz) {
+	binary := binaries[0]
+	for _, rate := range rates {
+		hz, err := strconv.Atoi(rate)
+		if err != nil {
+			return err
+		}
+		for _, t := range tools(binaries, dir, targets, hz) {
 			if strings.Contains(t.name, only) {
 				list = append(list, t)
 			}
@@ -84,6 +90,9 @@ func bench(ctx context.Context, binary, only string, span time.Duration, rounds 
 		}
 	}
 	printTable(list, results)
+	if only != "" {
+		return nil
+	}
 	if last := len(list) - 1; last >= 0 && list[last].hz == 3000 {
 		r := &results[last]
 		perSecond := float64(r.runs) / (span.Seconds() * float64(rounds))
@@ -164,7 +173,7 @@ type tool struct {
 	pids    []int
 }
 
-func tools(binary, dir string, targets []int, hz int) []tool {
+func tools(binaries []string, dir string, targets []int, hz int) []tool {
 	list := make([]string, len(targets))
 	filter := make([]string, len(targets))
 	for i, pid := range targets {
@@ -172,14 +181,20 @@ func tools(binary, dir string, targets []int, hz int) []tool {
 		filter[i] = "pid == " + list[i]
 	}
 	pids, rate := strings.Join(list, ","), strconv.Itoa(hz)
-	return []tool{
-		{name: "empty program", hz: hz, program: "on_empty", pids: targets},
-		agent(binary, dir, targets, hz),
-		{name: "bpftrace profile", hz: hz, program: rate, // bpftrace calls it by the rate
-			command: []string{"bpftrace", "-e", "profile:hz:" + rate + " /" + strings.Join(filter, " || ") + "/ { @[kstack, ustack, comm] = count(); }"}},
-		{name: "perf record -g", hz: hz,
-			command: []string{"perf", "record", "-q", "-g", "-e", "cpu-clock", "-F", rate, "-p", pids, "-o", filepath.Join(dir, "perf.data")}},
+	all := []tool{{name: "empty program", hz: hz, program: "on_empty", pids: targets}}
+	for _, binary := range binaries {
+		t := agent(binary, dir, targets, hz)
+		if len(binaries) > 1 {
+			t.name = "pilotlight " + filepath.Base(binary)
+		}
+		all = append(all, t)
 	}
+	return append(all,
+		tool{name: "bpftrace profile", hz: hz, program: rate, // bpftrace calls it by the rate
+			command: []string{"bpftrace", "-e", "profile:hz:" + rate + " /" + strings.Join(filter, " || ") + "/ { @[kstack, ustack, comm] = count(); }"}},
+		tool{name: "perf record -g", hz: hz,
+			command: []string{"perf", "record", "-q", "-g", "-e", "cpu-clock", "-F", rate, "-p", pids, "-o", filepath.Join(dir, "perf.data")}},
+	)
 }
 
 // agent is the whole agent, page and metrics included.
