@@ -77,7 +77,7 @@ type strayKey struct {
 const (
 	// pollInterval is how often samples are fetched when nothing else happens.
 	// Longer costs less and delays the naming of short-lived code whose file is not open yet.
-	pollInterval = 200 * time.Millisecond
+	pollInterval = 250 * time.Millisecond
 	// After a look at the side-band the next one waits: a moment as long as files appear that
 	// were never seen, so that a process of 20 ms is met while it lives, and
 	// longer and longer while all is known, so that a storm of execs costs little.
@@ -344,16 +344,24 @@ func (c *Collector) labels(p *process.Process, s *bpf.Sample) *profile.Labels {
 }
 
 func (c *Collector) housekeep() {
-	revived, err := c.sampler.FollowCPUs()
-	err = errors.Join(err, c.sideband.FollowCPUs())
-	for _, cpu := range revived {
-		err = errors.Join(err, c.sideband.Reopen(cpu))
-	}
-	if err != nil {
+	if err := c.followCPUs(); err != nil {
 		c.options.Log.Warn("cannot follow CPUs that came online", "err", err)
 	}
 	c.processes.Expire(monotonic())
 	c.files.Expire(time.Now())
+}
+
+func (c *Collector) followCPUs() error {
+	online, err := perfevent.OnlineCPUs()
+	if err != nil {
+		return err
+	}
+	revived, err := c.sampler.FollowCPUs(online)
+	err = errors.Join(err, c.sideband.FollowCPUs(online))
+	for _, cpu := range revived {
+		err = errors.Join(err, c.sideband.Reopen(cpu, online))
+	}
+	return err
 }
 
 // errStopped answers requests that come after the end.

@@ -33,18 +33,18 @@ const sidebandOrder = 4
 // each record.
 func OpenSideband(poller *perfevent.Poller) (*Sideband, error) {
 	s := &Sideband{cpus: make(map[int]*sidebandCPU), names: newInterner(), poller: poller}
-	if err := s.FollowCPUs(); err != nil {
+	online, err := perfevent.OnlineCPUs()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.FollowCPUs(online); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
 // FollowCPUs opens and closes events as CPUs come and go; call it once a second.
-func (s *Sideband) FollowCPUs() error {
-	online, err := perfevent.OnlineCPUs()
-	if err != nil {
-		return err
-	}
+func (s *Sideband) FollowCPUs(online []int) error {
 	for cpu, c := range s.cpus {
 		if !slices.Contains(online, cpu) {
 			s.retire(cpu, c)
@@ -67,11 +67,11 @@ func (s *Sideband) FollowCPUs() error {
 }
 
 // Reopen opens the event of a CPU anew; see sampler.FollowCPUs.
-func (s *Sideband) Reopen(cpu int) error {
+func (s *Sideband) Reopen(cpu int, online []int) error {
 	if c := s.cpus[cpu]; c != nil {
 		s.retire(cpu, c)
 	}
-	return s.FollowCPUs()
+	return s.FollowCPUs(online)
 }
 
 func (s *Sideband) retire(cpu int, c *sidebandCPU) {

@@ -182,7 +182,11 @@ func TestSidebandClose(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.FollowCPUs(); err != nil {
+		online, err := perfevent.OnlineCPUs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.FollowCPUs(online); err != nil {
 			t.Error(err)
 		}
 		for range 2 {

@@ -90,7 +90,7 @@ func Open(o Options) (*Sampler, error) {
 	if s.stacks, err = bpf.NewStackTraces(programs.StackTraces()); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	if _, err := s.FollowCPUs(); err != nil {
+	if _, err := s.FollowCPUs(cpus); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -107,14 +107,10 @@ func ringBytes(cpus, hz int) uint32 {
 	return min(uint32(1)<<bits.Len64(want-1), most)
 }
 
-// FollowCPUs opens events on CPUs that came online and closes those of CPUs
-// that went; call it once a second. A CPU that went and came back in between has an event that the
+// FollowCPUs opens events on CPUs that are online and closes those of CPUs
+// that went; call it once a second with what perfevent.OnlineCPUs says. A CPU that went and came back in between has an event that the
 // kernel never runs again: its clock stands still, it is opened anew, and the CPU is returned.
-func (s *Sampler) FollowCPUs() (revived []int, err error) {
-	online, err := perfevent.OnlineCPUs()
-	if err != nil {
-		return nil, err
-	}
+func (s *Sampler) FollowCPUs(online []int) (revived []int, err error) {
 	for cpu, e := range s.events {
 		switch {
 		case !slices.Contains(online, cpu):
