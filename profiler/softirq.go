@@ -25,51 +25,40 @@ var softirqNames = [][]byte{[]byte(" handle_softirqs\n"), []byte(" __do_softirq\
 // softirqMost bounds the size where the table is not in order of addresses.
 const softirqMost = 16 << 10
 
-// Write looks at one piece of the text. It never fails.
+// Write looks at one piece of the text, line by line. It never fails.
 func (f *softirqFinder) Write(text []byte) (int, error) {
 	n := len(text)
-	if i := bytes.IndexByte(text, '\n'); len(f.partial) > 0 && i >= 0 {
-		f.line(append(f.partial, text[:i+1]...))
-		f.partial, text = f.partial[:0], text[i+1:]
-	}
-	end := bytes.LastIndexByte(text, '\n') + 1
-	f.partial = append(f.partial, text[end:]...)
-	text = text[:end]
-	if f.start != 0 && f.next == 0 {
-		f.following(text)
-	}
-	for i, name := range softirqNames {
-		at := bytes.Index(text, name)
-		if at < 0 || f.newest || i > 0 && f.start != 0 {
-			continue
+	for {
+		end := bytes.IndexByte(text, '\n') + 1
+		if end == 0 {
+			f.partial = append(f.partial, text...)
+			return n, nil
 		}
-		begin := bytes.LastIndexByte(text[:at], '\n') + 1
-		f.line(text[begin : at+len(name)])
-		f.following(text[at+len(name):])
-		break
-	}
-	return n, nil
-}
-
-// following finds the first later symbol.
-func (f *softirqFinder) following(text []byte) {
-	for line := range bytes.Lines(text) {
-		if a := address(line); a > f.start {
-			f.next = a
-			return
+		line := text[:end]
+		if len(f.partial) > 0 {
+			line = append(f.partial, line...)
+			f.partial = f.partial[:0]
 		}
+		f.line(line)
+		text = text[end:]
 	}
 }
 
+// line takes the function's start, then the first symbol beyond it.
 func (f *softirqFinder) line(line []byte) {
 	for i, name := range softirqNames {
-		if bytes.HasSuffix(line, name) && !f.newest && (i == 0 || f.start == 0) {
-			f.start, f.next = address(line), 0
-			f.newest = i == 0 && f.start != 0
+		if f.newest || i > 0 && f.start != 0 || !bytes.HasSuffix(line, name) {
+			continue
+		}
+		if a := address(line); a != 0 {
+			f.start, f.next, f.newest = a, 0, i == 0
 			return
 		}
 	}
-	if a := address(line); f.start != 0 && f.next == 0 && a > f.start {
+	if f.start == 0 || f.next != 0 {
+		return
+	}
+	if a := address(line); a > f.start {
 		f.next = a
 	}
 }

@@ -109,6 +109,7 @@ func TestSoftirqMadeUp(t *testing.T) {
 func FuzzSoftirq(f *testing.F) {
 	f.Add([]byte("ffffffff81000100 t handle_softirqs\nffffffff81000200 T __do_softirq\nffffffff81000300 T x\n"), uint64(1), uint8(10))
 	f.Add([]byte("1 t __do_softirq\n3 t __do_softirq\n2 x\n"), uint64(1), uint8(3))
+	f.Add([]byte("x1 t handle_softirqs\nffffffff81000200 T __do_softirq\nffffffff81000300 T x\n"), uint64(1), uint8(0))
 	f.Fuzz(func(t *testing.T, text []byte, seed uint64, most uint8) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		whole := findSoftirq(t, text, r, len(text)+1)
