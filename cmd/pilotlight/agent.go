@@ -116,7 +116,7 @@ func runAgent(ctx context.Context, f *agentFlags, config profiler.Config, option
 		return err
 	}
 	defer closeInto(&err, p)
-	m, err := metrics.New(p, metrics.Options{Version: version, Log: config.Log})
+	m, err := metrics.New(p, metrics.Options{Version: version, Log: config.Log, Exporters: fanOut.Accounts})
 	if err != nil {
 		return err
 	}

@@ -80,6 +80,15 @@ var counters = []instrument[int64]{
 		count(func(s *snapshot) uint64 { return s.Read })},
 	{"pilotlight.samples.exported", unitSamples, "Samples handed to the exporters in the profiles of finished intervals.",
 		count(func(s *snapshot) uint64 { return s.Exported })},
+	{"pilotlight.exporter.samples", unitSamples,
+		"Samples handed to each exporter: collected = delivered + dropped + those that wait in its queue.",
+		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
+			for _, e := range s.exporters {
+				for result, n := range map[string]uint64{"collected": e.Collected, "delivered": e.Delivered, "dropped": e.Dropped} {
+					observe(int64(n), attribute.String("exporter", e.Name), attribute.String("result", result))
+				}
+			}
+		}},
 	{"pilotlight.samples.lost", unitSamples, "Samples lost, by reason.",
 		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
 			for _, r := range bpf.SampleReasons {

@@ -24,6 +24,7 @@ import (
 	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/sdk/metric"
 
+	"github.com/pilotlight/pilotlight/exporter"
 	"github.com/pilotlight/pilotlight/profiler/collect"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
@@ -37,6 +38,8 @@ type Source interface {
 type Options struct {
 	Version string       // of the program, for pilotlight_build_info
 	Log     *slog.Logger // default: nothing is logged
+	// Exporters says what became of the samples handed to each exporter; nil: there are none.
+	Exporters func() []exporter.Account
 }
 
 // Metrics is safe for concurrent use. Its owner calls Shutdown.
@@ -118,6 +121,7 @@ type snapshot struct {
 	usage      Usage
 	goroutines int
 	version    string
+	exporters  []exporter.Account
 	profileTotals
 }
 
@@ -127,6 +131,10 @@ func (m *Metrics) snapshot(ctx context.Context) *snapshot {
 	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
 	defer cancel()
 	stats, err := m.source.Stats(ctx)
+	var exporters []exporter.Account
+	if m.options.Exporters != nil {
+		exporters = m.options.Exporters()
+	}
 	usage, usageErr := ReadUsage()
 	if usageErr != nil {
 		m.options.Log.Warn("cannot read what the agent itself uses", "err", usageErr)
@@ -145,6 +153,7 @@ func (m *Metrics) snapshot(ctx context.Context) *snapshot {
 		usage:         usage,
 		goroutines:    runtime.NumGoroutine(),
 		version:       m.options.Version,
+		exporters:     exporters,
 		profileTotals: m.profiles.totals(),
 	}
 }
