@@ -20,12 +20,12 @@ while read -r package target; do
 	for try in 1 2 3; do
 		result=0
 		go test -json -run '^$' -fuzz "^$target\$" -fuzztime "$time" -parallel 2 "$package" >"$output" || result=1
-		if [ $result = 0 ] || [ $try = 3 ] || ! grep -q 'context deadline exceeded' "$output" || grep -q 'Failing input' "$output"; then
+		if [ "$result" = 0 ] || [ "$try" = 3 ] || ! grep -q 'context deadline exceeded' "$output" || grep -q 'Failing input' "$output"; then
 			break
 		fi
 	done
 	cat "$output"
-	[ $result = 0 ] || status=1
+	[ "$result" = 0 ] || status=1
 done <<END
 $(awk '/^Fuzz/ { names[++n] = $1 } $1 == "ok" { for (i = 1; i <= n; i++) print $2, names[i]; n = 0 }' "$targets")
 END
