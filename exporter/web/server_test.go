@@ -259,9 +259,6 @@ func TestProfileRefusals(t *testing.T) {
 
 // The real tool reads the URL, and shows the text of a refusal.
 func TestGoToolPprof(t *testing.T) {
-	if testing.Short() {
-		t.Skip("runs the go command")
-	}
 	s := serve(t, Options{Profiler: newProfiler(stack(1, "init", "burn_cpu", "main"))})
 	tool := func(url string) (string, error) {
 		cmd := exec.Command("go", "tool", "pprof", "-top", "-seconds", "1", url)

@@ -379,7 +379,7 @@ func TestConclude(t *testing.T) {
 // A real run as root: whatever else this machine lacks, it can sample, and no descriptor stays open.
 func TestRun(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+		t.Fatal("this test needs root, as sampling does")
 	}
 	Run(t.Context()) // opens what stays open, such as Go's poller
 	before := openDescriptors(t)

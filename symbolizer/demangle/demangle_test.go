@@ -85,7 +85,7 @@ func filter(t *testing.T, names []string, options ...string) []string {
 	t.Helper()
 	path, err := exec.LookPath("c++filt")
 	if err != nil {
-		t.Skip("binutils is not installed")
+		t.Fatal("binutils is not installed; test/setup.sh installs what the tests need")
 	}
 	cmd := exec.Command(path, options...)
 	cmd.Stdin = strings.NewReader(strings.Join(names, "\n") + "\n")
@@ -144,7 +144,7 @@ func spelledOut(name string) string {
 func TestAgainstBinutils(t *testing.T) {
 	libraries, _ := filepath.Glob("/usr/lib/*/libstdc++.so.6")
 	if len(libraries) == 0 {
-		t.Skip("libstdc++.so.6 is not installed")
+		t.Fatal("libstdc++.so.6 is not installed; test/setup.sh installs what the tests need")
 	}
 	names := symbolsOf(t, libraries[0], (*elf.File).DynamicSymbols)
 	for _, form := range []struct {
@@ -205,7 +205,7 @@ func TestRust(t *testing.T) {
 	if err != nil {
 		rustc = "/root/.cargo/bin/rustc"
 		if _, err := os.Stat(rustc); err != nil {
-			t.Skip("rustc is not installed")
+			t.Fatal("rustc is not installed; test/setup.sh installs what the tests need")
 		}
 	}
 	dir := t.TempDir()

@@ -81,7 +81,7 @@ func (v variant) build(t testing.TB) string {
 	t.Helper()
 	if v.cgo {
 		if _, err := exec.LookPath("gcc"); err != nil {
-			t.Skip("no gcc")
+			t.Fatal("gcc is not installed; test/setup.sh installs it")
 		}
 	}
 	dir, err := filepath.Abs("testdata/oracle")
