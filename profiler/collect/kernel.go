@@ -13,6 +13,7 @@ import (
 // read, it names nothing and the rest goes on. One goroutine uses it.
 type KernelNames struct {
 	path     string
+	file     *os.File // shows addresses as long as it is open, whatever rights we give up
 	table    *kallsyms.Table
 	retry    time.Time
 	interval time.Duration
@@ -35,22 +36,44 @@ func NewKernelNames(also io.Writer) *KernelNames {
 
 func (k *KernelNames) read(also io.Writer) {
 	k.retry = time.Now().Add(k.interval)
-	f, err := os.Open(k.path)
-	if err != nil {
+	if err := k.open(); err != nil {
 		k.problem = fmt.Errorf("kernel symbols: %w", err)
 		return
 	}
-	defer f.Close()
-	var r io.Reader = f
+	var r io.Reader = k.file
 	if also != nil {
-		r = io.TeeReader(f, also)
+		r = io.TeeReader(r, also)
 	}
 	table, err := kallsyms.Read(r)
 	if err != nil {
+		k.Close() // the next one may show more
 		k.problem = fmt.Errorf("kernel symbols: %w", err)
 		return
 	}
 	k.table, k.problem = table, nil
+}
+
+// open opens the file or goes back to its beginning. The kernel decides at the opening
+// whether it shows addresses, so that CAP_SYSLOG is needed only then.
+func (k *KernelNames) open() error {
+	if k.file != nil {
+		_, err := k.file.Seek(0, io.SeekStart)
+		return err
+	}
+	file, err := os.Open(k.path)
+	if err != nil {
+		return err
+	}
+	k.file = file
+	return nil
+}
+
+// Close closes the file; the names stay. It may be called more than once.
+func (k *KernelNames) Close() {
+	if k.file != nil {
+		_ = k.file.Close() // it was only read
+		k.file = nil
+	}
 }
 
 // Problem says why there are no kernel names, nil where there are.
