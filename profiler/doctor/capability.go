@@ -75,11 +75,15 @@ func capPerfmon(m *machine) Check {
 	}.check(m)
 }
 
+// openMappings is the first kernel on which CAP_PERFMON may read the mappings of all processes.
+var openMappings = version{6, 15}
+
 func capSysPtrace(m *machine) Check {
-	return need{
-		unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE", nil, Warn,
-		"names of functions in processes of other users, and in containers: their mappings and files are closed to us",
-	}.check(m)
+	loss := "names of functions in processes of other users, and in containers (their mappings and files are closed to us)"
+	if m.kernel.atLeast(openMappings) && capPerfmon(m).Status == OK {
+		loss = "names of functions in processes of other users, where they come from containers, deleted files or JITs (those are closed to us)"
+	}
+	return need{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE", nil, Warn, loss}.check(m)
 }
 
 func capSyslog(m *machine) Check {

@@ -66,15 +66,21 @@ type Report struct {
 // into the kernel and opens events, and closes them again. Once ctx is done the
 // trials that are left are answered by Unknown.
 func Run(ctx context.Context) Report {
+	m := thisMachine()
+	m.memlock = memlockLimit()
+	m.trials = try(ctx)
+	return diagnose(m)
+}
+
+// thisMachine is the one that we run on, without trials and limits.
+func thisMachine() *machine {
 	m := &machine{
 		files:        os.DirFS("/"),
 		architecture: runtime.GOARCH,
 		pageKiB:      uint64(os.Getpagesize()) >> 10,
-		memlock:      memlockLimit(),
-		trials:       try(ctx),
 	}
 	m.identify()
-	return diagnose(m)
+	return m
 }
 
 // diagnose decides all checks; it does nothing but read m.

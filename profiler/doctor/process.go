@@ -99,17 +99,26 @@ func otherProcesses(m *machine) Check {
 
 // kernelSymbols looks at what /proc/kallsyms shows, whatever the settings say.
 func kernelSymbols(m *machine) Check {
+	count, err := countKernelSymbols(m.files)
+	c := explainKernelSymbols(m, err)
+	if c.Status == OK {
+		c.Found = fmt.Sprintf("%s: /proc/kallsyms shows %d functions", c.Found, count)
+	}
+	return c
+}
+
+// explainKernelSymbols says what came of reading /proc/kallsyms.
+func explainKernelSymbols(m *machine, err error) Check {
 	c := Check{ID: "kptr_restrict", Title: "kptr_restrict"}
-	setting, err := m.sysctl("kernel.kptr_restrict")
-	if err != nil {
+	setting, settingErr := m.sysctl("kernel.kptr_restrict")
+	if settingErr != nil {
 		c.Found = "not known"
 	} else {
 		c.Found = fmt.Sprint(setting)
 	}
-	count, err := countKernelSymbols(m.files)
 	switch {
 	case err == nil:
-		c.Status, c.Found = OK, fmt.Sprintf("%s: /proc/kallsyms shows %d functions", c.Found, count)
+		c.Status = OK
 		return c
 	case errors.Is(err, kallsyms.ErrRestricted):
 		c.Found += ": the kernel hides all addresses in /proc/kallsyms"
@@ -119,9 +128,13 @@ func kernelSymbols(m *machine) Check {
 	c.Status, c.Loss = Warn, "names of kernel functions"
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, kallsyms.ErrNoSymbols):
-		c.Remedy = "use a kernel with CONFIG_KALLSYMS=y"
+		c.Remedy = "use a kernel with CONFIG_KALLSYMS=y, and in a container do not mask /proc/kallsyms"
+	case errors.Is(err, fs.ErrPermission):
+		c.Remedy = "sudo chmod a+r /proc/kallsyms; in a container or a unit do not mask it"
 	case setting >= 2:
 		c.Remedy = "sudo sysctl -w kernel.kptr_restrict=1, and hold CAP_SYSLOG (root does)"
+	case m.caps.has(unix.CAP_SYSLOG):
+		c.Remedy = "a security module refuses although CAP_SYSLOG is held: allow the agent to read /proc/kallsyms"
 	default:
 		c.Remedy = grant
 	}

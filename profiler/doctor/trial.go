@@ -190,22 +190,31 @@ func openMapFile() error {
 	return f.Close()
 }
 
-// openOtherRoot looks through the root link of the first process that is not
-// ours, by its number: usually init.
+// openOtherRoot looks through the root links of processes that are not ours. One that
+// can be seen through is enough: some may be closed to everyone, such as an init that a
+// sandbox keeps to itself.
 func openOtherRoot() error {
 	pids, err := otherProcessIDs()
 	if err != nil {
 		return err
 	}
-	for _, pid := range pids {
+	first := fmt.Errorf("no other process: %w", errNoSubject)
+	found := false
+	for _, pid := range pids[:min(len(pids), maxOthers)] {
 		_, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/root/.")
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it ended, or is a kernel thread on its way out
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, fs.ErrNotExist): // it ended, or is a kernel thread on its way out
+		case !found:
+			first, found = err, true
 		}
-		return err
 	}
-	return fmt.Errorf("no other process: %w", errNoSubject)
+	return first
 }
+
+// maxOthers bounds how many processes are tried.
+const maxOthers = 64
 
 func otherProcessIDs() ([]int, error) {
 	entries, err := os.ReadDir("/proc")

@@ -1,0 +1,83 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// Losses are the checks that tell what a sampler that runs will not show. They read
+// settings and open a file or two, nothing more; kernelNames is what the
+// sampler said of /proc/kallsyms, nil for success.
+func Losses(kernelNames error) []Check {
+	m := thisMachine()
+	m.trials.mapFile = conclude(openMapFile())
+	m.trials.otherRoot = conclude(openOtherRoot())
+	return losses(m, kernelNames)
+}
+
+// losses says each loss once: a capability that is missing explains what was refused for want of it.
+func losses(m *machine, kernelNames error) []Check {
+	var lost []Check
+	for _, causes := range [][]func(*machine) Check{
+		{capSysPtrace, otherProcesses},
+		{hidepid},
+		{capDACReadSearch},
+		{capCheckpointRestore, mapFiles},
+		{func(m *machine) Check { return explainKernelSymbols(m, kernelNames) }},
+		{maxStack},
+		{cgroups},
+	} {
+		for _, check := range causes {
+			if c := check(m); c.Status == Warn || c.Status == Fail {
+				lost = append(lost, c)
+				break
+			}
+		}
+	}
+	return lost
+}
+
+// Line is a check that is not fine in one line: what is lost, why, and the remedy.
+func (c Check) Line() string {
+	return fmt.Sprintf("%s: %s %s; %s", c.Loss, c.Title, c.Found, c.Remedy)
+}
+
+// Refusal explains in one line why the sampler could not be opened: what is
+// missing and the remedy. "" where err is no matter of rights. Nothing is loaded for it.
+func Refusal(err error) string {
+	m := thisMachine()
+	m.memlock = memlockLimit()
+	m.trials.cpuClock = conclude(openCPUClock())
+	return refusal(m, err)
+}
+
+func refusal(m *machine, err error) string {
+	refused := errors.Is(err, os.ErrPermission)
+	var missing []string
+	for _, check := range []func(*machine) Check{capBPF, capPerfmon} {
+		if c := check(m); c.Status == Fail {
+			missing = append(missing, c.Title)
+		}
+	}
+	switch {
+	case refused && len(missing) == 1:
+		return missing[0] + " is not held; " + grant
+	case refused && len(missing) > 1:
+		return strings.Join(missing, " and ") + " are not held; " + grant
+	}
+	// Lockdown takes functions from programs, which the verifier reports in other words than a refusal.
+	if c := lockdown(m); c.Status == Fail {
+		return fmt.Sprintf("%s is %s; %s", c.Title, c.Found, c.Remedy)
+	}
+	if !refused {
+		return ""
+	}
+	for _, check := range []func(*machine) Check{paranoid, memlock} {
+		if c := check(m); c.Status == Warn {
+			return fmt.Sprintf("%s %s; %s", c.Title, c.Found, c.Remedy)
+		}
+	}
+	return reason(err) + "; " + m.remedy(err)
+}
