@@ -3,7 +3,7 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -X main.version=$(VERSION)
 
-# What has unit tests; ./test holds those of the whole system.
+# What has unit tests; ./test holds those of the whole system, ./test/rights those of what it may do.
 PACKAGES := ./bpf/... ./symbolizer/... ./profiler/... ./exporter/... ./cmd/...
 # Rules of the tree, and the programs that test it.
 HOUSE := ./test/house/... ./test/summary/...
@@ -51,6 +51,7 @@ test: build/summary ## test everything, installing what that needs (Debian, root
 		$(STAGE) tables go test -json $(SHORT) -timeout 30m $(COMPARED); \
 		$(STAGE) house go test -json $(HOUSE); \
 		$(STAGE) fuzz test/tools/fuzz.sh $(FUZZTIME) $(PACKAGES); \
+		$(STAGE) rights env CGO_ENABLED=0 go test -json -count=1 -timeout 30m ./test/rights; \
 		$(STAGE) system go test -json -count=1 -timeout 60m ./test; \
 	}; build/summary total
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/profiler/collect"
+	"github.com/pilotlight/pilotlight/profiler/doctor"
 	"github.com/pilotlight/pilotlight/profiler/perfevent"
 	"github.com/pilotlight/pilotlight/profiler/process"
 	"github.com/pilotlight/pilotlight/profiler/profile"
@@ -41,6 +42,9 @@ type Config struct {
 	// called on the sampling goroutine and must return at once.
 	Interval time.Duration
 	Sink     func(*profile.Profile)
+	// Opened, if not nil, is called once all that takes rights is open, and before anything
+	// of another process is looked at: the place to give rights up.
+	Opened func()
 	// RingBytes and StackEntries override the sizes of BPF maps; 0 fits them to the machine.
 	RingBytes, StackEntries uint32
 	Log                     *slog.Logger // default: nothing is logged
@@ -59,6 +63,8 @@ type Profiler struct {
 	done      chan struct{}
 	err       error
 	started   time.Time
+	// kernelProblem is what kernel could not do at the start.
+	kernelProblem error
 }
 
 // Start opens everything and begins to sample. Errors name what is missing and the remedy.
@@ -97,6 +103,7 @@ func (p *Profiler) open() (err error) {
 	}
 	softirq := new(softirqFinder)
 	p.kernel = collect.NewKernelNames(softirq)
+	p.kernelProblem = p.kernel.Problem()
 	if p.sampler, err = sampler.Open(p.samplerOptions(softirq.found())); err != nil {
 		return p.explain(err)
 	}
@@ -105,6 +112,9 @@ func (p *Profiler) open() (err error) {
 	}
 	if p.sideband, err = process.OpenSideband(p.poller); err != nil {
 		return p.explain(err)
+	}
+	if p.config.Opened != nil {
+		p.config.Opened()
 	}
 	p.files = process.NewFiles()
 	processes := process.NewTable(p.files, p.config.Log)
@@ -126,9 +136,6 @@ func (p *Profiler) open() (err error) {
 		Sink:      p.config.Sink,
 		Log:       p.config.Log,
 	}, p.sampler, p.sideband, p.poller, processes, p.files, p.kernel)
-	if err := p.kernel.Problem(); err != nil {
-		p.config.Log.Warn("kernel functions will have no names", "err", err, "remedy", "grant CAP_SYSLOG, or set kernel.kptr_restrict=0")
-	}
 	p.started = time.Now()
 	return p.sampler.Start()
 }
@@ -192,6 +199,9 @@ func (p *Profiler) HasTargets() bool { return p.sampler.HasTargets() }
 // Started is when sampling began.
 func (p *Profiler) Started() time.Time { return p.started }
 
+// KernelNames says why kernel functions had no names at the start; nil where they have.
+func (p *Profiler) KernelNames() error { return p.kernelProblem }
+
 // Done is closed when sampling has ended, by Close or by a failure that Close returns.
 func (p *Profiler) Done() <-chan struct{} { return p.done }
 
@@ -227,6 +237,9 @@ func (p *Profiler) release() error {
 	if p.files != nil {
 		p.files.Close()
 	}
+	if p.kernel != nil {
+		p.kernel.Close()
+	}
 	p.sampler, p.sideband, p.poller, p.files = nil, nil, nil, nil
 	return errors.Join(errs...)
 }
@@ -242,17 +255,16 @@ func checkNamespace() error {
 }
 
 // ErrNotPermitted says that this process may not sample.
-var ErrNotPermitted = errors.New("not permitted to sample: it takes root, or CAP_BPF and CAP_PERFMON; " +
-	"`pilotlight doctor` tells what is missing")
+var ErrNotPermitted = errors.New("not permitted to sample")
 
-// explain puts the remedy in the place of what the kernel says.
+// explain puts what is missing and the remedy in the place of what the kernel says.
 func (p *Profiler) explain(err error) error {
-	switch {
-	case errors.Is(err, os.ErrPermission):
-		p.config.Log.Debug("not permitted", "err", err)
-		return ErrNotPermitted
-	case errors.Is(err, bpf.ErrNoBTF):
+	if errors.Is(err, bpf.ErrNoBTF) {
 		return fmt.Errorf("%w; a kernel with CONFIG_DEBUG_INFO_BTF=y is needed, as all current distributions have", err)
+	}
+	if why := doctor.Refusal(err); why != "" {
+		p.config.Log.Debug("not permitted", "err", err)
+		return fmt.Errorf("%w: %s", ErrNotPermitted, why)
 	}
 	return err
 }

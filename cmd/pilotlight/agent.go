@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/pilotlight/pilotlight/exporter/web"
 	"github.com/pilotlight/pilotlight/profiler"
 	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/profiler/sandbox"
 )
 
 type agentFlags struct {
@@ -32,6 +34,7 @@ type agentFlags struct {
 	key      string
 	insecure bool
 	verbose  bool
+	seccomp  string
 }
 
 // interval is the span of one profile handed to the exporters.
@@ -66,6 +69,8 @@ func newAgentCommand() *cobra.Command {
 	cmd.Flags().StringVar(&f.key, "tls-key", "", "the certificate's key, in this `FILE`")
 	cmd.Flags().BoolVar(&f.insecure, "insecure-listen", false, "serve other hosts without TLS or token: everyone who reaches the port can read every profile")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "say on stderr what could not be read, and why")
+	cmd.Flags().StringVar(&f.seccomp, "seccomp", string(sandbox.SeccompErrno), "after the start, system calls that are not needed: errno (they fail), "+
+		"trap (they end the agent with their stack), off (no filter)")
 	return cmd
 }
 
@@ -73,6 +78,10 @@ func agent(f *agentFlags) error {
 	config, err := f.samplingFlags.config()
 	if err != nil {
 		return err
+	}
+	seccomp := sandbox.Seccomp(f.seccomp)
+	if !slices.Contains([]sandbox.Seccomp{sandbox.SeccompErrno, sandbox.SeccompTrap, sandbox.SeccompOff}, seccomp) {
+		return fmt.Errorf("seccomp %q: want %s, %s or %s", f.seccomp, sandbox.SeccompErrno, sandbox.SeccompTrap, sandbox.SeccompOff)
 	}
 	options := web.Options{
 		Listen: f.listen, Version: version, Target: f.samplingFlags.String(), Event: f.event, FrequencyHz: f.frequency,
@@ -87,6 +96,11 @@ func agent(f *agentFlags) error {
 		runtime.GOMAXPROCS(1)
 	}
 	config.Log = logger(f.verbose)
+	config.Opened = func() {
+		if err := sandbox.Enter(seccomp); err != nil {
+			sayLoss(fmt.Sprintf("some of the agent's own confinement: %v", err))
+		}
+	}
 	options.Log = config.Log
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -97,11 +111,13 @@ func agent(f *agentFlags) error {
 }
 
 func runAgent(ctx context.Context, f *agentFlags, config profiler.Config, options web.Options) (err error) {
-	lock, err := lockDataDir(f.dataDir)
-	if err != nil {
-		return err
+	lock, lockErr := lockDataDir(f.dataDir)
+	switch {
+	case lockErr == nil:
+		defer closeInto(&err, lock)
+	case !unwritable(lockErr):
+		return lockErr
 	}
-	defer closeInto(&err, lock)
 	listener, err := listen(ctx, f.listen)
 	if err != nil {
 		return err
@@ -116,6 +132,10 @@ func runAgent(ctx context.Context, f *agentFlags, config profiler.Config, option
 		return err
 	}
 	defer closeInto(&err, p)
+	sayLosses(p)
+	if lockErr != nil {
+		sayLoss(fmt.Sprintf("what is kept on disk, and the guard against a second agent: %v", lockErr))
+	}
 	m, err := metrics.New(p, metrics.Options{Version: version, Log: config.Log, Exporters: fanOut.Accounts})
 	if err != nil {
 		return err

@@ -165,6 +165,7 @@ func (r *recording) run(args []string) (*profile.Profile, int, error) {
 		}
 		return nil, 0, err
 	}
+	sayLosses(p)
 	status, err := r.wait(p)
 	stopErr := p.Stop()
 	stats, statsErr := p.Stats(context.Background())

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -38,6 +39,11 @@ func lockDataDir(dir string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("data directory: %w", err), f.Close())
 	}
 	return f, nil
+}
+
+// unwritable says that a directory is closed to us, as on a read-only root: the agent can do without it.
+func unwritable(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS)
 }
 
 func writePID(f *os.File) error {

@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rights
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// capability is one that the agent uses: its number, and how the line begins that says what its lack costs; "" is
+// everything.
+type capability struct {
+	number uint
+	name   string
+	loss   string
+}
+
+var six = []capability{
+	{unix.CAP_BPF, "CAP_BPF", ""},
+	{unix.CAP_PERFMON, "CAP_PERFMON", ""},
+	{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE", "names of functions in processes of other users"},
+	{unix.CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", "names of functions in programs that our user may not read"},
+	{unix.CAP_CHECKPOINT_RESTORE, "CAP_CHECKPOINT_RESTORE", "names of functions in programs and libraries that were deleted"},
+	{unix.CAP_SYSLOG, "CAP_SYSLOG", "names of kernel functions"},
+}
+
+func without(missing ...capability) []uint {
+	var numbers []uint
+	for _, c := range six {
+		if !slices.Contains(missing, c) {
+			numbers = append(numbers, c.number)
+		}
+	}
+	return numbers
+}
+
+// afterStart is what an agent that held these keeps.
+func afterStart(t *testing.T, held []uint) string {
+	t.Helper()
+	lasting := []uint{unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_CHECKPOINT_RESTORE}
+	if !kernelAtLeast(t, 5, 19) || sysctl(t, "kernel/unprivileged_bpf_disabled") == 0 {
+		lasting = append(lasting, unix.CAP_BPF)
+	}
+	var bits uint64
+	for _, c := range held {
+		if slices.Contains(lasting, c) {
+			bits |= 1 << c
+		}
+	}
+	return fmt.Sprintf("%016x", bits)
+}
+
+func kernelAtLeast(t *testing.T, major, minor int) bool {
+	t.Helper()
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	var a, b int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &a, &b); err != nil {
+		t.Fatal(err)
+	}
+	return a > major || a == major && b >= minor
+}
+
+// checkConfined looks whether the running agent has given up what it promises to.
+func checkConfined(t *testing.T, a *agent, held []uint) {
+	t.Helper()
+	want := afterStart(t, held)
+	for field, value := range map[string]string{
+		"CapEff": want, "CapPrm": want, "CapInh": "0000000000000000", "CapAmb": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",
+	} {
+		if got := a.threadStatus(t, field); got != value {
+			t.Errorf("%s is %s, want %s", field, got, value)
+		}
+	}
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", a.cmd.Process.Pid))
+	if err != nil || !regexp.MustCompile(`Max core file size +1 +1 `).Match(limits) {
+		t.Errorf("core dumps are possible: %v\n%s", err, limits)
+	}
+}
+
+// checkLosses compares the lines that were said with the beginnings of those that are wanted; each is one line with the
+// cause and a remedy.
+func checkLosses(t *testing.T, said []string, want ...string) {
+	t.Helper()
+	form := regexp.MustCompile(`^[^:]+: [^;]+; .+`)
+	for _, line := range said {
+		if !form.MatchString(line) {
+			t.Errorf("not of the form LOSS: CAUSE; REMEDY: %s", line)
+		}
+		if !slices.ContainsFunc(want, func(w string) bool { return strings.HasPrefix(line, w) }) {
+			t.Errorf("unexpected: %s", line)
+		}
+	}
+	for _, w := range want {
+		if n := len(slices.DeleteFunc(slices.Clone(said), func(line string) bool { return !strings.HasPrefix(line, w) })); n != 1 {
+			t.Errorf("%q was said %d times", w, n)
+		}
+	}
+}
+
+// Every set of the six with one or two missing: what is lost is said, what can be done is done, on a process of another user.
+func TestMissingCapabilities(t *testing.T) {
+	pid := strconv.Itoa(startBurner(t))
+	sets := [][]capability{nil}
+	for i, c := range six {
+		sets = append(sets, []capability{c})
+		for _, d := range six[i+1:] {
+			sets = append(sets, []capability{c, d})
+		}
+	}
+	for _, missing := range sets {
+		var names, fatal, losses []string
+		for _, c := range missing {
+			names = append(names, c.name)
+			switch {
+			case c.loss == "":
+				fatal = append(fatal, c.name)
+			case c.number == unix.CAP_SYSLOG && !kptrRestricts(t):
+			default:
+				losses = append(losses, c.loss)
+			}
+		}
+		t.Run("without "+strings.Join(names, " "), func(t *testing.T) {
+			r := room{Capabilities: without(missing...)}
+			if len(fatal) > 0 {
+				said := r.fails(t, 1, "agent", "-p", pid, "--listen", "127.0.0.1:0", "--data-dir", dataDir(t))
+				verb := " is not held; "
+				if len(fatal) == 2 {
+					verb = " are not held; "
+				}
+				if want := "pilotlight: not permitted to sample: " + strings.Join(fatal, " and ") + verb; !strings.HasPrefix(said, want) ||
+					!strings.Contains(said, "setcap cap_bpf,cap_perfmon") {
+					t.Errorf("said %q, want %q and the remedy", said, want)
+				}
+				return
+			}
+			a := r.start(t, "-p", pid)
+			checkLosses(t, a.losses(), losses...)
+			all, inside := samples(a.profile(t, 1), burning)
+			if all == 0 {
+				t.Error("no samples")
+			}
+			// Since 6.15 CAP_PERFMON opens the mappings of others, and the file lies where everyone can read it.
+			named := !slices.Contains(names, "CAP_SYS_PTRACE") || kernelAtLeast(t, 6, 15)
+			if named && float64(inside) < 0.9*float64(all) || !named && inside > 0 {
+				t.Errorf("%d of %d samples are named", inside, all)
+			}
+			checkConfined(t, a, r.Capabilities)
+			a.stop(t)
+		})
+	}
+}
+
+// record says the same, and needs no more.
+func TestRecordSaysLosses(t *testing.T) {
+	pid := strconv.Itoa(startBurner(t))
+	for name, test := range map[string]struct {
+		missing []capability
+		losses  []string
+	}{
+		"all there": {nil, nil},
+		"two missing": {
+			[]capability{six[2], six[3]}, []string{six[2].loss, six[3].loss},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := room{Capabilities: without(test.missing...)}.command(t, "record", "-p", pid, "-d", "300ms", "-o", "/dev/null").CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			checkLosses(t, lossLines(strings.Split(string(out), "\n")), test.losses...)
+		})
+	}
+}
+
+// Started as root, the agent ends up with less than that nobody, and works on: new processes, CPUs that come and
+// go, downloads. A call that its filter refuses would end it.
+func TestRootWorksOn(t *testing.T) {
+	pid := strconv.Itoa(startBurner(t, "CHILDREN=1"))
+	a := room{Root: true}.start(t, "-p", pid, "--children")
+	checkLosses(t, a.losses())
+	held := without()
+	checkConfined(t, a, held)
+	if got, want := a.threadStatus(t, "CapBnd"), afterStart(t, held); got != want {
+		t.Errorf("CapBnd is %s, want %s", got, want)
+	}
+	for range 2 {
+		all, inside := samples(a.profile(t, 2), burning)
+		if all == 0 || float64(inside) < 0.8*float64(all) {
+			t.Errorf("%d of %d samples of short-lived processes are named", inside, all)
+		}
+	}
+	for _, path := range []string{"/", "/metrics", "/healthz", "/debug/pprof/"} {
+		if code, body := a.get(t, path); code != 200 {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+	a.stop(t)
+	if lines := strings.Split(a.all(), "\n"); len(lines) != 1 {
+		t.Errorf("said more than that it listens:\n%s", a.all())
+	}
+}
+
+// An event is opened on a CPU that comes online, with what rights are left.
+func TestCPUComesOnline(t *testing.T) {
+	switches, err := filepath.Glob("/sys/devices/system/cpu/cpu[1-9]*/online")
+	if err != nil || len(switches) == 0 {
+		t.Skip("unsupported: no CPU of this machine can be taken offline")
+	}
+	last := switches[len(switches)-1]
+	set := func(state string) {
+		if err := os.WriteFile(last, []byte(state), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("0")
+	t.Cleanup(func() { set("1") })
+	pid := startBurner(t)
+	a := room{Capabilities: without()}.start(t, "-p", strconv.Itoa(pid))
+	set("1")
+	var cpu int
+	if _, err := fmt.Sscanf(last, "/sys/devices/system/cpu/cpu%d/online", &cpu); err != nil {
+		t.Fatal(err)
+	}
+	var only unix.CPUSet
+	only.Set(cpu)
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		tid, _ := strconv.Atoi(task.Name())
+		if err := unix.SchedSetaffinity(tid, &only); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(1500 * time.Millisecond) // CPUs are looked at once a second
+	if all, _ := samples(a.profile(t, 1), burning); all < 20 {
+		t.Errorf("%d samples on CPU %d, which came online", all, cpu)
+	}
+	a.stop(t)
+	if strings.Contains(a.all(), "cannot follow") {
+		t.Error(a.all())
+	}
+}
+
+// Everything else that a machine may lack.
+func TestMissingInTheMachine(t *testing.T) {
+	pid := strconv.Itoa(startBurner(t))
+	noPtrace := without(six[2])
+	hidden := hiddenKallsyms(t)
+	for name, test := range map[string]struct {
+		room   room
+		losses []string
+		cause  string // in the line of the last loss
+	}{
+		"hidepid": {room{Capabilities: without(), HidePID: true}, nil, ""},
+		"hidepid, no CAP_SYS_PTRACE": {
+			room{Capabilities: noPtrace, HidePID: true}, []string{six[2].loss, "names of functions in their programs"}, "hidepid invisible",
+		},
+		"unreadable kallsyms": {
+			room{Capabilities: without(six[3]), Fake: map[string]string{"/proc/kallsyms": ""}},
+			[]string{six[3].loss, "names of kernel functions"}, "permission denied; sudo chmod a+r /proc/kallsyms",
+		},
+		"kptr_restrict 2": {
+			room{Capabilities: without(), Fake: map[string]string{"/proc/kallsyms": hidden, "/proc/sys/kernel/kptr_restrict": "2\n"}},
+			[]string{"names of kernel functions"}, "sudo sysctl -w kernel.kptr_restrict=1",
+		},
+		"read-only root": {
+			room{Capabilities: without(), ReadOnly: true}, []string{"what is kept on disk"}, "read-only file system; give another by --data-dir",
+		},
+		"no cgroups":        {room{Capabilities: without(), NoCgroups: true}, []string{"--cgroup, --container"}, "mount -t cgroup2"},
+		"shallow stacks":    {room{Capabilities: without(), Fake: map[string]string{"/proc/sys/kernel/perf_event_max_stack": "20\n"}}, []string{"the outer frames of stacks deeper than 20"}, "perf_event_max_stack=127"},
+		"no_new_privs":      {room{Capabilities: without(), NoNewPrivs: true, Bounding: true}, nil, ""},
+		"paranoid for some": {room{Capabilities: without(), Fake: map[string]string{"/proc/sys/kernel/perf_event_paranoid": "4\n"}}, nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := test.room.start(t, "-p", pid)
+			said := a.losses()
+			checkLosses(t, said, test.losses...)
+			if test.cause != "" && !slices.ContainsFunc(said, func(line string) bool { return strings.Contains(line, test.cause) }) {
+				t.Errorf("nothing says %q: %q", test.cause, said)
+			}
+			all, inside := samples(a.profile(t, 1), burning)
+			if all == 0 || inside == 0 && !slices.Contains(test.losses, six[2].loss) {
+				t.Errorf("%d of %d samples are named", inside, all)
+			}
+			a.stop(t)
+		})
+	}
+}
+
+// hiddenKallsyms is what the kernel shows to those who may not see addresses.
+func hiddenKallsyms(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/kallsyms")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return regexp.MustCompile(`(?m)^[0-9a-f]+`).ReplaceAllString(string(text), "0000000000000000")
+}
+
+// What sampling cannot do without is named, with the remedy, in one line.
+func TestRefusedByTheMachine(t *testing.T) {
+	pid := strconv.Itoa(startBurner(t))
+	const lockdown = "/sys/kernel/security/lockdown"
+	perf, bpf := uint32(unix.SYS_PERF_EVENT_OPEN), uint32(unix.SYS_BPF)
+	eperm, eacces, einval := uint16(unix.EPERM), uint16(unix.EACCES), uint16(unix.EINVAL)
+	paranoid := func(level string) map[string]string {
+		return map[string]string{"/proc/sys/kernel/perf_event_paranoid": level + "\n"}
+	}
+	for name, test := range map[string]struct {
+		room room
+		says []string
+	}{
+		"perf_event_paranoid 3": {
+			room{Capabilities: without(), Fake: paranoid("3"), Refuse: map[uint32]uint16{perf: eacces}},
+			[]string{"perf_event_paranoid 3: a distribution's own level", "sudo sysctl -w kernel.perf_event_paranoid=2"},
+		},
+		"perf_event_paranoid 4": {
+			room{Capabilities: without(), Fake: paranoid("4"), Refuse: map[uint32]uint16{perf: eacces}},
+			[]string{"perf_event_paranoid 4: a distribution's own level", "sudo sysctl -w kernel.perf_event_paranoid=2"},
+		},
+		"lockdown, perf": {
+			room{Capabilities: without(), Fake: map[string]string{lockdown: "none integrity [confidentiality]\n"}, Refuse: map[uint32]uint16{perf: eperm}},
+			[]string{"kernel lockdown is confidentiality; boot with lockdown=integrity"},
+		},
+		"lockdown, verifier": {
+			room{Capabilities: without(), Fake: map[string]string{lockdown: "none integrity [confidentiality]\n"}, Refuse: map[uint32]uint16{bpf: einval}},
+			[]string{"kernel lockdown is confidentiality"},
+		},
+		"a container's profile": {
+			room{Root: true, Refuse: map[uint32]uint16{bpf: eperm}},
+			[]string{"a seccomp filter or a security module refuses although the capabilities are there"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, command := range [][]string{
+				{"agent", "-p", pid, "--listen", "127.0.0.1:0", "--data-dir", dataDir(t)},
+				{"record", "-p", pid, "-d", "1s", "-o", "/dev/null"},
+			} {
+				said := test.room.fails(t, 1, command...)
+				for _, want := range append(test.says, "not permitted to sample: ") {
+					if !strings.Contains(said, want) {
+						t.Errorf("%s: no %q in %q", command[0], want, said)
+					}
+				}
+			}
+		})
+	}
+}
+
+// Since 5.11 the memlock limit does not bind BPF; before, it is said.
+func TestLowMemlock(t *testing.T) {
+	pid := strconv.Itoa(startBurner(t))
+	r := room{Capabilities: without(), MemlockBytes: 64 << 10}
+	if !kernelAtLeast(t, 5, 11) {
+		said := r.fails(t, 1, "record", "-p", pid, "-d", "300ms", "-o", "/dev/null")
+		if !strings.Contains(said, "memlock limit 64 KiB") || !strings.Contains(said, "ulimit -l unlimited") {
+			t.Error(said)
+		}
+		r.Capabilities = append(r.Capabilities, unix.CAP_SYS_RESOURCE)
+	}
+	a := r.start(t, "-p", pid)
+	checkLosses(t, a.losses())
+	if all, _ := samples(a.profile(t, 1), burning); all == 0 {
+		t.Error("no samples")
+	}
+	checkConfined(t, a, r.Capabilities)
+	a.stop(t)
+}
+
+// The filter can be switched off; the capabilities go all the same.
+func TestSeccompFlag(t *testing.T) {
+	pid := strconv.Itoa(startBurner(t))
+	a := room{Root: true}.start(t, "-p", pid, "--seccomp", "off")
+	if got := a.threadStatus(t, "Seccomp"); got != "0" {
+		t.Errorf("Seccomp: %s", got)
+	}
+	if got, want := a.threadStatus(t, "CapPrm"), afterStart(t, without()); got != want {
+		t.Errorf("CapPrm: %s, want %s", got, want)
+	}
+	a.stop(t)
+	out, err := exec.Command(pilotlight, "agent", "--seccomp", "kill").CombinedOutput()
+	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 2 || !strings.Contains(string(out), `seccomp "kill"`) {
+		t.Errorf("--seccomp kill: %v\n%s", err, out)
+	}
+}
