@@ -21,13 +21,29 @@ COMPARED := ./symbolizer/pclntab
 FUZZTIME ?= 5s
 SHORT ?= -short
 
-.PHONY: help build run generate test test-fast test-long bench lint format clean
+# Where install puts things; DESTDIR goes before all of it.
+PREFIX ?= /usr/local
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+BINARY := $(DESTDIR)$(PREFIX)/bin/pilotlight
+UNIT := $(DESTDIR)$(UNITDIR)/pilotlight.service
+
+.PHONY: help build install uninstall run generate test test-fast test-long bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/pilotlight; needs Go alone
 	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/pilotlight ./cmd/pilotlight
+
+install: build ## install the binary and the systemd unit; PREFIX (/usr/local) and DESTDIR are honoured
+	@install -D -m 0755 bin/pilotlight $(BINARY)
+	@install -d $(DESTDIR)$(UNITDIR)
+	@sed 's|^ExecStart=/usr/local/|ExecStart=$(PREFIX)/|' deploy/systemd/pilotlight.service >$(UNIT)
+	@chmod 0644 $(UNIT)
+	@echo "installed $(BINARY) and $(UNIT); to start: systemctl daemon-reload && systemctl enable --now pilotlight"
+
+uninstall: ## remove what install installed (first: systemctl disable --now pilotlight)
+	@rm -f $(BINARY) $(UNIT)
 
 run: build ## start the agent with its page at http://127.0.0.1:7070; as root; ARGS="-p PID" is passed on
 	@bin/pilotlight agent $(ARGS)

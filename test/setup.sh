@@ -4,7 +4,7 @@ set -eu
 
 # The compiler of the BPF objects is pinned: make test compares its output with the committed files.
 packages='clang-19 llvm-19 libbpf-dev gcc g++ libc6-dev libc6-dbg binutils util-linux bpftrace linux-perf
-	clang-format-19 shellcheck'
+	clang-format-19 shellcheck systemd'
 
 # rustup's compiler is as good as Debian's.
 if ! command -v rustc >/dev/null && [ ! -x "${HOME:-/root}/.cargo/bin/rustc" ]; then

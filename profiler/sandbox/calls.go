@@ -68,7 +68,7 @@ func rules(pid int) []rule {
 		{unix.SYS_CLONE, 0, threadFlags | namespaces, []uint32{threadFlags}},
 		{unix.SYS_MMAP, 2, unix.PROT_EXEC, []uint32{0}},
 		{unix.SYS_MPROTECT, 2, unix.PROT_EXEC, []uint32{0}},
-		{unix.SYS_SOCKET, 0, all, []uint32{unix.AF_INET, unix.AF_INET6, unix.AF_UNIX, unix.AF_NETLINK}},
+		{unix.SYS_SOCKET, 0, all, []uint32{unix.AF_INET, unix.AF_INET6}},
 		{unix.SYS_TGKILL, 0, all, self},
 		{unix.SYS_KILL, 0, all, self},
 		// the runtime names its memory

@@ -62,9 +62,13 @@ func onAllThreads(call, a1, a2 uintptr) error {
 
 // forbidCoreDumps uses a limit of 1, which the kernel takes as "not even to a
 // program that handles core dumps"; 0 would not keep it from piping one to systemd-coredump.
-// PR_SET_DUMPABLE would do it too, and give /proc/self to root, where we read.
+// Where the limit is 0 for good, PR_SET_DUMPABLE does it, at the price that /proc/self belongs to root.
 func forbidCoreDumps() error {
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1}); err != nil {
+	err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1})
+	if errors.Is(err, unix.EPERM) {
+		err = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	}
+	if err != nil {
 		return fmt.Errorf("forbid core dumps: %w", err)
 	}
 	return nil

@@ -26,9 +26,15 @@ type room struct {
 	Fake         map[string]string // file -> content that it seems to have; "" cannot be read at all
 	HidePID      bool              // /proc shows the processes of others to nobody
 	ReadOnly     bool              // the root file system
+	ReadOnlyDirs []string          // folders of other file systems
+	PrivateTmp   bool              // /tmp is empty but for Writable
+	Writable     []string          // folders that stay what they are
 	NoCgroups    bool              // none is mounted
 	MemlockBytes uint64            // limit; 0 leaves it
+	NoCore       bool              // a limit of 0 on core dumps
 	Refuse       map[uint32]uint16 // system call -> errno
+	Allow        []uint32          // if there are any: all others end the process
+	Families     []uint32          // if there are any: sockets of others end the process
 	Command      []string
 }
 
@@ -43,7 +49,7 @@ func launch() {
 	if err == nil {
 		err = json.Unmarshal(text, &r)
 	}
-	for _, step := range []func() error{r.mounts, r.limits, r.refuse, r.identity} {
+	for _, step := range []func() error{r.mounts, r.limits, r.filterAsRoot, r.identity, r.filterAsWeAre} {
 		if err == nil {
 			err = step()
 		}
@@ -77,6 +83,40 @@ func (r *room) mounts() error {
 	if r.NoCgroups {
 		if err := unmountBelow("/sys/fs/cgroup"); err != nil {
 			return err
+		}
+	}
+	return r.protect()
+}
+
+// protect makes what a service manager would: folders that cannot be written, and a /tmp of our own.
+func (r *room) protect() error {
+	kept := make(map[string]int) // they are under what is about to be covered
+	for _, dir := range r.Writable {
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open %s: %w", dir, err)
+		}
+		kept[dir] = fd
+	}
+	if r.PrivateTmp {
+		if err := unix.Mount("tmp", "/tmp", "tmpfs", 0, "mode=1777"); err != nil {
+			return fmt.Errorf("private /tmp: %w", err)
+		}
+	}
+	for dir, fd := range kept {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), dir, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("writable %s: %w", dir, err)
+		}
+	}
+	for _, dir := range r.ReadOnlyDirs {
+		if err := unix.Mount(dir, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("read-only %s: %w", dir, err)
+		}
+		if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+			return fmt.Errorf("read-only %s: %w", dir, err)
 		}
 	}
 	if r.ReadOnly {
@@ -131,23 +171,60 @@ func unmountBelow(dir string) error {
 }
 
 func (r *room) limits() error {
+	if r.NoCore {
+		if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+			return fmt.Errorf("core limit: %w", err)
+		}
+	}
 	if r.MemlockBytes == 0 {
 		return nil
 	}
 	return unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: r.MemlockBytes, Max: r.MemlockBytes})
 }
 
-// refuse makes system calls fail, as a distribution's kernel or a container's profile does.
-func (r *room) refuse() error {
-	if len(r.Refuse) == 0 {
+// filterAsRoot refuses calls as a distribution's kernel or a container's profile does: whoever the program is.
+func (r *room) filterAsRoot() error {
+	if r.NoNewPrivs {
 		return nil
 	}
-	program := []bpf.Instruction{bpf.LoadAbsolute{Off: 0, Size: 4}}
+	return r.filter()
+}
+
+// filterAsWeAre comes last, as a service manager does it: no_new_privs is what makes it possible.
+func (r *room) filterAsWeAre() error {
+	if !r.NoNewPrivs {
+		return nil
+	}
+	return r.filter()
+}
+
+func (r *room) filter() error {
+	if len(r.Refuse) == 0 && len(r.Allow) == 0 {
+		return nil
+	}
+	const number, firstArgument, word = 0, 16, 4
+	allow, kill := bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}, bpf.RetConstant{Val: unix.SECCOMP_RET_TRAP}
+	program := []bpf.Instruction{bpf.LoadAbsolute{Off: number, Size: word}}
 	for call, errno := range r.Refuse {
 		program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: call, SkipFalse: 1},
 			bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(errno)})
 	}
-	program = append(program, bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW})
+	if len(r.Families) > 0 {
+		body := []bpf.Instruction{bpf.LoadAbsolute{Off: firstArgument, Size: word}}
+		for _, family := range r.Families {
+			body = append(body, bpf.JumpIf{Cond: bpf.JumpEqual, Val: family, SkipFalse: 1}, allow)
+		}
+		body = append(body, kill)
+		program = append(append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SYS_SOCKET, SkipFalse: uint8(len(body))}), body...)
+	}
+	for _, call := range r.Allow {
+		program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: call, SkipFalse: 1}, allow)
+	}
+	if len(r.Allow) > 0 {
+		program = append(program, kill)
+	} else {
+		program = append(program, allow)
+	}
 	code, err := bpf.Assemble(program)
 	if err != nil {
 		return err

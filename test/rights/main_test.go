@@ -4,10 +4,11 @@
 // what, that each loss is said in one line, and that what is not needed after the start is gone.
 //
 // The tests run the real binary as root or nobody, in mount namespaces of their own, on processes that they
-// started. They need root and a binary without cgo, and nothing else, so that they can run on other kernels:
+// started. They need root and a binary without cgo, and nothing else, so that they can run on other kernels; only those of
+// the systemd unit need the tree, make, gcc and systemd-analyze:
 //
 //	CGO_ENABLED=0 go test -c -o rights.test ./test/rights
-//	PILOTLIGHT=/bin/pilotlight ./rights.test        # in the virtual machine
+//	PILOTLIGHT=/bin/pilotlight ./rights.test -test.skip Unit        # in the virtual machine
 package rights
 
 import (
@@ -128,7 +129,12 @@ func burnCPU(x uint64) uint64 {
 // startBurner runs burn as root until the test's end, and returns its pid.
 func startBurner(t *testing.T, env ...string) int {
 	t.Helper()
-	cmd := exec.Command(self)
+	return startProgram(t, self, env...)
+}
+
+func startProgram(t *testing.T, program string, env ...string) int {
+	t.Helper()
+	cmd := exec.Command(program)
 	cmd.Env = append([]string{role + "=burn"}, env...)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}

@@ -382,6 +382,22 @@ func TestLowMemlock(t *testing.T) {
 	a.stop(t)
 }
 
+// Where the limit on core dumps is 0 and cannot become 1, the process is not to be dumped at all: its files in /proc are
+// root's then, and it reads those that it needs all the same.
+func TestNoCoreLimit(t *testing.T) {
+	pid := startBurner(t)
+	a := room{Capabilities: without(), NoCore: true}.start(t, "-p", strconv.Itoa(pid))
+	checkLosses(t, a.losses())
+	var stat unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d/environ", a.cmd.Process.Pid), &stat); err != nil || stat.Uid != 0 {
+		t.Errorf("the agent can be dumped: /proc/PID/environ is of user %d, %v", stat.Uid, err)
+	}
+	if all, inside := samples(a.profile(t, 1), burning); inside == 0 {
+		t.Errorf("%d of %d samples are named", inside, all)
+	}
+	a.stop(t)
+}
+
 // The filter can be switched off; the capabilities go all the same.
 func TestSeccompFlag(t *testing.T) {
 	pid := strconv.Itoa(startBurner(t))
