@@ -29,6 +29,18 @@ const hang = 2 * time.Minute
 func (r room) command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	r.Command = append([]string{pilotlight}, args...)
+	return r.launcher(t)
+}
+
+// run runs this program in a room, in another role.
+func (r room) run(t *testing.T, as string) error {
+	t.Helper()
+	r.Command, r.Role = []string{self}, as
+	return r.launcher(t).Run()
+}
+
+func (r room) launcher(t *testing.T) *exec.Cmd {
+	t.Helper()
 	text, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
@@ -206,6 +218,18 @@ func samples(p *profile.Profile, function string) (all, inside int64) {
 		}
 	}
 	return all, inside
+}
+
+// mostlyNamed takes profiles until most samples are inside of a function; on a machine that is slow (an emulated one) the
+// first may come before the files were read. It returns the counts of the last.
+func (a *agent) mostlyNamed(t *testing.T, function string) (ok bool, all, inside int64) {
+	t.Helper()
+	for range 5 {
+		if all, inside = samples(a.profile(t, 1), function); inside > 0 && 2*inside >= all {
+			return true, all, inside
+		}
+	}
+	return false, all, inside
 }
 
 const burning = "github.com/pilotlight/pilotlight/test/rights.burnCPU"

@@ -30,12 +30,13 @@ type room struct {
 	PrivateTmp   bool              // /tmp is empty but for Writable
 	Writable     []string          // folders that stay what they are
 	NoCgroups    bool              // none is mounted
-	MemlockBytes uint64            // limit; 0 leaves it
+	MemlockBytes uint64            // limit; 0 is none
 	NoCore       bool              // a limit of 0 on core dumps
 	Refuse       map[uint32]uint16 // system call -> errno
 	Allow        []uint32          // if there are any: all others end the process
 	Families     []uint32          // if there are any: sockets of others end the process
 	Command      []string
+	Role         string // of this program, if that is the command
 }
 
 // roomVariable names the file that describes the room.
@@ -55,8 +56,8 @@ func launch() {
 		}
 	}
 	if err == nil {
-		env := append(os.Environ(), role+"=", roomVariable+"=")
-		err = fmt.Errorf("exec %s: %w", r.Command[0], unix.Exec(r.Command[0], r.Command, env))
+		_, _ = os.Setenv(role, r.Role), os.Unsetenv(roomVariable)
+		err = fmt.Errorf("exec %s: %w", r.Command[0], unix.Exec(r.Command[0], r.Command, os.Environ()))
 	}
 	fmt.Fprintln(os.Stderr, "launch:", err)
 	os.Exit(99)
@@ -177,6 +178,8 @@ func (r *room) limits() error {
 		}
 	}
 	if r.MemlockBytes == 0 {
+		// Kernels before 5.11 need it; on later ones not every root may.
+		_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
 		return nil
 	}
 	return unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: r.MemlockBytes, Max: r.MemlockBytes})

@@ -35,7 +35,7 @@ var (
 // role is what this program is when a test starts it again.
 const role = "PILOTLIGHT_TEST_ROLE"
 
-var roles = map[string]func(){"burn": burn, "launch": launch, "confined": confined}
+var roles = map[string]func(){"burn": burn, "launch": launch, "confined": confined, "perf": perfEvent}
 
 func TestMain(m *testing.M) {
 	if run := roles[os.Getenv(role)]; run != nil {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,10 +45,10 @@ func without(missing ...capability) []uint {
 	return numbers
 }
 
-// afterStart is what an agent that held these keeps.
+// afterStart is what an agent that held these, and needed CAP_SYS_ADMIN if that is among them, keeps.
 func afterStart(t *testing.T, held []uint) string {
 	t.Helper()
-	lasting := []uint{unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_CHECKPOINT_RESTORE}
+	lasting := []uint{unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_CHECKPOINT_RESTORE, unix.CAP_SYS_ADMIN}
 	if !kernelAtLeast(t, 5, 19) || sysctl(t, "kernel/unprivileged_bpf_disabled") == 0 {
 		lasting = append(lasting, unix.CAP_BPF)
 	}
@@ -148,13 +149,12 @@ func TestMissingCapabilities(t *testing.T) {
 			}
 			a := r.start(t, "-p", pid)
 			checkLosses(t, a.losses(), losses...)
-			all, inside := samples(a.profile(t, 1), burning)
-			if all == 0 {
-				t.Error("no samples")
-			}
 			// Since 6.15 CAP_PERFMON opens the mappings of others, and the file lies where everyone can read it.
-			named := !slices.Contains(names, "CAP_SYS_PTRACE") || kernelAtLeast(t, 6, 15)
-			if named && float64(inside) < 0.9*float64(all) || !named && inside > 0 {
+			if !slices.Contains(names, "CAP_SYS_PTRACE") || kernelAtLeast(t, 6, 15) {
+				if ok, all, inside := a.mostlyNamed(t, burning); !ok {
+					t.Errorf("%d of %d samples are named", inside, all)
+				}
+			} else if all, inside := samples(a.profile(t, 1), burning); all == 0 || inside > 0 {
 				t.Errorf("%d of %d samples are named", inside, all)
 			}
 			checkConfined(t, a, r.Capabilities)
@@ -196,11 +196,8 @@ func TestRootWorksOn(t *testing.T) {
 	if got, want := a.threadStatus(t, "CapBnd"), afterStart(t, held); got != want {
 		t.Errorf("CapBnd is %s, want %s", got, want)
 	}
-	for range 2 {
-		all, inside := samples(a.profile(t, 2), burning)
-		if all == 0 || float64(inside) < 0.8*float64(all) {
-			t.Errorf("%d of %d samples of short-lived processes are named", inside, all)
-		}
+	if ok, all, inside := a.mostlyNamed(t, burning); !ok {
+		t.Errorf("%d of %d samples of short-lived processes are named", inside, all)
 	}
 	for _, path := range []string{"/", "/metrics", "/healthz", "/debug/pprof/"} {
 		if code, body := a.get(t, path); code != 200 {
@@ -208,8 +205,8 @@ func TestRootWorksOn(t *testing.T) {
 		}
 	}
 	a.stop(t)
-	if lines := strings.Split(a.all(), "\n"); len(lines) != 1 {
-		t.Errorf("said more than that it listens:\n%s", a.all())
+	if strings.Contains(a.all(), unix.EPERM.Error()) || strings.Contains(a.all(), unix.EACCES.Error()) {
+		t.Errorf("something was refused:\n%s", a.all())
 	}
 }
 
@@ -247,7 +244,7 @@ func TestCPUComesOnline(t *testing.T) {
 		}
 	}
 	time.Sleep(1500 * time.Millisecond) // CPUs are looked at once a second
-	if all, _ := samples(a.profile(t, 1), burning); all < 20 {
+	if all, _ := samples(a.profile(t, 1), burning); all < 5 {
 		t.Errorf("%d samples on CPU %d, which came online", all, cpu)
 	}
 	a.stop(t)
@@ -279,7 +276,7 @@ func TestMissingInTheMachine(t *testing.T) {
 			[]string{"names of kernel functions"}, "sudo sysctl -w kernel.kptr_restrict=1",
 		},
 		"read-only root": {
-			room{Capabilities: without(), ReadOnly: true}, []string{"what is kept on disk"}, "read-only file system; give another by --data-dir",
+			room{Capabilities: without(), ReadOnly: true, ReadOnlyDirs: []string{folder}}, []string{"what is kept on disk"}, "read-only file system; give another by --data-dir",
 		},
 		"no cgroups":        {room{Capabilities: without(), NoCgroups: true}, []string{"--cgroup, --container"}, "mount -t cgroup2"},
 		"shallow stacks":    {room{Capabilities: without(), Fake: map[string]string{"/proc/sys/kernel/perf_event_max_stack": "20\n"}}, []string{"the outer frames of stacks deeper than 20"}, "perf_event_max_stack=127"},
@@ -293,8 +290,11 @@ func TestMissingInTheMachine(t *testing.T) {
 			if test.cause != "" && !slices.ContainsFunc(said, func(line string) bool { return strings.Contains(line, test.cause) }) {
 				t.Errorf("nothing says %q: %q", test.cause, said)
 			}
-			all, inside := samples(a.profile(t, 1), burning)
-			if all == 0 || inside == 0 && !slices.Contains(test.losses, six[2].loss) {
+			if slices.Contains(test.losses, six[2].loss) {
+				if all, _ := samples(a.profile(t, 1), burning); all == 0 {
+					t.Error("no samples")
+				}
+			} else if ok, all, inside := a.mostlyNamed(t, burning); !ok {
 				t.Errorf("%d of %d samples are named", inside, all)
 			}
 			a.stop(t)
@@ -362,6 +362,65 @@ func TestRefusedByTheMachine(t *testing.T) {
 	}
 }
 
+// The kernels of some distributions demand CAP_SYS_ADMIN for perf events at levels above 2: then it is said to those who do not
+// hold it, and kept by those who do. On others the level makes no difference.
+func TestParanoidLevels(t *testing.T) {
+	const file = "/proc/sys/kernel/perf_event_paranoid"
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(file, before, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	pid := strconv.Itoa(startBurner(t))
+	for _, level := range []string{"2", "3", "4"} {
+		t.Run(level, func(t *testing.T) {
+			if err := os.WriteFile(file, []byte(level), 0); err != nil {
+				t.Fatal(err)
+			}
+			perfmon := room{Capabilities: []uint{unix.CAP_PERFMON}}.run(t, "perf") == nil
+			t.Logf("CAP_PERFMON is enough: %v", perfmon)
+			if !perfmon && level == "2" {
+				t.Error("the kernel's own levels do not bind CAP_PERFMON")
+			}
+			held := without()
+			if perfmon {
+				a := room{Capabilities: held}.start(t, "-p", pid)
+				checkLosses(t, a.losses())
+				a.stop(t)
+			} else {
+				said := room{Capabilities: held}.fails(t, 1, "record", "-p", pid, "-d", "300ms", "-o", "/dev/null")
+				for _, want := range []string{"perf_event_paranoid " + level + ": ", "sudo sysctl -w kernel.perf_event_paranoid=2"} {
+					if !strings.Contains(said, want) {
+						t.Errorf("no %q in %q", want, said)
+					}
+				}
+				held = append(held, unix.CAP_SYS_ADMIN)
+			}
+			a := room{Root: true}.start(t, "-p", pid)
+			checkLosses(t, a.losses())
+			checkConfined(t, a, held)
+			if all, _ := samples(a.profile(t, 1), burning); all == 0 {
+				t.Error("no samples")
+			}
+			a.stop(t)
+		})
+	}
+}
+
+// perfEvent is the role of a child that ends with status 0 where it may watch a whole CPU.
+func perfEvent() {
+	attr := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_CPU_CLOCK, Bits: unix.PerfBitDisabled}
+	attr.Size = uint32(unsafe.Sizeof(attr))
+	if _, err := unix.PerfEventOpen(&attr, -1, 0, -1, 0); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
 // Since 5.11 the memlock limit does not bind BPF; before, it is said.
 func TestLowMemlock(t *testing.T) {
 	pid := strconv.Itoa(startBurner(t))
@@ -392,7 +451,7 @@ func TestNoCoreLimit(t *testing.T) {
 	if err := unix.Stat(fmt.Sprintf("/proc/%d/environ", a.cmd.Process.Pid), &stat); err != nil || stat.Uid != 0 {
 		t.Errorf("the agent can be dumped: /proc/PID/environ is of user %d, %v", stat.Uid, err)
 	}
-	if all, inside := samples(a.profile(t, 1), burning); inside == 0 {
+	if ok, all, inside := a.mostlyNamed(t, burning); !ok {
 		t.Errorf("%d of %d samples are named", inside, all)
 	}
 	a.stop(t)
