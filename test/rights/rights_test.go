@@ -399,6 +399,10 @@ func TestParanoidLevels(t *testing.T) {
 					}
 				}
 				held = append(held, unix.CAP_SYS_ADMIN)
+				a := room{Capabilities: held}.start(t, "-p", pid)
+				checkLosses(t, a.losses())
+				checkConfined(t, a, held)
+				a.stop(t)
 			}
 			a := room{Root: true}.start(t, "-p", pid)
 			checkLosses(t, a.losses())
