@@ -42,7 +42,7 @@ struct task_struct {
 	s32 pid;
 	s32 tgid;
 	u64 start_time; /* CLOCK_MONOTONIC, ns */
-	u32 self_exec_id; /* 64 bits wide since 5.7; the low half is enough here */
+	u64 self_exec_id; /* goes up by one with each exec; 64 bits wide since 5.7 */
 	u32 flags;        /* PF_* */
 	struct mm_struct *mm;
 	struct task_struct *group_leader;
