@@ -41,7 +41,7 @@ type Options struct {
 	// CgroupLevel says how many levels below the root of the v2 hierarchy the cgroup
 	// of CgroupID is; 0 where that is not known, or for v1.
 	CgroupLevel uint32
-	// KernelBTF describes the running kernel; nil means /sys/kernel/btf/vmlinux.
+	// KernelBTF describes the running kernel; nil means /sys/kernel/btf/vmlinux. See ReadKernelTypes.
 	KernelBTF *btf.Spec
 	// Without names features that are left alone even where the kernel has them.
 	Without []Feature
@@ -55,10 +55,6 @@ func (o *Options) use(f Feature) bool {
 
 // KernelRange is a piece of the kernel's text.
 type KernelRange struct{ Start, Size uint64 }
-
-// ErrNoBTF says that the running kernel's type information cannot be had, by
-// which the programs find the fields of its structures.
-var ErrNoBTF = errors.New("the kernel's type information (BTF, /sys/kernel/btf/vmlinux) cannot be read")
 
 // Sizes of maps where Options leave them open.
 const (
