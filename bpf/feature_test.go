@@ -87,6 +87,35 @@ func TestTryProgram(t *testing.T) {
 	}
 }
 
+// The table of docs/kernels.md says the same.
+func TestFeaturesAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/kernels.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "| `") {
+			rows++
+		}
+	}
+	if rows != len(Features) {
+		t.Errorf("%d rows, %d features", rows, len(Features))
+	}
+	for _, info := range Features {
+		without := info.Fallback
+		switch {
+		case info.Unused:
+			without = "not used yet"
+		case without == "":
+			without = "nothing works"
+		}
+		if row := fmt.Sprintf("| `%s` | %s | %s | %s |\n", info.Feature, info.Since, info.Use, without); !strings.Contains(string(text), row) {
+			t.Errorf("no row %s", row)
+		}
+	}
+}
+
 func TestParseFeatures(t *testing.T) {
 	got, err := ParseFeatures([]string{"tp_btf", " memcg_accounting"})
 	if err != nil || !slices.Equal(got, []Feature{TracepointBTF, MemcgAccounting}) {

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"time"
@@ -41,6 +42,10 @@ type Config struct {
 	// called on the sampling goroutine and must return at once.
 	Interval time.Duration
 	Sink     func(*profile.Profile)
+	// Without names features of the kernel that are left alone although they are there.
+	Without []bpf.Feature
+	// KernelBTF is a file with the kernel's type information, for kernels that do not show it; see bpf.ReadKernelTypes.
+	KernelBTF string
 	// RingBytes and StackEntries override the sizes of BPF maps; 0 fits them to the machine.
 	RingBytes, StackEntries uint32
 	Log                     *slog.Logger // default: nothing is logged
@@ -97,7 +102,17 @@ func (p *Profiler) open() (err error) {
 	}
 	softirq := new(softirqFinder)
 	p.kernel = collect.NewKernelNames(softirq)
-	if p.sampler, err = sampler.Open(p.samplerOptions(softirq.found())); err != nil {
+	options := p.samplerOptions(softirq.found())
+	if p.config.KernelBTF != "" {
+		options.BPF.KernelBTF, err = bpf.ReadKernelTypes(p.config.KernelBTF)
+		if errors.As(err, new(*fs.PathError)) {
+			return err
+		}
+		if err != nil {
+			return p.explain(err)
+		}
+	}
+	if p.sampler, err = sampler.Open(options); err != nil {
 		return p.explain(err)
 	}
 	if err := p.poller.Add(p.sampler.WakeFD()); err != nil {
@@ -138,6 +153,8 @@ func (p *Profiler) samplerOptions(softirq bpf.KernelRange) sampler.Options {
 		Softirq:         softirq,
 		CgroupID:        p.config.Target.cgroupID,
 		CgroupSubsystem: p.config.Target.cgroupSubsystem,
+		CgroupLevel:     p.config.Target.cgroupLevel,
+		Without:         p.config.Without,
 		RingBytes:       p.config.RingBytes,
 		StackEntries:    p.config.StackEntries,
 	}}
@@ -248,11 +265,13 @@ var ErrNotPermitted = errors.New("not permitted to sample: it takes root, or CAP
 // explain puts the remedy in the place of what the kernel says.
 func (p *Profiler) explain(err error) error {
 	switch {
+	case errors.Is(err, bpf.ErrMemlock):
+		return err
 	case errors.Is(err, os.ErrPermission):
 		p.config.Log.Debug("not permitted", "err", err)
 		return ErrNotPermitted
 	case errors.Is(err, bpf.ErrNoBTF):
-		return fmt.Errorf("%w; a kernel with CONFIG_DEBUG_INFO_BTF=y is needed, as all current distributions have", err)
+		return fmt.Errorf("%w; a kernel with CONFIG_DEBUG_INFO_BTF=y is needed, as all current distributions have, or its types in a file, --btf FILE", err)
 	}
 	return err
 }
