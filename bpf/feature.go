@@ -62,6 +62,10 @@ var Features = []FeatureInfo{
 		probe: func() error { return features.HaveMapType(ebpf.RingBuf) },
 	},
 	{
+		Feature: TailCallSubprogs, Since: "5.10, on arm64 6.0", Use: "tail calls of programs with subprograms, for unwinding in BPF", Unused: true,
+		probe: probeTailCallSubprogs,
+	},
+	{
 		Feature: CurrentTaskBTF, Since: "5.11", Use: "reading the running task by plain loads",
 		Fallback: "bpf_probe_read_kernel, which takes longer and which lockdown=confidentiality forbids",
 		probe:    probeCurrentTaskBTF,
@@ -83,10 +87,6 @@ var Features = []FeatureInfo{
 	{
 		Feature: Loop, Since: "5.17", Use: "loops that are verified once, for unwinding in BPF", Unused: true,
 		probe: helper(asm.FnLoop),
-	},
-	{
-		Feature: TailCallSubprogs, Since: "5.10, on arm64 6.0", Use: "tail calls of programs with subprograms, for unwinding in BPF", Unused: true,
-		probe: probeTailCallSubprogs,
 	},
 }
 
