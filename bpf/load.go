@@ -56,6 +56,10 @@ func (o *Options) use(f Feature) bool {
 // KernelRange is a piece of the kernel's text.
 type KernelRange struct{ Start, Size uint64 }
 
+// ErrLockdown says that the kernel forbids what the programs need.
+var ErrLockdown = errors.New("lockdown=confidentiality forbids programs to read the kernel's memory by a helper, and this kernel has no other way (or it was switched off): " +
+	"use a kernel 5.11 or newer, or boot with lockdown=integrity")
+
 // Sizes of maps where Options leave them open.
 const (
 	DefaultRingBytes    = 256 << 10
@@ -77,10 +81,21 @@ func Load(o Options) (*Programs, error) {
 		raiseMemlock()
 	}
 	p, err := loadPrograms(o)
-	if errors.Is(err, unix.EPERM) && MemcgAccounting.Probe().Answer == No {
+	switch {
+	case errors.Is(err, unix.EPERM) && MemcgAccounting.Probe().Answer == No:
 		return nil, fmt.Errorf("%w: %w", ErrMemlock, err)
+	case errors.As(err, new(*ebpf.VerifierError)) && !o.use(CurrentTaskBTF) && confidential():
+		return nil, fmt.Errorf("%w: %w", ErrLockdown, err)
 	}
 	return p, err
+}
+
+// confidential tells whether the kernel is locked down as far as it goes:
+//
+//	none integrity [confidentiality]
+func confidential() bool {
+	text, err := os.ReadFile("/sys/kernel/security/lockdown")
+	return err == nil && strings.Contains(string(text), "[confidentiality]")
 }
 
 func loadPrograms(o Options) (*Programs, error) {

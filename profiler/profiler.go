@@ -266,7 +266,11 @@ var ErrNotPermitted = errors.New("not permitted to sample: it takes root, or CAP
 func (p *Profiler) explain(err error) error {
 	switch {
 	case errors.Is(err, bpf.ErrMemlock):
-		return err
+		p.config.Log.Debug("not loaded", "err", err)
+		return bpf.ErrMemlock
+	case errors.Is(err, bpf.ErrLockdown):
+		p.config.Log.Debug("not loaded", "err", err)
+		return bpf.ErrLockdown
 	case errors.Is(err, os.ErrPermission):
 		p.config.Log.Debug("not permitted", "err", err)
 		return ErrNotPermitted

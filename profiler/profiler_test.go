@@ -22,6 +22,7 @@ func TestExplain(t *testing.T) {
 	}{
 		{refused, ErrNotPermitted, "CAP_BPF"},
 		{fmt.Errorf("%w: %w", bpf.ErrMemlock, refused), bpf.ErrMemlock, "CAP_SYS_RESOURCE"},
+		{fmt.Errorf("%w: %w", bpf.ErrLockdown, unix.EINVAL), bpf.ErrLockdown, "lockdown=integrity"},
 		{fmt.Errorf("%w: %w", bpf.ErrNoBTF, unix.ENOENT), bpf.ErrNoBTF, "--btf"},
 		{unix.ENODEV, unix.ENODEV, ""},
 	} {

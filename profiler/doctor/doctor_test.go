@@ -233,7 +233,8 @@ func TestDecisions(t *testing.T) {
 		}, map[string]Status{"usercopy_lockup": Unknown}},
 		{"confidentiality", func(m *machine) {
 			m.write("sys/kernel/security/lockdown", "none integrity [confidentiality]")
-			m.trials.sampler, m.trials.follow = refused, refused
+			m.trials.sampler = conclude(fmt.Errorf("%w: %w", bpf.ErrLockdown, unix.EINVAL))
+			m.trials.follow = m.trials.sampler
 		}, map[string]Status{"lockdown": Fail, "sampler": Fail, "follow_targets": Fail}},
 		{"no lockdown", func(m *machine) { m.remove("sys/kernel/security/lockdown") }, nil},
 		{"unprivileged BPF allowed", func(m *machine) { m.write("proc/sys/kernel/unprivileged_bpf_disabled", "0") }, nil},

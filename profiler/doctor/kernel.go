@@ -178,6 +178,8 @@ func (m *machine) remedy(err error) string {
 	refused := notPermitted(err)
 	var rejected *ebpf.VerifierError
 	switch {
+	case errors.Is(err, bpf.ErrLockdown):
+		return lockdown(m).Remedy
 	case errors.As(err, &rejected) && !refused:
 		return "report the kernel's release and this output"
 	case refused && !privileged:
