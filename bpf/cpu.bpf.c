@@ -29,6 +29,8 @@ const volatile u64 softirq_size;       /* 0: not known, idle tasks never count *
 const volatile u32 max_frames =
 	LIMIT_STACK_FRAMES; /* what a walk can give: sysctl kernel.perf_event_max_stack, if lower */
 const volatile u32 ring_wakeup_bytes;  /* wake the reader once so much is waiting */
+const volatile u32 task_btf;           /* the kernel has bpf_get_current_task_btf */
+const volatile u32 cgroup_level; /* v2: how deep filter_cgroup is below the root; 0: not known, or no helper for it */
 
 /*
  * Samples on their way to Go. Written here, read by the sampler package. Size
@@ -124,22 +126,60 @@ static __noinline bool serving_softirq(struct perf_event_data *ctx, struct scrat
 	return false;
 }
 
+/*
+ * There are two ways to read the running task. From bpf_get_current_task_btf (5.11) the
+ * verifier knows the type that a pointer points to, and plain loads will do; they
+ * also work where lockdown=confidentiality forbids bpf_probe_read_kernel, which
+ * BPF_CORE_READ calls. The verifier does not look at the way that task_btf rules
+ * out, so a kernel that does not know or allow the helper takes the program.
+ */
+static __always_inline u32 current_exec_id(void)
+{
+	struct task_struct *task;
+
+	if (task_btf)
+		return bpf_get_current_task_btf()->self_exec_id;
+	task = (void *)bpf_get_current_task();
+	return BPF_CORE_READ(task, self_exec_id);
+}
+
+static __always_inline u64 current_start_time(void)
+{
+	struct task_struct *task;
+
+	if (task_btf)
+		return bpf_get_current_task_btf()->group_leader->start_time;
+	task = (void *)bpf_get_current_task();
+	return BPF_CORE_READ(task, group_leader, start_time);
+}
+
 /* The cgroup of the running task, in the hierarchy that counts. */
 static __always_inline struct cgroup *current_cgroup(void)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct css_set *cset = BPF_CORE_READ(task, cgroups);
 	struct cgroup_subsys_state *css = 0;
+	struct task_struct *task;
+	struct css_set *cset;
 
+	if (task_btf) {
+		cset = bpf_get_current_task_btf()->cgroups;
+		return cgroup_subsys < 0 ? cset->dfl_cgrp : cset->subsys[cgroup_subsys & 31]->cgroup;
+	}
+	task = (void *)bpf_get_current_task();
+	cset = BPF_CORE_READ(task, cgroups);
 	if (cgroup_subsys < 0)
 		return BPF_CORE_READ(cset, dfl_cgrp);
 	bpf_core_read(&css, sizeof(css), &cset->subsys[cgroup_subsys & 31]);
 	return BPF_CORE_READ(css, cgroup);
 }
 
+static __always_inline u64 cgroup_id(struct cgroup *cgroup)
+{
+	return task_btf ? cgroup->kn->id : BPF_CORE_READ(cgroup, kn, id);
+}
+
 static __always_inline u64 current_cgroup_id(void)
 {
-	return cgroup_subsys < 0 ? bpf_get_current_cgroup_id() : BPF_CORE_READ(current_cgroup(), kn, id);
+	return cgroup_subsys < 0 ? bpf_get_current_cgroup_id() : cgroup_id(current_cgroup());
 }
 
 static __noinline bool walk_cgroup(u64 id)
@@ -148,11 +188,11 @@ static __noinline bool walk_cgroup(u64 id)
 	u8 match = 0;
 
 	for (int i = 0; i < LIMIT_CGROUP_DEPTH && cgroup; i++) {
-		if (BPF_CORE_READ(cgroup, kn, id) == filter_cgroup) {
+		if (cgroup_id(cgroup) == filter_cgroup) {
 			match = 1;
 			break;
 		}
-		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
+		cgroup = task_btf ? cgroup->self.parent->cgroup : BPF_CORE_READ(cgroup, self.parent, cgroup);
 	}
 	bpf_map_update_elem(&cgroup_matches, &id, &match, BPF_ANY);
 	return match;
@@ -160,8 +200,11 @@ static __noinline bool walk_cgroup(u64 id)
 
 static __always_inline bool in_wanted_cgroup(u64 id)
 {
-	u8 *match = bpf_map_lookup_elem(&cgroup_matches, &id);
+	u8 *match;
 
+	if (cgroup_level)
+		return bpf_get_current_ancestor_cgroup_id(cgroup_level) == filter_cgroup;
+	match = bpf_map_lookup_elem(&cgroup_matches, &id);
 	return match ? *match : walk_cgroup(id);
 }
 
@@ -229,8 +272,21 @@ static __noinline u64 insert_deep(struct perf_event_data *ctx, struct scratch *s
 	return key;
 }
 
+/* A kernel thread has no user side, nor has a task whose memory is gone in its exit. */
+static __always_inline bool has_user_side(void)
+{
+	struct task_struct *task;
+
+	if (task_btf) {
+		task = bpf_get_current_task_btf();
+		return task->mm && !(task->flags & (PF_KTHREAD | PF_USER_WORKER));
+	}
+	task = (void *)bpf_get_current_task();
+	return BPF_CORE_READ(task, mm) && !(BPF_CORE_READ(task, flags) & (PF_KTHREAD | PF_USER_WORKER));
+}
+
 /*
- * One side's stack. The first read is a short one: bpf_get_stack clears what it
+ * One side's stack, which is there unless it is the user's. The first read is a short one: bpf_get_stack clears what it
  * does not fill, and at low rates each cold cache line costs more than a frame.
  * With 16 frames instead of 32 the whole program took 3.9 us instead of 4.8 at
  * 97 Hz; a stack that is deeper is walked again, in lines that are warm by then.
@@ -248,8 +304,11 @@ static __always_inline struct stack_result take_stack(struct perf_event_data *ct
 	if (size == LIMIT_SHORT_FRAMES * sizeof(u64))
 		size = bpf_get_stack(ctx, s->chunk.frame, sizeof(s->chunk.frame), flags);
 	if (size <= 0) {
-		/* An empty stack is not an error: a kernel thread has no user side. */
-		if (size == 0) {
+		/*
+		 * Empty is right only where there is no such side. Elsewhere the kernel gave nothing: it walks
+		 * no frame at all with kernel.perf_event_max_stack=0, and an event can leave out call chains.
+		 */
+		if (size == 0 && (flags & BPF_F_USER_STACK) && !has_user_side()) {
 			c->none++;
 		} else {
 			c->unreadable++;
@@ -311,11 +370,10 @@ static __always_inline struct stack_result take_stack(struct perf_event_data *ct
 static __always_inline bool is_target(u32 tgid)
 {
 	const struct target *target = bpf_map_lookup_elem(&targets, &tgid);
-	struct task_struct *task = (void *)bpf_get_current_task();
 
 	if (!target)
 		return false;
-	return !target->start_time || target->start_time == BPF_CORE_READ(task, group_leader, start_time);
+	return !target->start_time || target->start_time == current_start_time();
 }
 
 static __always_inline bool wanted(struct cpu_counters *c, u32 tgid, u64 *cgroup_id)
@@ -339,8 +397,7 @@ static __always_inline bool wanted(struct cpu_counters *c, u32 tgid, u64 *cgroup
 static __always_inline void send(struct perf_event_data *ctx, struct cpu_counters *c, struct scratch *w, u64 now,
 				 u64 pid_tgid, u64 cgroup_id)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	u32 tgid = pid_tgid >> 32, exec_id = BPF_CORE_READ(task, self_exec_id);
+	u32 tgid = pid_tgid >> 32, exec_id = current_exec_id();
 	struct stack_result kernel = {}, user;
 	bool user_mode = in_user_mode(ctx);
 	struct sample *s;

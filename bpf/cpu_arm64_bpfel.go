@@ -141,6 +141,7 @@ const (
 	CpuMapStackTraces      = "stack_traces"
 	CpuMapTargets          = "targets"
 	CpuProgOnSample        = "on_sample"
+	CpuVarCgroupLevel      = "cgroup_level"
 	CpuVarCgroupSubsys     = "cgroup_subsys"
 	CpuVarExcludeTgid      = "exclude_tgid"
 	CpuVarFilterCgroup     = "filter_cgroup"
@@ -150,6 +151,7 @@ const (
 	CpuVarSoftirqSize      = "softirq_size"
 	CpuVarSoftirqStart     = "softirq_start"
 	CpuVarStackSecret      = "stack_secret"
+	CpuVarTaskBtf          = "task_btf"
 	CpuVarUnusedFrameKind  = "unused_frame_kind"
 	CpuVarUnusedLimit      = "unused_limit"
 	CpuVarUnusedReason     = "unused_reason"
@@ -218,6 +220,7 @@ type CpuMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CpuVariableSpecs struct {
+	CgroupLevel      *ebpf.VariableSpec `ebpf:"cgroup_level"`
 	CgroupSubsys     *ebpf.VariableSpec `ebpf:"cgroup_subsys"`
 	ExcludeTgid      *ebpf.VariableSpec `ebpf:"exclude_tgid"`
 	FilterCgroup     *ebpf.VariableSpec `ebpf:"filter_cgroup"`
@@ -227,6 +230,7 @@ type CpuVariableSpecs struct {
 	SoftirqSize      *ebpf.VariableSpec `ebpf:"softirq_size"`
 	SoftirqStart     *ebpf.VariableSpec `ebpf:"softirq_start"`
 	StackSecret      *ebpf.VariableSpec `ebpf:"stack_secret"`
+	TaskBtf          *ebpf.VariableSpec `ebpf:"task_btf"`
 	UnusedFrameKind  *ebpf.VariableSpec `ebpf:"unused_frame_kind"`
 	UnusedLimit      *ebpf.VariableSpec `ebpf:"unused_limit"`
 	UnusedReason     *ebpf.VariableSpec `ebpf:"unused_reason"`
@@ -277,6 +281,7 @@ func (m *CpuMaps) Close() error {
 //
 // It can be passed to LoadCpuObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CpuVariables struct {
+	CgroupLevel      *ebpf.Variable `ebpf:"cgroup_level"`
 	CgroupSubsys     *ebpf.Variable `ebpf:"cgroup_subsys"`
 	ExcludeTgid      *ebpf.Variable `ebpf:"exclude_tgid"`
 	FilterCgroup     *ebpf.Variable `ebpf:"filter_cgroup"`
@@ -286,6 +291,7 @@ type CpuVariables struct {
 	SoftirqSize      *ebpf.Variable `ebpf:"softirq_size"`
 	SoftirqStart     *ebpf.Variable `ebpf:"softirq_start"`
 	StackSecret      *ebpf.Variable `ebpf:"stack_secret"`
+	TaskBtf          *ebpf.Variable `ebpf:"task_btf"`
 	UnusedFrameKind  *ebpf.Variable `ebpf:"unused_frame_kind"`
 	UnusedLimit      *ebpf.Variable `ebpf:"unused_limit"`
 	UnusedReason     *ebpf.Variable `ebpf:"unused_reason"`

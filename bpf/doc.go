@@ -1,6 +1,7 @@
 // Package bpf holds the programs that run in the kernel and typed access to
 // them: their records, counters and limits (generated from types.bpf.h, so
-// that C and Go share one definition), loading, and the maps.
+// that C and Go share one definition), loading, the maps, and probes of what the
+// running kernel has (Features).
 //
 // It knows nothing of processes, files or names. The objects are committed
 // for amd64 and arm64; `make generate` builds them again with clang-19 and a

@@ -42,12 +42,18 @@ struct task_struct {
 	s32 pid;
 	s32 tgid;
 	u64 start_time; /* CLOCK_MONOTONIC, ns */
-	u32 self_exec_id; /* 64 bits wide since 5.7; the low half is enough here */
+	u64 self_exec_id; /* goes up by one with each exec; 64 bits wide since 5.7 */
+	u32 flags;        /* PF_* */
+	struct mm_struct *mm;
 	struct task_struct *group_leader;
 	struct css_set *cgroups;
 };
 
 #pragma clang attribute pop
+
+/* Bits of task_struct.flags. */
+#define PF_USER_WORKER 0x00004000 /* since 6.4: runs in the kernel only, for a process (io_uring, vhost) */
+#define PF_KTHREAD 0x00200000
 
 /* The context of a perf_event program begins with the architecture's user_pt_regs; only sample_period after it is read. */
 #if defined(__TARGET_ARCH_x86)

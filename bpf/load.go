@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 )
 
 // Options say what the programs sample and how large their maps are. The zero
@@ -37,16 +38,27 @@ type Options struct {
 	RingBytes uint32
 	// StackEntries bounds stack_traces; 0 means DefaultStackEntries.
 	StackEntries uint32
-	// KernelBTF describes the running kernel; nil means /sys/kernel/btf/vmlinux.
+	// CgroupLevel says how many levels below the root of the v2 hierarchy the cgroup
+	// of CgroupID is; 0 where that is not known, or for v1.
+	CgroupLevel uint32
+	// KernelBTF describes the running kernel; nil means /sys/kernel/btf/vmlinux. See ReadKernelTypes.
 	KernelBTF *btf.Spec
+	// Without names features that are left alone even where the kernel has them.
+	Without []Feature
+}
+
+// use tells whether a feature is there and wanted. Where the probe could not
+// decide, the fallback is the safe choice.
+func (o *Options) use(f Feature) bool {
+	return !slices.Contains(o.Without, f) && f.Probe().Answer == Yes
 }
 
 // KernelRange is a piece of the kernel's text.
 type KernelRange struct{ Start, Size uint64 }
 
-// ErrNoBTF says that the running kernel's type information cannot be had, by
-// which the programs find the fields of its structures.
-var ErrNoBTF = errors.New("the kernel's type information (BTF, /sys/kernel/btf/vmlinux) cannot be read")
+// ErrLockdown says that the kernel forbids what the programs need.
+var ErrLockdown = errors.New("lockdown=confidentiality forbids programs to read the kernel's memory by a helper, and this kernel has no other way (or it was switched off): " +
+	"use a kernel 5.11 or newer, or boot with lockdown=integrity")
 
 // Sizes of maps where Options leave them open.
 const (
@@ -58,68 +70,54 @@ const (
 
 // Programs are the loaded programs and their maps. Close frees them.
 type Programs struct {
-	cpu     CpuObjects
-	targets *TargetsPrograms
-	links   []link.Link
+	cpu   CpuObjects
+	links []link.Link // the programs that follow targets
 }
 
 // Load loads the programs. Where the verifier refuses one, the error holds its log.
 func Load(o Options) (*Programs, error) {
-	// Before 5.11 maps count against this limit. Where it may not be raised it may still do; a failure shows below.
-	_ = rlimit.RemoveMemlock()
-	spec, err := LoadCpu()
-	if err != nil {
-		return nil, fmt.Errorf("read the embedded BPF object: %w", err)
+	// An agent that may not raise the limit must not even try where nothing needs it.
+	if !o.use(MemcgAccounting) {
+		raiseMemlock()
 	}
-	var specs CpuSpecs
-	if err := spec.Assign(&specs); err != nil {
-		return nil, fmt.Errorf("read the embedded BPF object: %w", err)
+	p, err := loadPrograms(o)
+	switch {
+	case errors.Is(err, unix.EPERM) && MemcgAccounting.Probe().Answer == No:
+		return nil, fmt.Errorf("%w: %w", ErrMemlock, err)
+	case errors.As(err, new(*ebpf.VerifierError)) && !o.use(CurrentTaskBTF) && confidential():
+		return nil, fmt.Errorf("%w: %w", ErrLockdown, err)
 	}
+	return p, err
+}
+
+// confidential tells whether the kernel is locked down as far as it goes:
+//
+//	none integrity [confidentiality]
+func confidential() bool {
+	text, err := os.ReadFile("/sys/kernel/security/lockdown")
+	return err == nil && strings.Contains(string(text), "[confidentiality]")
+}
+
+func loadPrograms(o Options) (*Programs, error) {
 	kernel := o.KernelBTF
 	if kernel == nil {
+		var err error
 		if kernel, err = btf.LoadKernelSpec(); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNoBTF, err)
 		}
 	}
-	subsystem := int32(-1)
-	if o.CgroupSubsystem != "" {
-		if subsystem, err = cgroupSubsystem(kernel, o.CgroupSubsystem); err != nil {
-			return nil, err
-		}
+	spec, err := sampler(o, kernel)
+	if err != nil {
+		return nil, err
 	}
 	p := new(Programs)
-	filter := o.Targets != nil || o.TargetsMayCome
-	ring := or(o.RingBytes, DefaultRingBytes)
-	specs.Samples.MaxEntries = ring
-	specs.StackTraces.MaxEntries = or(o.StackEntries, DefaultStackEntries)
-	if filter {
-		specs.Targets.MaxEntries = targetEntries
-	}
-	for _, v := range []struct {
-		variable *ebpf.VariableSpec
-		value    any
-	}{
-		{specs.StackSecret, o.Secret},
-		{specs.ExcludeTgid, o.ExcludePID},
-		{specs.FilterTargets, flag(filter)},
-		{specs.FilterCgroup, o.CgroupID},
-		{specs.CgroupSubsys, subsystem},
-		{specs.SoftirqStart, o.Softirq.Start},
-		{specs.SoftirqSize, o.Softirq.Size},
-		{specs.MaxFrames, maxFrames()},
-		{specs.RingWakeupBytes, ring / 2},
-	} {
-		if err := v.variable.Set(v.value); err != nil {
-			return nil, fmt.Errorf("configure the BPF object: %w", err)
-		}
-	}
 	if err := spec.LoadAndAssign(&p.cpu, &ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: kernel}}); err != nil {
 		return nil, fmt.Errorf("load the CPU sampler: %w", err)
 	}
-	if !filter {
+	if !o.filtersTargets() {
 		return p, nil
 	}
-	if err := p.followTargets(kernel); err != nil {
+	if err := p.followTargets(kernel, o.use(TracepointBTF)); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	for pid, children := range o.Targets {
@@ -130,23 +128,82 @@ func Load(o Options) (*Programs, error) {
 	return p, nil
 }
 
+func (o *Options) filtersTargets() bool { return o.Targets != nil || o.TargetsMayCome }
+
+// sampler is the object of the CPU sampler, configured.
+func sampler(o Options, kernel *btf.Spec) (*ebpf.CollectionSpec, error) {
+	spec, err := LoadCpu()
+	if err != nil {
+		return nil, fmt.Errorf("read the embedded BPF object: %w", err)
+	}
+	var specs CpuSpecs
+	if err := spec.Assign(&specs); err != nil {
+		return nil, fmt.Errorf("read the embedded BPF object: %w", err)
+	}
+	subsystem, level := int32(-1), uint32(0)
+	if o.CgroupSubsystem != "" {
+		if subsystem, err = cgroupSubsystem(kernel, o.CgroupSubsystem); err != nil {
+			return nil, err
+		}
+	} else if o.CgroupID != 0 && o.use(AncestorCgroupID) {
+		level = o.CgroupLevel
+	}
+	ring := or(o.RingBytes, DefaultRingBytes)
+	specs.Samples.MaxEntries = ring
+	specs.StackTraces.MaxEntries = or(o.StackEntries, DefaultStackEntries)
+	if o.filtersTargets() {
+		specs.Targets.MaxEntries = targetEntries
+	}
+	for _, v := range []struct {
+		variable *ebpf.VariableSpec
+		value    any
+	}{
+		{specs.StackSecret, o.Secret},
+		{specs.ExcludeTgid, o.ExcludePID},
+		{specs.FilterTargets, flag(o.filtersTargets())},
+		{specs.FilterCgroup, o.CgroupID},
+		{specs.CgroupSubsys, subsystem},
+		{specs.CgroupLevel, level},
+		{specs.SoftirqStart, o.Softirq.Start},
+		{specs.SoftirqSize, o.Softirq.Size},
+		{specs.MaxFrames, maxFrames()},
+		{specs.RingWakeupBytes, ring / 2},
+		{specs.TaskBtf, flag(o.use(CurrentTaskBTF))},
+	} {
+		if err := v.variable.Set(v.value); err != nil {
+			return nil, fmt.Errorf("configure the BPF object: %w", err)
+		}
+	}
+	return spec, nil
+}
+
 // followTargets loads and attaches the programs that keep the target set true.
-func (p *Programs) followTargets(kernel *btf.Spec) error {
+func (p *Programs) followTargets(kernel *btf.Spec, tracepointBTF bool) error {
 	spec, err := LoadTargets()
 	if err != nil {
 		return fmt.Errorf("read the embedded BPF object: %w", err)
 	}
 	spec.Maps[TargetsMapTargets].MaxEntries = p.cpu.Targets.MaxEntries()
-	p.targets = new(TargetsPrograms)
-	err = spec.LoadAndAssign(p.targets, &ebpf.CollectionOptions{
+	for name, prog := range spec.Programs {
+		if (prog.Type == ebpf.Tracing) != tracepointBTF {
+			delete(spec.Programs, name)
+		}
+	}
+	programs, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		Programs:        ebpf.ProgramOptions{KernelTypes: kernel},
 		MapReplacements: map[string]*ebpf.Map{CpuMapTargets: p.cpu.Targets, CpuMapCounters: p.cpu.Counters},
 	})
 	if err != nil {
 		return fmt.Errorf("load the programs that follow targets: %w", err)
 	}
-	for _, prog := range []*ebpf.Program{p.targets.OnFork, p.targets.OnFree} {
-		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
+	defer programs.Close()
+	for name, prog := range programs.Programs {
+		var l link.Link
+		if tracepointBTF {
+			l, err = link.AttachTracing(link.TracingOptions{Program: prog})
+		} else {
+			l, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: spec.Programs[name].AttachTo, Program: prog})
+		}
 		if err != nil {
 			return fmt.Errorf("attach %s: %w", prog, err)
 		}
@@ -246,10 +303,6 @@ func (p *Programs) Close() error {
 		errs = append(errs, l.Close())
 	}
 	p.links = nil
-	if p.targets != nil {
-		errs = append(errs, p.targets.Close())
-		p.targets = nil
-	}
 	return errors.Join(append(errs, p.cpu.Close())...)
 }
 

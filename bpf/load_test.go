@@ -156,9 +156,14 @@ func TestLoadFails(t *testing.T) {
 	}
 }
 
-// The set of targets follows forks and exits by itself.
+// The set of targets follows forks and exits by itself, by either kind of tracepoint program.
 func TestTargets(t *testing.T) {
-	p := load(t, Options{TargetsMayCome: true})
+	t.Run("tp_btf", func(t *testing.T) { testTargets(t, Options{TargetsMayCome: true}) })
+	t.Run("raw_tp", func(t *testing.T) { testTargets(t, Options{TargetsMayCome: true, Without: []Feature{TracepointBTF}}) })
+}
+
+func testTargets(t *testing.T, o Options) {
+	p := load(t, o)
 	for _, children := range []bool{true, false} {
 		before, err := p.Counters()
 		if err != nil {

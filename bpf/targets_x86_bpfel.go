@@ -16,10 +16,12 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	TargetsMapCounters = "counters"
-	TargetsMapTargets  = "targets"
-	TargetsProgOnFork  = "on_fork"
-	TargetsProgOnFree  = "on_free"
+	TargetsMapCounters   = "counters"
+	TargetsMapTargets    = "targets"
+	TargetsProgOnFork    = "on_fork"
+	TargetsProgOnForkRaw = "on_fork_raw"
+	TargetsProgOnFree    = "on_free"
+	TargetsProgOnFreeRaw = "on_free_raw"
 )
 
 // LoadTargets returns the embedded CollectionSpec for Targets.
@@ -64,8 +66,10 @@ type TargetsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TargetsProgramSpecs struct {
-	OnFork *ebpf.ProgramSpec `ebpf:"on_fork"`
-	OnFree *ebpf.ProgramSpec `ebpf:"on_free"`
+	OnFork    *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnForkRaw *ebpf.ProgramSpec `ebpf:"on_fork_raw"`
+	OnFree    *ebpf.ProgramSpec `ebpf:"on_free"`
+	OnFreeRaw *ebpf.ProgramSpec `ebpf:"on_free_raw"`
 }
 
 // TargetsMapSpecs contains maps before they are loaded into the kernel.
@@ -123,14 +127,18 @@ type TargetsVariables struct {
 //
 // It can be passed to LoadTargetsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TargetsPrograms struct {
-	OnFork *ebpf.Program `ebpf:"on_fork"`
-	OnFree *ebpf.Program `ebpf:"on_free"`
+	OnFork    *ebpf.Program `ebpf:"on_fork"`
+	OnForkRaw *ebpf.Program `ebpf:"on_fork_raw"`
+	OnFree    *ebpf.Program `ebpf:"on_free"`
+	OnFreeRaw *ebpf.Program `ebpf:"on_free_raw"`
 }
 
 func (p *TargetsPrograms) Close() error {
 	return _TargetsClose(
 		p.OnFork,
+		p.OnForkRaw,
 		p.OnFree,
+		p.OnFreeRaw,
 	)
 }
 

@@ -75,7 +75,7 @@ struct stack_counters {
 	u64 fresh;      /* met for the first time: put into stack_traces */
 	u64 known;      /* its key was there */
 	u64 none;       /* no such side: user mode has no kernel stack, a kernel thread no user stack */
-	u64 unreadable; /* bpf_get_stack failed */
+	u64 unreadable; /* bpf_get_stack failed, or gave nothing of a side that is there */
 	u64 map_full;   /* stack_traces refused it */
 	u64 truncated;  /* deeper than LIMIT_STACK_FRAMES */
 };

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"time"
@@ -45,6 +46,10 @@ type Config struct {
 	// Opened, if not nil, is called once all that takes rights is open, and before anything
 	// of another process is looked at: the place to give rights up.
 	Opened func()
+	// Without names features of the kernel that are left alone although they are there.
+	Without []bpf.Feature
+	// KernelBTF is a file with the kernel's type information, for kernels that do not show it; see bpf.ReadKernelTypes.
+	KernelBTF string
 	// RingBytes and StackEntries override the sizes of BPF maps; 0 fits them to the machine.
 	RingBytes, StackEntries uint32
 	Log                     *slog.Logger // default: nothing is logged
@@ -104,7 +109,17 @@ func (p *Profiler) open() (err error) {
 	softirq := new(softirqFinder)
 	p.kernel = collect.NewKernelNames(softirq)
 	p.kernelProblem = p.kernel.Problem()
-	if p.sampler, err = sampler.Open(p.samplerOptions(softirq.found())); err != nil {
+	options := p.samplerOptions(softirq.found())
+	if p.config.KernelBTF != "" {
+		options.BPF.KernelBTF, err = bpf.ReadKernelTypes(p.config.KernelBTF)
+		if errors.As(err, new(*fs.PathError)) {
+			return err
+		}
+		if err != nil {
+			return p.explain(err)
+		}
+	}
+	if p.sampler, err = sampler.Open(options); err != nil {
 		return p.explain(err)
 	}
 	if err := p.poller.Add(p.sampler.WakeFD()); err != nil {
@@ -145,6 +160,8 @@ func (p *Profiler) samplerOptions(softirq bpf.KernelRange) sampler.Options {
 		Softirq:         softirq,
 		CgroupID:        p.config.Target.cgroupID,
 		CgroupSubsystem: p.config.Target.cgroupSubsystem,
+		CgroupLevel:     p.config.Target.cgroupLevel,
+		Without:         p.config.Without,
 		RingBytes:       p.config.RingBytes,
 		StackEntries:    p.config.StackEntries,
 	}}
@@ -259,8 +276,15 @@ var ErrNotPermitted = errors.New("not permitted to sample")
 
 // explain puts what is missing and the remedy in the place of what the kernel says.
 func (p *Profiler) explain(err error) error {
-	if errors.Is(err, bpf.ErrNoBTF) {
-		return fmt.Errorf("%w; a kernel with CONFIG_DEBUG_INFO_BTF=y is needed, as all current distributions have", err)
+	switch {
+	case errors.Is(err, bpf.ErrMemlock):
+		p.config.Log.Debug("not loaded", "err", err)
+		return bpf.ErrMemlock
+	case errors.Is(err, bpf.ErrLockdown):
+		p.config.Log.Debug("not loaded", "err", err)
+		return bpf.ErrLockdown
+	case errors.Is(err, bpf.ErrNoBTF):
+		return fmt.Errorf("%w; a kernel with CONFIG_DEBUG_INFO_BTF=y is needed, as all current distributions have, or its types in a file, --btf FILE", err)
 	}
 	if why := doctor.Refusal(err); why != "" {
 		p.config.Log.Debug("not permitted", "err", err)

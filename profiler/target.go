@@ -32,6 +32,7 @@ type Target struct {
 
 	cgroupID        uint64
 	cgroupSubsystem string
+	cgroupLevel     uint32
 }
 
 // HasPIDs says whether processes are the target.
@@ -97,6 +98,7 @@ func (t *Target) findCgroup() error {
 	t.cgroupID = stat.Ino
 	switch fs.Type {
 	case unix.CGROUP2_SUPER_MAGIC:
+		t.cgroupLevel = cgroupLevel(t.Cgroup)
 		return nil
 	case unix.CGROUP_SUPER_MAGIC:
 		var err error
@@ -104,6 +106,27 @@ func (t *Target) findCgroup() error {
 		return err
 	}
 	return fmt.Errorf("%w: %s is not a cgroup; cgroups are directories such as /sys/fs/cgroup/system.slice", ErrNoTarget, t.Cgroup)
+}
+
+// cgroupLevel counts the levels from a cgroup v2 directory up to the root of the
+// hierarchy, whose inode number is 1; 0 where the root cannot be seen, as in a cgroup namespace.
+func cgroupLevel(dir string) uint32 {
+	path, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	var stat unix.Stat_t
+	if err != nil || unix.Stat(path, &stat) != nil {
+		return 0
+	}
+	fs, level := stat.Dev, uint32(0)
+	for ; stat.Ino != 1; level++ {
+		path = filepath.Dir(path)
+		if unix.Stat(path, &stat) != nil || stat.Dev != fs {
+			return 0
+		}
+	}
+	return level
 }
 
 // controllerOf finds a controller of the cgroup v1 hierarchy that holds dir:

@@ -69,6 +69,9 @@ func TestTargetCgroup(t *testing.T) {
 				if err != nil || target.cgroupID != stat.Ino {
 					t.Errorf("%s: id %d, want %d, %v", path, target.cgroupID, stat.Ino, err)
 				}
+				if (target.cgroupLevel == 1) != (h.kind == "cgroup2") || target.cgroupLevel > 1 {
+					t.Errorf("%s (%s): %d levels below the root", path, h.kind, target.cgroupLevel)
+				}
 				if known := strings.Contains(","+h.options+",", ","+target.cgroupSubsystem+","); known != (h.kind == "cgroup") || (target.cgroupSubsystem == "") != (h.kind == "cgroup2") {
 					t.Errorf("%s (%s): controller %q", path, h.options, target.cgroupSubsystem)
 				}

@@ -16,9 +16,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/pprof/profile"
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 // TestScripts runs testdata/script/*.txtar: the exit statuses and messages of the contract. Beside testscript's own
@@ -28,6 +30,7 @@ import (
 //	target PATH ARG...            starts a workload; its pid is $TARGET
 //	profile FILE                  FILE is a complete pprof profile
 //
+// the condition [pmu] (the machine counts hardware cycles),
 // and $pilotlight, $NOBODY (a command prefix: without any privilege), $split, $exits, $execs.
 func TestScripts(t *testing.T) {
 	programs := map[string]string{}
@@ -48,7 +51,27 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": scriptExits, "target": scriptTarget, "profile": scriptProfile,
 		},
+		Condition: func(name string) (bool, error) {
+			if name != "pmu" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return countsCycles()
+		},
 	})
+}
+
+// countsCycles asks the kernel for a hardware counter of this process's cycles.
+func countsCycles() (bool, error) {
+	attr := unix.PerfEventAttr{Type: unix.PERF_TYPE_HARDWARE, Config: unix.PERF_COUNT_HW_CPU_CYCLES, Bits: unix.PerfBitDisabled}
+	attr.Size = uint32(unsafe.Sizeof(attr))
+	fd, err := unix.PerfEventOpen(&attr, 0, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, unix.Close(fd)
 }
 
 func scriptExits(ts *testscript.TestScript, not bool, args []string) {

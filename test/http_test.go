@@ -185,6 +185,12 @@ func inNewCgroup(t testing.TB, pid int) string {
 	if _, err := os.Stat(root); err != nil {
 		root = "/sys/fs/cgroup"
 	}
+	return inNewCgroupOf(t, root, pid)
+}
+
+// inNewCgroupOf does so in the hierarchy that is mounted at root.
+func inNewCgroupOf(t testing.TB, root string, pid int) string {
+	t.Helper()
 	path := filepath.Join(root, fmt.Sprintf("pilotlight-test-%d", pid))
 	if err := os.Mkdir(path, 0o755); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/profiler/doctor"
 )
 
@@ -16,15 +17,20 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.code)
 
 func newDoctorCommand() *cobra.Command {
 	var asJSON bool
+	var f kernelFlags
 	cmd := &cobra.Command{
-		Use:   "doctor [--json]",
+		Use:   "doctor [flags]",
 		Short: "Tell what sampling needs and this machine lacks",
 		Long: "Doctor tries what sampling needs, and tells what is lost where something is missing and the\n" +
 			"command that mends it. It changes nothing. Run it as you will run the agent.\n" +
 			"Status 0: sampling can work; 1: something that it needs is missing.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			report := doctor.Run(cmd.Context())
+			without, err := bpf.ParseFeatures(f.without)
+			if err != nil {
+				return err
+			}
+			report := doctor.Run(cmd.Context(), doctor.Options{Without: without, KernelBTF: f.btf})
 			write := report.WriteText
 			if asJSON {
 				write = report.WriteJSON
@@ -38,6 +44,7 @@ func newDoctorCommand() *cobra.Command {
 			return nil
 		},
 	}
+	f.add(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write the report as JSON")
 	return cmd
 }

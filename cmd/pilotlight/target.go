@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/profiler"
 	"github.com/pilotlight/pilotlight/profiler/sampler"
 )
@@ -26,6 +27,7 @@ type samplingFlags struct {
 	perThread   bool
 	ringBytes   uint32
 	stacks      uint32
+	kernel      kernelFlags
 }
 
 func (f *samplingFlags) add(flags *pflag.FlagSet) {
@@ -39,6 +41,7 @@ func (f *samplingFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.excludeSelf, "exclude-self", false, "leave pilotlight itself out")
 	flags.BoolVar(&f.perThread, "per-thread", false, "keep threads apart, by a tid label")
 	flags.Uint32Var(&f.ringBytes, "ring-bytes", 0, "size of the ring buffer of samples, a power of two (default: fits CPUs and frequency)")
+	f.kernel.add(flags)
 	flags.Uint32Var(&f.stacks, "stack-entries", 0, "bound of the kernel side's table of stacks (default 16384)")
 }
 
@@ -58,7 +61,12 @@ func (f *samplingFlags) config() (profiler.Config, error) {
 	c := profiler.Config{
 		Event: sampler.Event(f.event), FrequencyHz: f.frequency, ExcludeSelf: f.excludeSelf, PerThread: f.perThread,
 		RingBytes: f.ringBytes, StackEntries: f.stacks,
-		Target: profiler.Target{Children: f.children, Cgroup: f.cgroup, Container: f.container},
+		KernelBTF: f.kernel.btf,
+		Target:    profiler.Target{Children: f.children, Cgroup: f.cgroup, Container: f.container},
+	}
+	var err error
+	if c.Without, err = bpf.ParseFeatures(f.kernel.without); err != nil {
+		return c, err
 	}
 	if c.Event != sampler.CPUClock && c.Event != sampler.Cycles {
 		return c, fmt.Errorf("event %q: want %s or %s", f.event, sampler.CPUClock, sampler.Cycles)

@@ -60,7 +60,7 @@ type NamerStats struct {
 type userStack struct {
 	frames  []bpf.Frame
 	stack   *profile.Stack
-	process *process.Process
+	process *process.Process // nil: the stack is that of an earlier time
 	version uint32
 	// until is when the stack is placed again although no mapping changed: a
 	// JIT may have replaced its code, a file may be readable by then. 0: never.
@@ -135,7 +135,9 @@ func (n *namer) userStack(p *process.Process, s *bpf.Sample) *profile.Stack {
 		return missing[reason]
 	}
 	known, ok := n.users.get(s.UserStack)
-	if ok && p != nil && known.process == p && known.version == p.Version() && (known.until == 0 || s.TimeNs < known.until) {
+	// A record that is still being written holds up those behind it: such a sample may be from before a change.
+	current := p != nil && s.TimeNs >= p.Changed()
+	if ok && current && known.process == p && known.version == p.Version() && (known.until == 0 || s.TimeNs < known.until) {
 		n.stats.StacksKnown++
 		return known.stack
 	}
@@ -152,7 +154,10 @@ func (n *namer) userStack(p *process.Process, s *bpf.Sample) *profile.Stack {
 	}
 	stack, settled := n.placeUser(p, frames, s, reason)
 	if p != nil {
-		entry := userStack{frames: frames, stack: stack, process: p, version: p.Version()}
+		entry := userStack{frames: frames, stack: stack}
+		if current {
+			entry.process, entry.version = p, p.Version()
+		}
 		if !settled {
 			entry.until = s.TimeNs + uint64(unsettled)
 		}

@@ -15,7 +15,10 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
+
+	"github.com/pilotlight/pilotlight/bpf"
 )
 
 // Status is the outcome of a check, or of all of them.
@@ -62,13 +65,22 @@ type Report struct {
 	Checks       []Check `json:"checks"`
 }
 
+// Options are what the agent will be started with, as far as it changes what can work.
+type Options struct {
+	// Without names features that are left alone even where the kernel has them.
+	Without []bpf.Feature
+	// KernelBTF is a file with the kernel's type information; "" for the kernel's own.
+	KernelBTF string
+}
+
 // Run examines the machine it runs on, in about a second. It loads programs
 // into the kernel and opens events, and closes them again. Once ctx is done the
 // trials that are left are answered by Unknown.
-func Run(ctx context.Context) Report {
+func Run(ctx context.Context, o Options) Report {
 	m := thisMachine()
 	m.memlock = memlockLimit()
-	m.trials = try(ctx)
+	m.options = o
+	m.trials = try(ctx, o)
 	return diagnose(m)
 }
 
@@ -86,7 +98,7 @@ func thisMachine() *machine {
 // diagnose decides all checks; it does nothing but read m.
 func diagnose(m *machine) Report {
 	r := Report{Status: OK, Kernel: m.release, Architecture: m.architecture}
-	for _, check := range checks {
+	for _, check := range slices.Concat(checks, featureChecks()) {
 		c := check(m)
 		if severity[c.Status] > severity[r.Status] {
 			r.Status = c.Status
@@ -97,7 +109,7 @@ func diagnose(m *machine) Report {
 }
 
 // checks are in the order of the report: first what sampling stands on, then
-// what names need, then limits.
+// what names need, then limits, then what newer kernels add.
 var checks = []func(*machine) Check{
 	kernelVersion, kernelBTF,
 	capBPF, capPerfmon, lockdown, paranoid, unprivilegedBPF, memlock,
@@ -106,6 +118,7 @@ var checks = []func(*machine) Check{
 	pidNamespace, capSysPtrace, capDACReadSearch, capCheckpointRestore, hidepid, mapFiles, otherProcesses,
 	capSyslog, kernelSymbols,
 	maxStack, mlockBudget, cgroups, debugFiles,
+	usercopyLockup, mmap2BuildID,
 }
 
 // CanSample tells whether nothing that sampling needs is missing.

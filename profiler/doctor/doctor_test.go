@@ -12,7 +12,10 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/pilotlight/pilotlight/bpf"
 )
 
 const (
@@ -51,8 +54,12 @@ func healthy() *machine {
 		memlock:      8 << 20,
 		trials: trials{
 			btf: done, program: done, array: done, ring: done, sampler: done, follow: done,
-			cpuClock: done, sideband: done, cycles: done, mapFile: done, otherRoot: done,
+			cpuClock: done, sideband: done, cycles: done, mapFile: done, otherRoot: done, buildID: done,
+			features: make(map[bpf.Feature]bpf.Support),
 		},
+	}
+	for _, info := range bpf.Features {
+		m.trials.features[info.Feature] = bpf.Support{Answer: bpf.Yes}
 	}
 	files := fstest.MapFS{
 		"proc/self/ns/user": {Mode: os.ModeSymlink, Data: []byte("user:[4026531837]")},
@@ -61,6 +68,7 @@ func healthy() *machine {
 	m.files = files
 	for path, text := range map[string]string{
 		"proc/sys/kernel/osrelease":                 "6.1.0-18-amd64",
+		"proc/version":                              "Linux version 6.1.0-18-amd64 (gcc (Debian 12.2.0-14)) #1 SMP PREEMPT_DYNAMIC Debian 6.1.76-1 (2024-02-01)",
 		"proc/self/status":                          "Name:\tpilotlight\nCapPrm:\t" + noCapabilities + "\nCapEff:\t" + allCapabilities + "\n",
 		"proc/self/mountinfo":                       hybridMounts,
 		"proc/kallsyms":                             shownKallsyms,
@@ -87,6 +95,11 @@ func (m *machine) remove(path string) { delete(m.files.(fstest.MapFS), path) }
 
 func (m *machine) link(path, to string) {
 	m.files.(fstest.MapFS)[path] = &fstest.MapFile{Mode: os.ModeSymlink, Data: []byte(to)}
+}
+
+// lacks takes a feature away, as the probe of an older kernel would say it.
+func (m *machine) lacks(f bpf.Feature) {
+	m.trials.features[f] = bpf.Support{Answer: bpf.No, Err: ebpf.ErrNotSupported}
 }
 
 func (m *machine) hold(capEff string) { m.write("proc/self/status", "CapEff:\t"+capEff) }
@@ -128,7 +141,7 @@ func TestDecisions(t *testing.T) {
 		}, map[string]Status{"kernel": Fail}},
 		{"a strange release", func(m *machine) {
 			m.write("proc/sys/kernel/osrelease", "custom")
-		}, map[string]Status{"kernel": Unknown, "memlock": Unknown}},
+		}, map[string]Status{"kernel": Unknown}},
 		{"another architecture", func(m *machine) { m.architecture = "riscv64" }, map[string]Status{"kernel": Fail}},
 		{"no BTF", func(m *machine) {
 			m.remove("sys/kernel/btf/vmlinux")
@@ -165,17 +178,63 @@ func TestDecisions(t *testing.T) {
 		{"no kallsyms", func(m *machine) { m.remove("proc/kallsyms") }, map[string]Status{"kptr_restrict": Warn}},
 		{"memlock before 5.11", func(m *machine) {
 			m.write("proc/sys/kernel/osrelease", "5.10.0-32-cloud-amd64")
+			m.lacks(bpf.MemcgAccounting)
 			m.memlock = 64 << 10
 			m.hold("000001fffeffffff") // all but CAP_SYS_RESOURCE
 		}, map[string]Status{"memlock": Warn}},
 		{"unlimited memlock before 5.11", func(m *machine) {
 			m.write("proc/sys/kernel/osrelease", "5.10.0-32-cloud-amd64")
+			m.lacks(bpf.MemcgAccounting)
 			m.memlock = math.MaxUint64
 			m.hold("000001fffeffffff")
 		}, nil},
+		{"memlock where the probe was refused", func(m *machine) {
+			m.trials.features[bpf.MemcgAccounting] = bpf.Support{Err: unix.EPERM}
+		}, map[string]Status{"memlock": Unknown, "feature_memcg_accounting": Unknown}},
+		{"the features of 5.10", func(m *machine) {
+			for _, info := range bpf.Features {
+				if info.Feature != bpf.RingBuffer {
+					m.lacks(info.Feature)
+				}
+			}
+		}, nil},
+		{"features switched off", func(m *machine) {
+			m.options.Without = []bpf.Feature{bpf.CurrentTaskBTF, bpf.TracepointBTF}
+		}, nil},
+		{"a probe without memory", func(m *machine) {
+			m.trials.features[bpf.Loop] = bpf.Support{Err: unix.ENOMEM}
+		}, map[string]Status{"feature_bpf_loop": Unknown}},
+		{"build ids in MMAP2 refused", func(m *machine) { m.trials.buildID = refused }, map[string]Status{"mmap2_build_id": Unknown}},
+		{"types from a file, which may not be tried", func(m *machine) {
+			m.options.KernelBTF = "/boot/vmlinux.btf"
+			m.trials.btf = refused
+		}, map[string]Status{"btf": Unknown}},
+		{"no build ids in MMAP2", func(m *machine) { m.trials.buildID = conclude(unix.EINVAL) }, nil},
+		{"types from a file", func(m *machine) {
+			m.remove("sys/kernel/btf/vmlinux")
+			m.options.KernelBTF = "/boot/vmlinux.btf"
+		}, nil},
+		{"types of another kernel", func(m *machine) {
+			m.options.KernelBTF = "/boot/vmlinux.btf"
+			m.trials.btf = conclude(bpf.ErrWrongBTF)
+		}, map[string]Status{"btf": Fail}},
+		{"a kernel that user reads lock up", func(m *machine) {
+			m.write("proc/version", "Linux version 6.1.0-9-amd64 (gcc (Debian 12.2.0-14)) #1 SMP PREEMPT_DYNAMIC Debian 6.1.27-1 (2023-05-08)")
+			m.write("boot/config-6.1.0-18-amd64", "CONFIG_HARDENED_USERCOPY=y")
+			m.write("proc/cmdline", "quiet")
+		}, map[string]Status{"usercopy_lockup": Warn}},
+		{"one that was built without hardened usercopy", func(m *machine) {
+			m.write("proc/version", "Linux version 6.1.0-9-amd64 (gcc (Debian 12.2.0-14)) #1 SMP PREEMPT_DYNAMIC Debian 6.1.27-1 (2023-05-08)")
+			m.write("boot/config-6.1.0-18-amd64", "# CONFIG_HARDENED_USERCOPY is not set")
+			m.write("proc/cmdline", "quiet")
+		}, nil},
+		{"one that does not say", func(m *machine) {
+			m.write("proc/version", "Linux version 6.1.0-9-amd64 (gcc (Debian 12.2.0-14)) #1 SMP PREEMPT_DYNAMIC Debian 6.1.27-1 (2023-05-08)")
+		}, map[string]Status{"usercopy_lockup": Unknown}},
 		{"confidentiality", func(m *machine) {
 			m.write("sys/kernel/security/lockdown", "none integrity [confidentiality]")
-			m.trials.sampler, m.trials.follow = refused, refused
+			m.trials.sampler = conclude(fmt.Errorf("%w: %w", bpf.ErrLockdown, unix.EINVAL))
+			m.trials.follow = m.trials.sampler
 		}, map[string]Status{"lockdown": Fail, "sampler": Fail, "follow_targets": Fail}},
 		{"no lockdown", func(m *machine) { m.remove("sys/kernel/security/lockdown") }, nil},
 		{"unprivileged BPF allowed", func(m *machine) { m.write("proc/sys/kernel/unprivileged_bpf_disabled", "0") }, nil},
@@ -239,7 +298,7 @@ func TestRemedyNamesTheCause(t *testing.T) {
 		{"capabilities, not root", func(m *machine) { m.hold(grantedCapabilities) }, "CAP_SYS_ADMIN"},
 		{"root", func(*machine) {}, "seccomp"},
 		{"memlock", func(m *machine) {
-			m.write("proc/sys/kernel/osrelease", "5.10.0")
+			m.lacks(bpf.MemcgAccounting)
 			m.hold(grantedCapabilities)
 		}, "LimitMEMLOCK"},
 	} {
@@ -252,6 +311,52 @@ func TestRemedyNamesTheCause(t *testing.T) {
 				t.Errorf("remedy %q, want %q in it", got, test.want)
 			}
 		})
+	}
+}
+
+// Each feature has a line that says whether it is used, and what is done in its place.
+func TestFeatures(t *testing.T) {
+	found := func(change func(*machine)) map[string]string {
+		m := healthy()
+		change(m)
+		lines := make(map[string]string)
+		for _, c := range diagnose(m).Checks {
+			lines[c.ID] = c.Found
+		}
+		return lines
+	}
+	there := found(func(*machine) {})
+	gone := found(func(m *machine) {
+		for _, info := range bpf.Features {
+			m.lacks(info.Feature)
+		}
+	})
+	off := found(func(m *machine) {
+		for _, info := range bpf.Features {
+			m.options.Without = append(m.options.Without, info.Feature)
+		}
+	})
+	for _, info := range bpf.Features {
+		id := "feature_" + string(info.Feature)
+		if info.Feature == bpf.RingBuffer {
+			if _, ok := there[id]; ok {
+				t.Errorf("%s is said twice: the check of the ring does it", id)
+			}
+			continue
+		}
+		use, without := "used, for ", "the fallback is used: "+info.Fallback
+		if info.Unused {
+			use, without = "there, for ", "not used yet"
+		}
+		if got := there[id]; !strings.HasPrefix(got, use+info.Use) {
+			t.Errorf("%s: %q", id, got)
+		}
+		if got := gone[id]; !strings.HasPrefix(got, "not there (it is since "+info.Since+")") || !strings.HasSuffix(got, without) {
+			t.Errorf("%s, not there: %q", id, got)
+		}
+		if got := off[id]; !strings.HasPrefix(got, "switched off") || !strings.HasSuffix(got, without) {
+			t.Errorf("%s, off: %q", id, got)
+		}
 	}
 }
 
@@ -319,8 +424,8 @@ func TestText(t *testing.T) {
 	}
 	text := b.String()
 	for _, want := range []string{
-		"ok       BTF                        the kernel's",
-		"fail     CAP_BPF                    not held\n           lost: everything",
+		"ok       BTF                                 the kernel's",
+		"fail     CAP_BPF                             not held\n           lost: everything",
 		"mend: as for CAP_BPF\n",
 		"\nSampling cannot work here",
 	} {
@@ -381,9 +486,9 @@ func TestRun(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test needs root, as sampling does")
 	}
-	Run(t.Context()) // opens what stays open, such as Go's poller
+	Run(t.Context(), Options{}) // opens what stays open, such as Go's poller
 	before := openDescriptors(t)
-	r := Run(t.Context())
+	r := Run(t.Context(), Options{})
 	if after := openDescriptors(t); after != before {
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
@@ -392,7 +497,7 @@ func TestRun(t *testing.T) {
 		_ = r.WriteText(&b)
 		t.Errorf("root cannot sample:\n%s", b.String())
 	}
-	if r.Kernel == "" || len(r.Checks) != len(checks) {
+	if r.Kernel == "" || len(r.Checks) != len(checks)+len(featureChecks()) {
 		t.Errorf("%+v", r)
 	}
 }
@@ -400,7 +505,7 @@ func TestRun(t *testing.T) {
 func TestRunCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	r := Run(ctx)
+	r := Run(ctx, Options{})
 	for _, c := range r.Checks {
 		if (c.ID == "btf" || c.ID == "cpu_clock" || c.ID == "map_files") && c.Status != Unknown {
 			t.Errorf("%+v", c)

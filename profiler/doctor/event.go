@@ -29,7 +29,7 @@ func hardwareCycles(m *machine) Check {
 	case t.answer == yes:
 	case t.answer == inconclusive:
 		c.Status, c.Found = Unknown, reason(t.err)
-	case errors.Is(t.err, unix.EPERM) || errors.Is(t.err, unix.EACCES):
+	case notPermitted(t.err):
 		c.Status, c.Found, c.Remedy = Unknown, reason(t.err), m.remedy(t.err)
 	default:
 		c.Status, c.Found = Warn, "none, as on many virtual machines"

@@ -8,15 +8,13 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/pilotlight/pilotlight/bpf"
 )
 
 // floors are the oldest kernels that run the programs: arm64 got tail calls
 // together with subprograms in 6.0.
 var floors = map[string]version{"amd64": {5, 10}, "arm64": {6, 1}}
-
-// memcgAccounting is the first kernel that charges BPF memory to the cgroup,
-// not to RLIMIT_MEMLOCK.
-var memcgAccounting = version{5, 11}
 
 func kernelVersion(m *machine) Check {
 	c := Check{ID: "kernel", Title: "kernel", Status: OK}
@@ -43,7 +41,15 @@ func kernelBTF(m *machine) Check {
 	c := Check{ID: "btf", Title: "BTF"}
 	_, err := fs.Stat(m.files, vmlinuxBTF[1:])
 	present := err == nil
-	switch t := m.trials.btf; {
+	switch t, file := m.trials.btf, m.options.KernelBTF; {
+	case file != "" && t.answer == yes:
+		c.Status, c.Found = OK, "the kernel's type information was read from "+file+", and agrees with the kernel"
+	case file != "" && notPermitted(t.err):
+		c.Status, c.Found = Unknown, reason(t.err)
+	case file != "" && t.answer == no:
+		c.Status, c.Found = Fail, reason(t.err)
+		c.Loss = "everything: the programs cannot be fitted to this kernel"
+		c.Remedy = "give the BTF of this very kernel: its vmlinux with debug information, or nothing where there is a " + vmlinuxBTF
 	case t.answer == yes && present:
 		c.Status, c.Found = OK, "the kernel's type information is readable ("+vmlinuxBTF+")"
 	case t.answer == yes:
@@ -58,7 +64,7 @@ func kernelBTF(m *machine) Check {
 		c.Status, c.Found = Fail, "there is no "+vmlinuxBTF
 		c.Loss = "everything: the programs cannot be fitted to this kernel"
 		c.Remedy = "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (those of the large distributions are); " +
-			"in a container mount the host's /sys"
+			"in a container mount the host's /sys; or give the types of this kernel in a file, --btf FILE"
 	}
 	return c
 }
@@ -81,7 +87,8 @@ func lockdown(m *machine) Check {
 	case mode == "confidentiality" && m.trials.sampler.answer != yes:
 		c.Status, c.Found = Fail, mode
 		c.Loss = "everything: programs may not read the kernel's memory"
-		c.Remedy = "boot with lockdown=integrity (or without lockdown=); it cannot be lowered while the kernel runs"
+		c.Remedy = "use a kernel 5.11 or newer, whose programs need no helper for it, or boot with lockdown=integrity (or without lockdown=); " +
+			"it cannot be lowered while the kernel runs"
 	default:
 		c.Found = mode
 	}
@@ -113,17 +120,17 @@ func memlock(m *machine) Check {
 	if m.memlock != unlimited {
 		c.Found = fmt.Sprintf("%d KiB", m.memlock>>10)
 	}
-	switch {
+	switch accounting := m.trials.features[bpf.MemcgAccounting].Answer; {
 	case m.memlock >= memlockNeed:
-	case m.kernel == version{}:
+	case accounting == inconclusive:
 		c.Status, c.Found = Unknown, c.Found+"; whether this kernel uses it for BPF is not known"
-	case m.kernel.atLeast(memcgAccounting):
-		c.Found += fmt.Sprintf("; not used for BPF since kernel %s", memcgAccounting)
+	case accounting == yes:
+		c.Found += "; this kernel does not use it for BPF"
 	case m.caps.has(unix.CAP_SYS_RESOURCE):
 		c.Found += "; CAP_SYS_RESOURCE is held, so that it can be raised"
 	default:
 		c.Status = Warn
-		c.Loss = "BPF maps of full size: kernels before " + memcgAccounting.String() + " count them against this limit"
+		c.Loss = "BPF maps of full size: this kernel counts them against the limit"
 		c.Remedy = "ulimit -l unlimited before the start, or LimitMEMLOCK=infinity in the systemd unit"
 	}
 	return c
@@ -146,7 +153,7 @@ func samplerLoads(m *machine) Check {
 }
 
 func followsTargets(m *machine) Check {
-	c := m.needed("follow_targets", "following targets", m.trials.follow, "programs on tracepoints (tp_btf) can be loaded and attached")
+	c := m.needed("follow_targets", "following targets", m.trials.follow, "programs on tracepoints can be loaded and attached")
 	if c.Status == Fail && m.trials.sampler.answer == yes {
 		c.Status, c.Loss = Warn, "-p/--pid, --children and record -- CMD; the whole host, --cgroup and --container work"
 	}
@@ -168,9 +175,11 @@ func (m *machine) needed(id, title string, t trial, found string) Check {
 // remedy says what to do about a refused bpf() or perf_event_open().
 func (m *machine) remedy(err error) string {
 	privileged := capBPF(m).Status == OK && capPerfmon(m).Status == OK
-	refused := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
+	refused := notPermitted(err)
 	var rejected *ebpf.VerifierError
 	switch {
+	case errors.Is(err, bpf.ErrLockdown):
+		return lockdown(m).Remedy
 	case errors.As(err, &rejected) && !refused:
 		return "report the kernel's release and this output"
 	case refused && !privileged:
@@ -186,6 +195,9 @@ func (m *machine) remedy(err error) string {
 		return "use a kernel with CONFIG_BPF_SYSCALL, CONFIG_BPF_EVENTS and CONFIG_PERF_EVENTS"
 	}
 }
+
+// notPermitted says that it is rights that were lacking.
+func notPermitted(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) }
 
 // memlockHint is what cilium/ebpf appends to a refusal; the check of the memlock
 // limit knows whether it applies.

@@ -48,7 +48,6 @@ func (c Check) Line() string {
 // missing and the remedy. "" where err is no matter of rights. Nothing is loaded for it.
 func Refusal(err error) string {
 	m := thisMachine()
-	m.memlock = memlockLimit()
 	m.trials.cpuClock = conclude(openCPUClock())
 	return refusal(m, err)
 }
@@ -74,10 +73,8 @@ func refusal(m *machine, err error) string {
 	if !refused {
 		return ""
 	}
-	for _, check := range []func(*machine) Check{paranoid, memlock} {
-		if c := check(m); c.Status == Warn {
-			return fmt.Sprintf("%s %s; %s", c.Title, c.Found, c.Remedy)
-		}
+	if c := paranoid(m); c.Status == Warn {
+		return fmt.Sprintf("%s %s; %s", c.Title, c.Found, c.Remedy)
 	}
 	return reason(err) + "; " + m.remedy(err)
 }

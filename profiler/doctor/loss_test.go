@@ -94,10 +94,6 @@ func TestRefusal(t *testing.T) {
 	paranoid := restricted()
 	paranoid.write("proc/sys/kernel/perf_event_paranoid", "4")
 	paranoid.trials.cpuClock = refused
-	small := restricted()
-	small.write("proc/sys/kernel/osrelease", "5.10.0-32-cloud-amd64")
-	small.memlock = 64 << 10
-	small.identify()
 	for name, test := range map[string]struct {
 		machine *machine
 		err     error
@@ -108,7 +104,6 @@ func TestRefusal(t *testing.T) {
 		"lockdown":            {confidential, unix.EPERM, "kernel lockdown is confidentiality; "},
 		"lockdown, otherwise": {confidential, unix.EINVAL, "kernel lockdown is confidentiality; "},
 		"paranoid":            {paranoid, unix.EACCES, "perf_event_paranoid 4: "},
-		"memlock":             {small, unix.EPERM, "memlock limit 64 KiB; "},
 		"none of these":       {restricted(), unix.EPERM, "load: operation not permitted; run it as root"},
 		"no matter of rights": {restricted(), unix.ENOMEM, ""},
 		"nor this":            {restricted(unix.CAP_BPF), errors.New("no"), ""},

@@ -21,12 +21,12 @@ import (
 )
 
 // answer is what a trial found out; the zero value is inconclusive.
-type answer int
+type answer = bpf.Answer
 
 const (
-	inconclusive answer = iota
-	no
-	yes
+	inconclusive = bpf.Inconclusive
+	no           = bpf.No
+	yes          = bpf.Yes
 )
 
 // trial is something that was tried on the running kernel.
@@ -40,6 +40,8 @@ type trials struct {
 	btf, program, array, ring, sampler, follow trial
 	cpuClock, sideband, cycles                 trial
 	mapFile, otherRoot                         trial
+	buildID                                    trial
+	features                                   map[bpf.Feature]bpf.Support
 }
 
 // conclude reads an outcome. Want of memory, descriptors or time says nothing
@@ -63,23 +65,34 @@ func conclude(err error) trial {
 var errNoSubject = errors.New("nothing to try it on")
 
 // try tries everything, one after the other.
-func try(ctx context.Context) trials {
+func try(ctx context.Context, o Options) trials {
 	attempt := func(f func() error) trial {
 		if err := ctx.Err(); err != nil {
 			return conclude(err)
 		}
 		return conclude(f())
 	}
+	// First, because it needs a memlock limit that nothing else uses.
+	probes := make(map[bpf.Feature]bpf.Support)
+	for _, info := range bpf.Features {
+		if ctx.Err() == nil {
+			probes[info.Feature] = info.Feature.Probe()
+		}
+	}
+	load := bpf.Options{RingBytes: uint32(os.Getpagesize()), StackEntries: 16, Without: o.Without} // small, to keep the trials cheap
+	types := attempt(func() (err error) { load.KernelBTF, err = kernelTypes(o.KernelBTF); return err })
 	return trials{
-		btf:       attempt(func() error { _, err := btf.LoadKernelSpec(); return err }),
+		features:  probes,
+		btf:       types,
 		program:   attempt(loadProgram),
-		array:     attempt(func() error { return makeMap(ebpf.Array, 4, 8, 1) }),
-		ring:      attempt(func() error { return makeMap(ebpf.RingBuf, 0, 0, uint32(os.Getpagesize())) }),
-		sampler:   attempt(attachSampler),
-		follow:    attempt(followTargets),
+		array:     attempt(makeMap),
+		ring:      attempt(func() error { return bpf.RingBuffer.Probe().Err }),
+		sampler:   attempt(func() error { return attachSampler(load) }),
+		follow:    attempt(func() error { return followTargets(load) }),
 		cpuClock:  attempt(openCPUClock),
 		sideband:  attempt(openSideband),
 		cycles:    attempt(openCycles),
+		buildID:   attempt(openBuildID),
 		mapFile:   attempt(openMapFile),
 		otherRoot: attempt(openOtherRoot),
 	}
@@ -97,24 +110,27 @@ func loadProgram() error {
 	return p.Close()
 }
 
-func makeMap(kind ebpf.MapType, keySize, valueSize, entries uint32) error {
-	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: kind, KeySize: keySize, ValueSize: valueSize, MaxEntries: entries})
+func makeMap() error {
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
 	if err != nil {
 		return err
 	}
 	return m.Close()
 }
 
-// smallMaps keep the trials cheap.
-func smallMaps() bpf.Options {
-	return bpf.Options{RingBytes: uint32(os.Getpagesize()), StackEntries: 16}
+// kernelTypes reads the kernel's type information from the file, or the kernel's own.
+func kernelTypes(file string) (*btf.Spec, error) {
+	if file != "" {
+		return bpf.ReadKernelTypes(file)
+	}
+	return btf.LoadKernelSpec()
 }
 
 // attachSampler loads the real sampler and attaches it to events that stay
 // disabled: what the verifier and this kernel's types make of it is known in no
 // other way.
-func attachSampler() error {
-	s, err := sampler.Open(sampler.Options{Event: sampler.CPUClock, FrequencyHz: 1, BPF: smallMaps()})
+func attachSampler(o bpf.Options) error {
+	s, err := sampler.Open(sampler.Options{Event: sampler.CPUClock, FrequencyHz: 1, BPF: o})
 	if err != nil {
 		return err
 	}
@@ -123,8 +139,7 @@ func attachSampler() error {
 
 // followTargets loads and attaches the programs that follow targets, with no
 // target to follow.
-func followTargets() error {
-	o := smallMaps()
+func followTargets(o bpf.Options) error {
 	o.TargetsMayCome = true
 	p, err := bpf.Load(o)
 	if err != nil {
@@ -141,13 +156,18 @@ func openCycles() error {
 	return openEvent(unix.PerfEventAttr{Type: unix.PERF_TYPE_HARDWARE, Config: unix.PERF_COUNT_HW_CPU_CYCLES})
 }
 
+// openBuildID asks for build ids in the records of mappings (attr.build_id, bit 34).
+func openBuildID() error {
+	return openEvent(unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_DUMMY, Bits: unix.PerfBitMmap2 | 1<<34})
+}
+
 // openEvent opens a sampling event on the first CPU and leaves it disabled.
 func openEvent(attr unix.PerfEventAttr) error {
 	cpus, err := perfevent.OnlineCPUs()
 	if err != nil {
 		return err
 	}
-	attr.Sample, attr.Bits = 1, unix.PerfBitFreq
+	attr.Sample, attr.Bits = 1, attr.Bits|unix.PerfBitFreq
 	attr.Sample_type = unix.PERF_SAMPLE_RAW
 	e, err := perfevent.Open(attr, cpus[0])
 	if err != nil {

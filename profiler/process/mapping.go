@@ -41,8 +41,9 @@ type mappingTable struct {
 	// retired were replaced lately; the newest come last.
 	retired []retiredMapping
 	shared  bool
-	// version goes up with every change.
+	// version goes up with every change; changed is the time of the last one.
 	version uint32
+	changed uint64
 }
 
 type retiredMapping struct {
@@ -108,6 +109,7 @@ func (t *mappingTable) insert(m Mapping) {
 		}
 	}
 	t.version++
+	t.changed = m.Since
 	pieces := append(append(rest, m), right...)
 	if len(t.mappings)-(last-first)+len(pieces) > maxMappings {
 		pieces = rest // what was overwritten is gone all the same
@@ -126,6 +128,7 @@ func (t *mappingTable) replace(mappings []Mapping, time uint64) {
 	}
 	t.mappings, t.shared = mappings, false
 	t.version++
+	t.changed = time
 }
 
 func (t *mappingTable) retire(m Mapping, until uint64) {

@@ -465,6 +465,9 @@ func (t *Table) readAgain(p *Process, time uint64) {
 // Version changes with each change of the process's mappings.
 func (p *Process) Version() uint32 { return p.table.version }
 
+// Changed is the time of the last change: what is found for earlier samples does not hold for later ones.
+func (p *Process) Changed() uint64 { return p.table.changed }
+
 // Known says whether anything is known of the process's mappings.
 func (p *Process) Known() bool { return p.known }
 

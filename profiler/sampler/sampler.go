@@ -83,6 +83,7 @@ func Open(o Options) (*Sampler, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.BPF.KernelBTF = nil // many megabytes that nothing needs any more
 	s := &Sampler{options: o, programs: programs, events: make(map[int]*cpuEvent)}
 	if s.ring, err = bpf.NewRing(programs.Samples()); err != nil {
 		return nil, errors.Join(err, s.Close())

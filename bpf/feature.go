@@ -1,0 +1,210 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
+)
+
+// Feature is something of BPF that one kernel has and another lacks, by the
+// name that the kernel's sources give it.
+type Feature string
+
+// The features that are used, or will be by unwinding in BPF.
+const (
+	RingBuffer       Feature = "ringbuf"
+	TracepointBTF    Feature = "tp_btf"
+	CurrentTaskBTF   Feature = "bpf_get_current_task_btf"
+	MemcgAccounting  Feature = "memcg_accounting"
+	AncestorCgroupID Feature = "bpf_get_current_ancestor_cgroup_id"
+	NsPIDTGID        Feature = "bpf_get_ns_current_pid_tgid"
+	TaskPtRegs       Feature = "bpf_task_pt_regs"
+	Loop             Feature = "bpf_loop"
+	TailCallSubprogs Feature = "tail_call_subprogs"
+)
+
+// FeatureInfo says what a feature is for.
+type FeatureInfo struct {
+	Feature Feature
+	// Since is the first kernel that has it, as a rule: distributions put features into older ones.
+	Since string
+	// Use is what it serves.
+	Use string
+	// Fallback is what is done without it and what that costs; "" where there is no other way, or nothing uses it yet.
+	Fallback string
+	// Unused marks what nothing uses yet.
+	Unused bool
+
+	probe func() error
+}
+
+// Features are all of them, the oldest first. docs/kernels.md shows the same table.
+var Features = []FeatureInfo{
+	{
+		Feature: TracepointBTF, Since: "5.5", Use: "following forks and exits of targets",
+		Fallback: "raw tracepoints, which lockdown=confidentiality forbids",
+		probe:    probeTracepointBTF,
+	},
+	{
+		Feature: NsPIDTGID, Since: "5.7", Use: "process numbers of a pid namespace", Unused: true,
+		probe: helper(asm.FnGetNsCurrentPidTgid),
+	},
+	{
+		Feature: RingBuffer, Since: "5.8", Use: "the way of samples to user space",
+		probe: func() error { return features.HaveMapType(ebpf.RingBuf) },
+	},
+	{
+		Feature: TailCallSubprogs, Since: "5.10, on arm64 6.0", Use: "tail calls of programs with subprograms, for unwinding in BPF", Unused: true,
+		probe: probeTailCallSubprogs,
+	},
+	{
+		Feature: CurrentTaskBTF, Since: "5.11", Use: "reading the running task by plain loads",
+		Fallback: "bpf_probe_read_kernel, which takes longer and which lockdown=confidentiality forbids",
+		probe:    probeCurrentTaskBTF,
+	},
+	{
+		Feature: MemcgAccounting, Since: "5.11", Use: "BPF memory that counts against the cgroup",
+		Fallback: "a raised memlock limit, which takes CAP_SYS_RESOURCE",
+		probe:    probeMemcgAccounting,
+	},
+	{
+		Feature: AncestorCgroupID, Since: "5.14", Use: "the filter of a cgroup v2 target",
+		Fallback: "a walk up the cgroups, whose answers are remembered in a map: a look-up for each sample",
+		probe:    helper(asm.FnGetCurrentAncestorCgroupId),
+	},
+	{
+		Feature: TaskPtRegs, Since: "5.15", Use: "user registers of a task in the kernel, for unwinding in BPF", Unused: true,
+		probe: helper(asm.FnTaskPtRegs),
+	},
+	{
+		Feature: Loop, Since: "5.17", Use: "loops that are verified once, for unwinding in BPF", Unused: true,
+		probe: helper(asm.FnLoop),
+	},
+}
+
+// Info finds what there is to say of a feature; nil where it is none of Features.
+func (f Feature) Info() *FeatureInfo {
+	i := slices.IndexFunc(Features, func(info FeatureInfo) bool { return info.Feature == f })
+	if i < 0 {
+		return nil
+	}
+	return &Features[i]
+}
+
+// ParseFeatures reads names of features that can be done without.
+func ParseFeatures(names []string) ([]Feature, error) {
+	var parsed []Feature
+	for _, name := range names {
+		f := Feature(strings.TrimSpace(name))
+		if info := f.Info(); info == nil || info.Fallback == "" {
+			return nil, fmt.Errorf("feature %q: nothing of this name has a fallback; want one or more of %s", name, strings.Join(fallbackNames(), ", "))
+		}
+		parsed = append(parsed, f)
+	}
+	return parsed, nil
+}
+
+func fallbackNames() (names []string) {
+	for _, info := range Features {
+		if info.Fallback != "" {
+			names = append(names, string(info.Feature))
+		}
+	}
+	return names
+}
+
+// Support is the outcome of a probe.
+type Support struct {
+	Answer Answer
+	// Err is why not, or what the probe failed of; nil for Yes.
+	Err error
+}
+
+// probed holds the conclusive answers.
+var probed sync.Map // Feature -> Support
+
+// Probe tries the feature on the running kernel. Conclusive answers are
+// remembered; a probe that was refused, or for which memory was lacking, says nothing about
+// the kernel and is made anew. Safe for concurrent use.
+func (f Feature) Probe() Support {
+	if s, ok := probed.Load(f); ok {
+		return s.(Support)
+	}
+	info := f.Info()
+	if info == nil {
+		return Support{Err: fmt.Errorf("feature %q: there is no such feature", f)}
+	}
+	s := Support{Answer: Yes, Err: info.probe()}
+	if errors.Is(s.Err, ebpf.ErrNotSupported) {
+		s.Answer = No
+	} else if s.Err != nil {
+		s.Answer = Inconclusive
+	}
+	if s.Answer != Inconclusive {
+		probed.Store(f, s)
+	}
+	return s
+}
+
+func helper(f asm.BuiltinFunc) func() error {
+	return func() error { return features.HaveProgramHelper(ebpf.PerfEvent, f) }
+}
+
+// tryProgram loads a program. The verifier's EINVAL is what it says to things that it does not know.
+func tryProgram(spec *ebpf.ProgramSpec) error {
+	spec.License = "Dual BSD/GPL"
+	p, err := ebpf.NewProgram(spec)
+	switch {
+	case err == nil:
+		return p.Close()
+	case errors.Is(err, unix.EINVAL), errors.Is(err, btf.ErrNotFound):
+		return fmt.Errorf("%w: %w", ebpf.ErrNotSupported, err)
+	}
+	return err
+}
+
+// probeTracepointBTF fails where the kernel has no BTF of its own: it names the tracepoint by a BTF id.
+func probeTracepointBTF() error {
+	return tryProgram(&ebpf.ProgramSpec{
+		Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: "sched_process_fork",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+}
+
+// probeCurrentTaskBTF also loads from the task: it is the load, not the call, that a kernel without BTF refuses.
+func probeCurrentTaskBTF() error {
+	return tryProgram(&ebpf.ProgramSpec{Type: ebpf.PerfEvent, Instructions: asm.Instructions{
+		asm.FnGetCurrentTaskBtf.Call(),
+		asm.LoadMem(asm.R0, asm.R0, 0, asm.Word), // thread_info.flags
+		asm.Mov.Imm(asm.R0, 0),
+		asm.Return(),
+	}})
+}
+
+func probeTailCallSubprogs() error {
+	programs, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if err != nil {
+		return err
+	}
+	defer programs.Close()
+	return tryProgram(&ebpf.ProgramSpec{Type: ebpf.PerfEvent, Instructions: asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.Call.Label("subprogram"),
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.LoadMapPtr(asm.R2, programs.FD()),
+		asm.Mov.Imm(asm.R3, 0),
+		asm.FnTailCall.Call(),
+		asm.Mov.Imm(asm.R0, 0),
+		asm.Return(),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("subprogram"),
+		asm.Return(),
+	}})
+}
