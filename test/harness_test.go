@@ -18,7 +18,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,6 +25,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pilotlight/pilotlight/test/workloads"
 )
 
 var (
@@ -66,94 +67,17 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// A recipe says how a workload is made: command, the output's path, what follows it; then, if given, a second command
-// and the path.
-type recipe struct {
-	env     []string
-	command []string
-	follows []string
-	then    []string
-}
+var built sync.Map // name of a workload -> func() (path string, err error)
 
-// withFramePointers compiles one C or C++ source; leaves that touch the stack have a frame too.
-func withFramePointers(compiler, source string, flags ...string) recipe {
-	command := []string{compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-fno-omit-frame-pointer"}
-	if _, err := os.Stat("/lib64/ld-linux-x86-64.so.2"); err == nil {
-		command = append(command, "-mno-omit-leaf-frame-pointer")
-	}
-	command = append(append(command, source), flags...)
-	return recipe{command: append(command, "-pthread", "-ldl", "-o")}
-}
-
-func rust(mangling string) recipe {
-	return recipe{
-		env: []string{"RUSTC_BOOTSTRAP=1"},
-		command: []string{rustc(), "--edition", "2021", "-Z", "unstable-options", "-C", "symbol-mangling-version=" + mangling,
-			"-C", "force-frame-pointers=yes", "-C", "opt-level=2", "workloads/names.rs", "-o"},
-	}
-}
-
-// rustc looks where rustup installs it, because root's PATH often does not name that folder.
-func rustc() string {
-	if path, err := exec.LookPath("rustc"); err == nil {
-		return path
-	}
-	home, _ := os.UserHomeDir()
-	return filepath.Join(home, ".cargo", "bin", "rustc")
-}
-
-var recipes = map[string]recipe{
-	"split":        withFramePointers("gcc", "workloads/split.c", "-pie", "-fPIE"),
-	"split-no-pie": withFramePointers("gcc", "workloads/split.c", "-no-pie", "-fno-pie"),
-	"split-static": withFramePointers("gcc", "workloads/split.c", "-static"),
-	// one segment for headers and code, at an address that is not its offset in the file
-	"split-prelinked": withFramePointers("gcc", "workloads/split.c", "-pie", "-fPIE", "-Wl,-z,noseparate-code", "-Wl,-Ttext-segment=0x7000000"),
-	// no .symtab: the functions are named by .dynsym alone
-	"split-dynsym": {
-		command: withFramePointers("gcc", "workloads/split.c", "-rdynamic").command,
-		then:    []string{"strip", "--strip-all"},
-	},
-	"split-frameless": withFramePointers("gcc", "workloads/split.c", "-DFRAMELESS"),
-	"shapes":          withFramePointers("g++", "workloads/shapes.cpp"),
-	"names-v0":        rust("v0"),
-	"names-legacy":    rust("legacy"),
-	"gosplit":         {command: []string{"go", "build", "-o"}, follows: []string{"./workloads/gosplit"}},
-	"gosplit-stripped": {
-		command: []string{"go", "build", "-ldflags=-s -w", "-o"},
-		follows: []string{"./workloads/gosplit"},
-	},
-	"threads":    withFramePointers("gcc", "workloads/threads.c"),
-	"late":       withFramePointers("gcc", "workloads/late.c"),
-	"plugin.so":  withFramePointers("gcc", "workloads/plugin.c", "-shared", "-fPIC"),
-	"syscalls":   withFramePointers("gcc", "workloads/syscalls.c"),
-	"exits":      withFramePointers("gcc", "workloads/exits.c", "-static"),
-	"execs":      withFramePointers("gcc", "workloads/execs.c"),
-	"manystacks": withFramePointers("gcc", "workloads/manystacks.c"),
-}
-
-var built sync.Map // name of a recipe -> func() (path string, err error)
-
-// build makes the workload at its first use and returns its path.
+// build makes the workload at its first use and returns its path. In a machine without compilers it is in the folder that
+// PILOTLIGHT_WORKLOADS names.
 func build(t testing.TB, name string) string {
 	t.Helper()
+	if ready := os.Getenv("PILOTLIGHT_WORKLOADS"); ready != "" {
+		return filepath.Join(ready, name)
+	}
 	once, _ := built.LoadOrStore(name, sync.OnceValues(func() (string, error) {
-		path := filepath.Join(folder, name)
-		r, ok := recipes[name]
-		if !ok {
-			return "", fmt.Errorf("no recipe for %q", name)
-		}
-		commands := [][]string{slices.Concat(r.command, []string{path}, r.follows)}
-		if r.then != nil {
-			commands = append(commands, append(slices.Clone(r.then), path))
-		}
-		for _, command := range commands {
-			cmd := exec.Command(command[0], command[1:]...)
-			cmd.Env = append(os.Environ(), r.env...)
-			if out, err := cmd.CombinedOutput(); err != nil {
-				return "", fmt.Errorf("%s: %v\n%s", strings.Join(command, " "), err, out)
-			}
-		}
-		return path, nil
+		return workloads.Builder{Source: "workloads", Output: folder}.Build(name)
 	}))
 	path, err := once.(func() (string, error))()
 	if err != nil {

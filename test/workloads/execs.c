@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//go:build ignore
+
 // A parent of short-lived children.
 //
 //   execs same|fresh|mntns RATE SECONDS [FOLDER]   children that burn 20 ms of CPU in their own binary

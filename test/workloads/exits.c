@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//go:build ignore
+
 // A program that ends at once. Built -static, it is also the smallest program to exec.
 int main(void)
 {

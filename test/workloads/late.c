@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//go:build ignore
+
 // A program that loads a library while it is being profiled:
 //
 //   late LIBRARY

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//go:build ignore
+
 // More than 100,000 distinct user stacks, each of which says whether it is genuine.
 //
 //   manystacks FIRST COUNT NANOS_EACH [THREADS]

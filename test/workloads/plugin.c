@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//go:build ignore
+
 // The library that late.c loads after its start.
 #include <stdint.h>
 

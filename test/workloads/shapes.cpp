@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//go:build ignore
+
 // C++ names: a template with a type and a number, a virtual method, a method of a class in an anonymous namespace,
 // an operator, a lambda. Shares 30/25/20/15/10. The name of a part is the demangled name that the profile must show.
 //

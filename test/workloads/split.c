@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//go:build ignore
+
 // Three functions, 50/30/20, each called by main -> work -> middle -> burn_x:
 //
 //   split [SECONDS]

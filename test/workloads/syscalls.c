@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//go:build ignore
+
 // Time in the kernel, under known user functions:
 //
 //   syscalls [SECONDS]

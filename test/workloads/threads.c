@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//go:build ignore
+
 // Named threads that all burn in the same function, 60/30/10: only the `thread` label tells them apart.
 //
 //   threads [SECONDS]

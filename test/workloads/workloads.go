@@ -1,0 +1,122 @@
+// Package workloads builds the programs that the tests of the whole sample. Each knows how it spent its time, or has a
+// shape that is worth a look; the comment at the top of its source says which.
+package workloads
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// A Builder builds workloads. It needs gcc, g++, rustc, go and strip, or the cross compilers of another architecture.
+// Safe for concurrent use.
+type Builder struct {
+	// Source is the folder of this package, Output where the programs go.
+	Source, Output string
+	// Architecture, named as Go does, is built for; "" is this machine's.
+	Architecture string
+	// Static links C and C++ without shared libraries, for a system that has none.
+	Static bool
+}
+
+// Build builds one workload and returns its path.
+func (b Builder) Build(name string) (string, error) {
+	r, ok := recipes[name]
+	if !ok {
+		return "", fmt.Errorf("workload %q: there is none of this name", name)
+	}
+	path := filepath.Join(b.Output, name)
+	commands := [][]string{b.command(r, path)}
+	if r.strip {
+		commands = append(commands, []string{"strip", "--strip-all", path})
+	}
+	for _, command := range commands {
+		cmd := exec.Command(command[0], command[1:]...)
+		cmd.Dir = b.Source
+		cmd.Env = os.Environ()
+		if r.language == rust {
+			cmd.Env = append(cmd.Env, "RUSTC_BOOTSTRAP=1")
+		}
+		if r.language == golang && b.Architecture != "" {
+			cmd.Env = append(cmd.Env, "GOARCH="+b.Architecture, "CGO_ENABLED=0")
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("workload %q: %s: %w\n%s", name, strings.Join(command, " "), err, out)
+		}
+	}
+	return path, nil
+}
+
+type language int
+
+const (
+	c language = iota
+	cpp
+	rust
+	golang
+)
+
+// A recipe says how a workload is made. C and C++ are built with frame pointers; leaves that touch the stack have a frame too.
+type recipe struct {
+	language language
+	source   string
+	flags    []string
+	strip    bool
+}
+
+var recipes = map[string]recipe{
+	"split":        {source: "split.c", flags: []string{"-pie", "-fPIE"}},
+	"split-no-pie": {source: "split.c", flags: []string{"-no-pie", "-fno-pie"}},
+	"split-static": {source: "split.c", flags: []string{"-static"}},
+	// one segment for headers and code, at an address that is not its offset in the file
+	"split-prelinked": {source: "split.c", flags: []string{"-pie", "-fPIE", "-Wl,-z,noseparate-code", "-Wl,-Ttext-segment=0x7000000"}},
+	// no .symtab: the functions are named by .dynsym alone
+	"split-dynsym":     {source: "split.c", flags: []string{"-rdynamic"}, strip: true},
+	"split-frameless":  {source: "split.c", flags: []string{"-DFRAMELESS"}},
+	"shapes":           {language: cpp, source: "shapes.cpp"},
+	"names-v0":         {language: rust, source: "names.rs", flags: []string{"-C", "symbol-mangling-version=v0"}},
+	"names-legacy":     {language: rust, source: "names.rs", flags: []string{"-C", "symbol-mangling-version=legacy"}},
+	"gosplit":          {language: golang, source: "./gosplit"},
+	"gosplit-stripped": {language: golang, source: "./gosplit", flags: []string{"-ldflags=-s -w"}},
+	"threads":          {source: "threads.c"},
+	"late":             {source: "late.c"},
+	"plugin.so":        {source: "plugin.c", flags: []string{"-shared", "-fPIC"}},
+	"syscalls":         {source: "syscalls.c"},
+	"exits":            {source: "exits.c", flags: []string{"-static"}},
+	"execs":            {source: "execs.c"},
+	"manystacks":       {source: "manystacks.c"},
+}
+
+func (b Builder) command(r recipe, output string) []string {
+	switch r.language {
+	case rust:
+		return slices.Concat([]string{rustc(), "--edition", "2021", "-Z", "unstable-options"}, r.flags,
+			[]string{"-C", "force-frame-pointers=yes", "-C", "opt-level=2", r.source, "-o", output})
+	case golang:
+		return slices.Concat([]string{"go", "build", "-o", output}, r.flags, []string{r.source})
+	}
+	compiler := map[language]string{c: "gcc", cpp: "g++"}[r.language]
+	if b.Architecture == "arm64" {
+		compiler = "aarch64-linux-gnu-" + compiler
+	}
+	command := []string{
+		compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer", r.source,
+	}
+	command = append(command, r.flags...)
+	if b.Static {
+		command = append(command, "-static")
+	}
+	return append(command, "-pthread", "-ldl", "-o", output)
+}
+
+// rustc looks where rustup installs it, because root's PATH often does not name that folder.
+func rustc() string {
+	if path, err := exec.LookPath("rustc"); err == nil {
+		return path
+	}
+	home, _ := os.UserHomeDir()
+	return filepath.Join(home, ".cargo", "bin", "rustc")
+}
