@@ -288,8 +288,8 @@ func (p *Programs) MapBytes() (uint64, error) {
 			return 0, fmt.Errorf("size of %s: %w", m, err)
 		}
 		bytes, ok := info.Memlock()
-		if !ok {
-			return 0, fmt.Errorf("size of %s: the kernel does not say", m)
+		if !ok { // kernels before 6.4 say 0 for a ring: it is its data and a page for each of the two positions
+			bytes = uint64(m.MaxEntries()) + 2*uint64(os.Getpagesize())
 		}
 		sum += bytes
 	}
