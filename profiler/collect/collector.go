@@ -220,6 +220,7 @@ func (c *Collector) round() {
 	if !slices.IsSortedFunc(c.pending, process.ByTime) {
 		slices.SortStableFunc(c.pending, process.ByTime)
 	}
+	process.NamePrograms(c.pending)
 	c.updateCounters()
 	if !slices.IsSortedFunc(c.batch, byTime) {
 		slices.SortStableFunc(c.batch, byTime)

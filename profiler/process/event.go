@@ -36,6 +36,8 @@ type Event struct {
 	ParentPID int
 	// Name is the comm, the path of a mapped file or a cgroup, or a kernel symbol.
 	Name string
+	// Exe is set for EventExec, by NamePrograms: the path of the new program.
+	Exe string
 	// Mapping is set for EventMmap, but for its File.
 	Mapping Mapping
 	// File identifies what EventMmap mapped.
@@ -45,6 +47,30 @@ type Event struct {
 	// Address and Size are a kernel symbol's; Gone says that it was removed.
 	Address, Size uint64
 	Gone          bool
+}
+
+// NamePrograms tells each exec among events, which are in the order of their time, what it started: the file of
+// the process's first mapping after it. A slow machine takes samples in between. An exec whose mapping has not come yet
+// stays without.
+func NamePrograms(events []Event) {
+	for i := range events {
+		if e := &events[i]; e.Kind == EventExec && e.Exe == "" {
+			e.Exe = firstMapped(events[i+1:], e.PID)
+		}
+	}
+}
+
+func firstMapped(events []Event, pid int) string {
+	for i := range events {
+		switch e := &events[i]; {
+		case e.PID != pid:
+		case e.Kind == EventMmap && regular(e.File, e.Name):
+			return e.Name
+		case e.Kind == EventExec:
+			return "" // and did not get as far as its first mapping
+		}
+	}
+	return ""
 }
 
 const (

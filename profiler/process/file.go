@@ -45,8 +45,10 @@ type File struct {
 const vdsoPath = "[vdso]"
 
 // Regular says that the file has a name and contents of its own.
-func (f *File) Regular() bool {
-	return f.key.Inode != 0 && strings.HasPrefix(f.Path, "/") && !strings.HasPrefix(f.Path, "//")
+func (f *File) Regular() bool { return regular(f.key, f.Path) }
+
+func regular(key FileKey, path string) bool {
+	return key.Inode != 0 && strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//")
 }
 
 // VDSO says that it is the code that the kernel lends to every process.

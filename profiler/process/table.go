@@ -316,7 +316,10 @@ func (t *Table) exec(e *Event) {
 		isIt := func(o *Process) bool { return o == p }
 		t.exited, t.leaderless = slices.DeleteFunc(t.exited, isIt), slices.DeleteFunc(t.leaderless, isIt)
 	}
-	p.Comm, p.Exe, p.labels, p.cgroups = e.Name, "", nil, nil
+	p.Comm, p.Exe, p.labels, p.cgroups = e.Name, e.Exe, nil, nil
+	if p.Exe == "" { // it happens just now
+		p.Exe, _ = os.Readlink(t.path(p.PID, "exe"))
+	}
 	t.dropPerfMap(p)
 	p.table.replace(nil, e.Time)
 	p.execed = e.Time

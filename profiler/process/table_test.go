@@ -397,3 +397,23 @@ func TestParseStat(t *testing.T) {
 		}
 	}
 }
+
+// Between an exec's record and its first mapping's, samples are the new program's already.
+func TestTableNamesProgramAtExec(t *testing.T) {
+	table, proc := newTestTable(t)
+	proc.process(20, 1, "first", "")
+	vdso := mmap(second+2, 20, 0x5000, "[vdso]")
+	vdso.File = FileKey{}
+	events := []Event{
+		fork(second, 20, 1), exec(second+1, 20, "first"), vdso, mmap(second+3, 21, 0x1000, "/bin/other"), mmap(second+4, 20, 0x1000, "/bin/first"),
+		exec(second+5, 20, "gone"), exec(second+6, 20, "second"),
+	}
+	NamePrograms(events)
+	for _, want := range []string{"", "/bin/first", "/bin/first", "/bin/first", "/bin/first", "", ""} {
+		table.apply(events[0])
+		if p := table.At(20, events[0].Time); p.Exe != want {
+			t.Errorf("after %+v: program %q, want %q", events[0], p.Exe, want)
+		}
+		events = events[1:]
+	}
+}
