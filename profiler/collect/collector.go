@@ -56,6 +56,8 @@ type Collector struct {
 	windows map[*Window]struct{}
 	strays  map[strayKey]*profile.Labels
 
+	// fetched is when the last round began: naming takes time, and what is sampled meanwhile comes in the next.
+	fetched  time.Time
 	read     uint64 // samples that came out of the ring
 	filtered uint64 // of those, samples that Options.Target leaves out
 	exported uint64 // handed to Sink
@@ -196,7 +198,7 @@ func (c *Collector) open(f Filter, from uint64) *Window {
 
 func (c *Collector) close(w *Window) *profile.Profile {
 	delete(c.windows, w)
-	return w.build(c.lost())
+	return w.build(c.fetched, c.lost())
 }
 
 // lost are the samples lost until now, by reason.
@@ -211,6 +213,7 @@ func (c *Collector) lost() (lost lossCounts) {
 // earlier; events later than this round's samples wait for the next.
 func (c *Collector) round() {
 	until := monotonic()
+	c.fetched = time.Now()
 	c.batch = c.batch[:0]
 	c.sampler.Drain(func(s *bpf.Sample) { c.batch = append(c.batch, *s) })
 	c.pending = append(c.pending, c.sideband.Drain()...)

@@ -25,9 +25,13 @@ type Window struct {
 type lossCounts [bpf.ReasonCount]uint64
 
 func (c *Collector) newWindow(f Filter, from uint64) *Window {
+	begin := time.Now()
+	if from == 0 && !c.fetched.IsZero() {
+		begin = c.fetched // where the window before it ended
+	}
 	return &Window{
 		decider: decider{filter: f},
-		builder: profile.NewBuilder(c.options.Type, c.options.Period, time.Now()),
+		builder: profile.NewBuilder(c.options.Type, c.options.Period, begin),
 		from:    from,
 		lost:    c.lost(),
 	}
@@ -46,13 +50,13 @@ func (w *Window) add(t *process.Table, s *bpf.Sample, kernel, user *profile.Stac
 	w.builder.Add(kernel, user, labels, int64(s.Value))
 }
 
-// build ends the window; lost is the count by now.
-func (w *Window) build(lost lossCounts) *profile.Profile {
+// build ends the window at the time up to which samples came; lost is the count by now.
+func (w *Window) build(end time.Time, lost lossCounts) *profile.Profile {
 	account := profile.Account{Taken: w.taken, Exported: w.exported, Filtered: w.filtered}
 	for _, reason := range bpf.SampleReasons {
 		n := lost[reason] - w.lost[reason]
 		account.Taken += n
 		account.Lost = append(account.Lost, profile.Loss{Reason: reason.String(), Count: n})
 	}
-	return w.builder.Build(time.Now(), account)
+	return w.builder.Build(end, account)
 }
