@@ -13,7 +13,7 @@ func (m *Image) knowsMoreThanGo(t *elfsym.Table) bool {
 		if strings.HasPrefix(s.Name, "go:") || strings.HasPrefix(s.Name, "runtime.") {
 			continue // the Go linker's marks, such as go:buildid and runtime.etext
 		}
-		if _, ok := m.goTable.Lookup(s.Start); !ok {
+		if !m.goTable.Names(s.Start) {
 			return true
 		}
 	}

@@ -101,6 +101,9 @@ func compareWithRuntime(t *testing.T, table *Table, want []byte, step objfile.Ad
 func (n *comparison) compare(t *testing.T, table *Table, a objfile.Address, want []Line, edge bool) {
 	t.Helper()
 	got, ok := table.Lookup(a)
+	if table.Names(a) != ok {
+		t.Errorf("%#x: Lookup finds a function: %t, Names: %t", a, ok, !ok)
+	}
 	switch {
 	case len(want) == 0:
 		if ok {

@@ -111,19 +111,10 @@ func (t *Table) Bytes() int {
 // Where an inline tree cannot be read, the physical function stands alone, and an address in a call
 // inlined into it has no line, because the one in the table is not of that function.
 func (t *Table) Lookup(a objfile.Address) ([]Line, bool) {
-	if a < t.text || a-t.text >= objfile.Address(t.index.end) {
-		return nil, false
-	}
-	pc := uint32(a - t.text)
-
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	i, ok := t.index.find(&t.blocks, &t.header, pc)
+	fn, pc, ok := t.function(a)
 	if !ok {
-		return nil, false
-	}
-	fn, ok := readFunction(&t.blocks, &t.header, i)
-	if !ok || pc < fn.entry || pc >= fn.end {
 		return nil, false
 	}
 	s := t.stepper()
@@ -132,6 +123,32 @@ func (t *Table) Lookup(a objfile.Address) ([]Line, bool) {
 		lines, ok = t.physical(s, fn, pc)
 	}
 	return lines, ok
+}
+
+// Names reports whether a is in a Go function that has a name. It costs a fraction of Lookup.
+func (t *Table) Names(a objfile.Address) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fn, _, ok := t.function(a)
+	if !ok {
+		return false
+	}
+	_, ok = t.symbolName(fn.name)
+	return ok
+}
+
+// function finds the function that holds a, and gives a as an offset from the start of the text.
+func (t *Table) function(a objfile.Address) (fn function, pc uint32, ok bool) {
+	if a < t.text || a-t.text >= objfile.Address(t.index.end) {
+		return function{}, 0, false
+	}
+	pc = uint32(a - t.text)
+	i, ok := t.index.find(&t.blocks, &t.header, pc)
+	if !ok {
+		return function{}, 0, false
+	}
+	fn, ok = readFunction(&t.blocks, &t.header, i)
+	return fn, pc, ok && pc >= fn.entry && pc < fn.end
 }
 
 func (t *Table) stepper() *stepper {

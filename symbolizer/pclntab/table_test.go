@@ -135,7 +135,7 @@ func TestLookupConcurrently(t *testing.T) {
 			defer wg.Done()
 			for i := range 5000 {
 				a := table.text + objfile.Address(uint64(i*7919+g)%uint64(table.index.end))
-				if lines, ok := table.Lookup(a); !ok || lines[0].Function == "" {
+				if lines, ok := table.Lookup(a); !ok || lines[0].Function == "" || !table.Names(a) {
 					t.Errorf("%#x: %v", uint64(a), lines)
 					return
 				}
