@@ -1,18 +1,22 @@
 package process
 
 import (
+	"bytes"
 	"errors"
+	"runtime"
 	"sync/atomic"
 	"time"
 )
 
 // guard runs work on files that may hang (FUSE, a network file system that
-// lost its server) so that it never stops the caller for longer than patience.
+// lost its server) so that it never stops the caller for longer than patience. Work that computes does not
+// hang, however slow the machine is; for that it may take ten times as long.
 // Work that hangs is left behind on its goroutine; maxHung of them are the
 // most, after which everything is refused until one returns. One goroutine uses a guard.
 type guard struct {
 	patience time.Duration
 	hung     atomic.Int32
+	worker   []byte // how a trace of the goroutine that works begins
 	work     chan func()
 	done     chan struct{}
 }
@@ -23,6 +27,8 @@ const (
 	// impatience divides the patience while other work hangs: whoever stops the
 	// agent waits for what is still asked for.
 	impatience = 10
+	// computingMost times the patience is what work may take that does not wait for the kernel.
+	computingMost = 10
 )
 
 var (
@@ -51,30 +57,65 @@ func (g *guard) do(work func()) error {
 	g.work <- work
 	patience := time.NewTimer(limit)
 	defer patience.Stop()
-	select {
-	case <-g.done:
-		return nil
-	case <-patience.C:
+	for most := time.Now().Add(computingMost * g.patience); ; {
+		select {
+		case <-g.done:
+			return nil
+		case <-patience.C:
+		}
+		// A machine that was suspended wakes up with both at once.
+		patience.Reset(limit / impatience)
+		select {
+		case <-g.done:
+			return nil
+		case <-patience.C:
+		}
+		if time.Now().After(most) || !g.computes() {
+			g.abandon()
+			return errHung
+		}
+		patience.Reset(limit)
 	}
-	// A machine that was suspended wakes up with both at once.
-	select {
-	case <-g.done:
-		return nil
-	case <-time.After(limit / impatience):
-		g.abandon()
-		return errHung
+}
+
+// computes says whether the worker runs or could run, rather than wait for the kernel. Looking costs
+// some milliseconds, after seconds of waiting.
+func (g *guard) computes() bool {
+	trace := make([]byte, 1<<20)
+	trace = trace[:runtime.Stack(trace, true)]
+	_, state, found := bytes.Cut(trace, g.worker)
+	if !found {
+		return false
 	}
+	for _, s := range []string{"running", "runnable", "GC assist"} {
+		if bytes.HasPrefix(state, []byte(s)) {
+			return true
+		}
+	}
+	return false
 }
 
 func (g *guard) start() {
 	work, done := make(chan func()), make(chan struct{}, 1)
 	g.work, g.done = work, done
+	named := make(chan []byte)
 	go func() {
+		named <- traceHead()
 		for f := range work {
 			f()
 			done <- struct{}{}
 		}
 	}()
+	g.worker = <-named
+}
+
+// traceHead is how a trace of this goroutine begins, up to its state:
+//
+//	goroutine 42 [runnable, 2 minutes]:
+func traceHead() []byte {
+	trace := make([]byte, 64)
+	head, _, _ := bytes.Cut(trace[:runtime.Stack(trace, false)], []byte("["))
+	return append(head, '[')
 }
 
 // abandon leaves the goroutine to itself; it ends when its work returns.

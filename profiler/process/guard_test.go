@@ -1,10 +1,14 @@
 package process
 
 import (
+	"errors"
+	"os"
 	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Work that hangs costs patience and no more, a few times; then nothing, until something returns.
@@ -56,5 +60,37 @@ func TestGuard(t *testing.T) {
 			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// What computes is waited for, what waits is not.
+func TestGuardComputing(t *testing.T) {
+	g := newGuard()
+	defer g.close()
+	g.patience = 100 * time.Millisecond
+	for range 3 {
+		var sum uint64
+		err := g.do(func() {
+			for began := time.Now(); time.Since(began) < 3*g.patience; {
+				for i := range uint64(100000) {
+					sum += i
+				}
+			}
+		})
+		if err != nil {
+			t.Errorf("computing: %v", err)
+		}
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Read as a file of a dead file system is: in a system call that does not return.
+	fd := int(r.Fd())
+	if err := g.do(func() { _, _ = unix.Read(fd, make([]byte, 1)) }); !errors.Is(err, errHung) {
+		t.Errorf("reading what never comes: %v", err)
+	}
+	if err := errors.Join(w.Close(), r.Close()); err != nil {
+		t.Error(err)
 	}
 }
