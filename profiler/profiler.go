@@ -277,9 +277,6 @@ var ErrNotPermitted = errors.New("not permitted to sample")
 // explain puts what is missing and the remedy in the place of what the kernel says.
 func (p *Profiler) explain(err error) error {
 	switch {
-	case errors.Is(err, bpf.ErrMemlock):
-		p.config.Log.Debug("not loaded", "err", err)
-		return bpf.ErrMemlock
 	case errors.Is(err, bpf.ErrLockdown):
 		p.config.Log.Debug("not loaded", "err", err)
 		return bpf.ErrLockdown

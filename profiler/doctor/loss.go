@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/pilotlight/pilotlight/bpf"
 )
 
 // Losses are the checks that tell what a sampler that runs will not show. They read
@@ -65,6 +67,10 @@ func refusal(m *machine, err error) string {
 		return missing[0] + " is not held; " + grant
 	case refused && len(missing) > 1:
 		return strings.Join(missing, " and ") + " are not held; " + grant
+	}
+	// Without a capability the kernel refuses in the same way; hence after those.
+	if errors.Is(err, bpf.ErrMemlock) {
+		return bpf.ErrMemlock.Error()
 	}
 	// Lockdown takes functions from programs, which the verifier reports in other words than a refusal.
 	if c := lockdown(m); c.Status == Fail {

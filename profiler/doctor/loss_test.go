@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/symbolizer/kallsyms"
 )
 
@@ -104,6 +105,8 @@ func TestRefusal(t *testing.T) {
 		"lockdown":            {confidential, unix.EPERM, "kernel lockdown is confidentiality; "},
 		"lockdown, otherwise": {confidential, unix.EINVAL, "kernel lockdown is confidentiality; "},
 		"paranoid":            {paranoid, unix.EACCES, "perf_event_paranoid 4: "},
+		"memlock":             {restricted(), fmt.Errorf("%w: %w", bpf.ErrMemlock, unix.EPERM), "the memlock limit is too low"},
+		"memlock, it seems":   {restricted(unix.CAP_PERFMON), fmt.Errorf("%w: %w", bpf.ErrMemlock, unix.EPERM), "CAP_PERFMON is not held; "},
 		"none of these":       {restricted(), unix.EPERM, "load: operation not permitted; run it as root"},
 		"no matter of rights": {restricted(), unix.ENOMEM, ""},
 		"nor this":            {restricted(unix.CAP_BPF), errors.New("no"), ""},
