@@ -27,7 +27,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 BINARY := $(DESTDIR)$(PREFIX)/bin/pilotlight
 UNIT := $(DESTDIR)$(UNITDIR)/pilotlight.service
 
-.PHONY: help build install uninstall run generate test test-fast test-long bench lint format clean
+.PHONY: help build test-vm install uninstall run generate test test-fast test-long bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,7 @@ test: build/summary ## test everything, installing what that needs (Debian, root
 		$(STAGE) tables go test -json $(SHORT) -timeout 30m $(COMPARED); \
 		$(STAGE) house go test -json $(HOUSE); \
 		$(STAGE) fuzz test/tools/fuzz.sh $(FUZZTIME) $(PACKAGES); \
+		$(STAGE) vm go run ./test/vm -json -table check; \
 		$(STAGE) rights env CGO_ENABLED=0 go test -json -count=1 -timeout 30m ./test/rights; \
 		$(STAGE) system go test -json -count=1 -timeout 60m ./test; \
 	}; build/summary total
@@ -74,6 +75,10 @@ test: build/summary ## test everything, installing what that needs (Debian, root
 test-long: export PILOTLIGHT_LONG = 1
 test-long: ## the same with full lengths
 	@$(MAKE) --no-print-directory test FUZZTIME=2m SHORT=
+
+test-vm: ## the tests on other kernels, in emulated machines; KERNEL=6.1 ARCH=arm64 RUN=TestX choose
+	@test/setup.sh
+	@go run ./test/vm -table write -kernel '$(KERNEL)' -arch '$(ARCH)' -run '$(RUN)'
 
 test-fast: build/summary ## vet and unit tests, in less than two minutes
 	@rm -rf build/test
@@ -83,11 +88,13 @@ test-fast: build/summary ## vet and unit tests, in less than two minutes
 
 bench: build ## measure what sampling costs, beside perf and bpftrace (root)
 	@go run ./test/bench $(ARGS)
+	@echo
+	@go run ./test/vm -loads
 
 lint: ## vet, staticcheck, format; shellcheck and clang-format where they are there
 	@files=$$(gofmt -l .) && { [ -z "$$files" ] || { echo "not formatted, run make format: $$files"; exit 1; }; }
-	@go vet ./...
-	@$(STATICCHECK) ./...
+	@go vet ./... && go vet -tags vm ./test
+	@$(STATICCHECK) ./... && $(STATICCHECK) -tags vm ./test
 	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SOURCES); fi
 	@if command -v clang-format-19 >/dev/null; then clang-format-19 --dry-run -Werror $(BPF_SOURCES); fi
 

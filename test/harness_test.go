@@ -107,7 +107,13 @@ type workload struct {
 // start runs a workload until the test's end and returns once it is ready.
 func start(t testing.TB, path string, args ...string) *workload {
 	t.Helper()
-	w := &workload{cmd: exec.Command(path, args...), ended: make(chan struct{})}
+	return startCommand(t, exec.Command(path, args...))
+}
+
+// startCommand is start for a command with settings of its own.
+func startCommand(t testing.TB, cmd *exec.Cmd) *workload {
+	t.Helper()
+	w := &workload{cmd: cmd, ended: make(chan struct{})}
 	w.cmd.Stderr = os.Stderr
 	out, err := w.cmd.StdoutPipe()
 	if err != nil {
@@ -116,8 +122,11 @@ func start(t testing.TB, path string, args ...string) *workload {
 	if w.stdin, err = w.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
+	if w.cmd.SysProcAttr == nil {
+		w.cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
 	// it must not outlive a test binary that was killed
-	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	w.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	if err := w.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +134,7 @@ func start(t testing.TB, path string, args ...string) *workload {
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 16<<20)
 	if !lines.Scan() || lines.Text() != "ready" {
-		t.Fatalf("%s said %q instead of \"ready\"", path, lines.Text())
+		t.Fatalf("%s said %q instead of \"ready\"", cmd.Path, lines.Text())
 	}
 	go func() {
 		defer close(w.ended)

@@ -4,7 +4,7 @@ set -eu
 
 # The compiler of the BPF objects is pinned: make test compares its output with the committed files.
 packages='clang-19 llvm-19 libbpf-dev gcc g++ libc6-dev libc6-dbg binutils util-linux bpftrace linux-perf
-	clang-format-19 shellcheck systemd'
+	clang-format-19 shellcheck systemd cpio gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross'
 
 # rustup's compiler is as good as Debian's.
 if ! command -v rustc >/dev/null && [ ! -x "${HOME:-/root}/.cargo/bin/rustc" ]; then
@@ -18,16 +18,48 @@ for package in $packages; do
 	*) missing="$missing $package" ;;
 	esac
 done
-[ -n "$missing" ] || exit 0
+# Debian 12's own emulator, 7.2, does not start kernel 6.12; that of its backports does.
+emulators='qemu-system-x86 qemu-system-arm'
+new_emulator() {
+	case $(qemu-system-x86_64 --version 2>/dev/null) in
+	*"version "[1-8].* | '') return 1 ;;
+	esac
+	command -v qemu-system-aarch64 >/dev/null
+}
+if new_emulator; then
+	emulators=
+fi
+[ -n "$missing$emulators" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ]; then
-	echo "The tests need packages that are not installed; as root: apt-get install$missing" >&2
+	echo "The tests need packages that are not installed; as root: apt-get install$missing $emulators" >&2
 	exit 1
 fi
 
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+sources=$(mktemp -d)
+trap 'rm -rf "$log" "$sources"' EXIT
+
+# The host's lists, and the backports beside them for this once: what apt knows afterwards is what it knew before.
+backports() {
+	mkdir -p "$sources/lists/partial" "$sources/parts"
+	cp /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list "$sources/parts/" 2>/dev/null || true
+	cp /etc/apt/sources.list "$sources/parts/host.list" 2>/dev/null || true
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm-backports main" \
+		>"$sources/parts/backports.list"
+	for command in update "install -y --no-install-recommends -t bookworm-backports $emulators"; do
+		# shellcheck disable=SC2086 # words, on purpose
+		apt-get -q -oDir::Etc::sourcelist=/dev/null -oDir::Etc::sourceparts="$sources/parts" \
+			-oDir::State::Lists="$sources/lists" -oAPT::Sandbox::User=root $command >"$log" 2>&1 || return 1
+	done
+}
+if [ -n "$emulators" ] && ! backports; then
+	echo "The tests need QEMU 9 or newer ($emulators from bookworm-backports), which cannot be installed:" >&2
+	grep -E '^(E|Err):?' "$log" >&2 || tail -n 5 "$log" >&2
+	exit 1
+fi
+[ -n "$missing" ] || exit 0
 
 # Lists that are there are tried first; they may be missing (an image) or old (a file that is no longer on the mirror).
 install() {

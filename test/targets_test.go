@@ -24,7 +24,7 @@ func TestTargets(t *testing.T) {
 	shapes, split := start(t, build(t, "shapes")), start(t, unique)
 	cgroup := inNewCgroup(t, split.pid())
 	t.Cleanup(split.stop) // before the cgroup is removed
-	family := start(t, build(t, "execs"), "same", "20", "60")
+	family := start(t, build(t, "execs"), "same", "20", "600")
 
 	const splits, circles, child = "burn_a", "geo::area<geo::Circle, 7>", "child_burn_0000000000000000"
 	for what, c := range map[string]struct {

@@ -88,6 +88,7 @@ var recipes = map[string]recipe{
 	"exits":            {source: "exits.c", flags: []string{"-static"}},
 	"execs":            {source: "execs.c"},
 	"manystacks":       {source: "manystacks.c"},
+	"load":             {source: "load.c"},
 }
 
 func (b Builder) command(r recipe, output string) []string {

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// patience is how long a machine may take in all, on a host that is busy with other things.
+const patience = 15 * time.Minute
+
+// machineFiles are the paths of what a machine starts with.
+type machineFiles struct{ kernel, archive string }
+
+// command is the emulator's. Its clock counts instructions (-icount), 4 ns each, and jumps over idle time: what a machine
+// measures does not depend on what else the host does, a sleep costs nothing, and each machine takes one CPU of the
+// host, whatever the number of its own.
+func (k kernel) command(ctx context.Context, files machineFiles, parameters string) *exec.Cmd {
+	args := []string{
+		"-accel", "tcg", "-icount", "shift=2,sleep=off", "-smp", "2", "-m", "1024", "-no-reboot", "-nic", "none",
+		"-display", "none", "-monitor", "none", "-serial", "stdio", "-kernel", files.kernel, "-initrd", files.archive,
+	}
+	if k.architecture == "arm64" {
+		args = append(args, "-machine", "virt", "-cpu", "max,pauth-impdef=on", "-append", "console=ttyAMA0 quiet panic=-1 "+parameters)
+		return exec.CommandContext(ctx, "qemu-system-aarch64", args...)
+	}
+	args = append(args, "-cpu", "max", "-append", "console=ttyS0 quiet panic=-1 tsc=reliable clocksource=tsc "+parameters)
+	return exec.CommandContext(ctx, "qemu-system-x86_64", args...)
+}
+
+// outcome is what a machine said of its tests.
+type outcome struct {
+	line                    string // its last line
+	passed, failed, skipped int
+}
+
+var lastLine = regexp.MustCompile(`^\S+ (?:amd64|arm64): (\d+) passed, (\d+) failed, (\d+) skipped$`)
+
+// control are the sequences by which the firmware clears the screen.
+var control = regexp.MustCompile("\x1b(c|\\[[?0-9;]*[A-Za-z])")
+
+// boot runs a machine to its end and shows each line that it says.
+func (k kernel) boot(ctx context.Context, files machineFiles, parameters string, show func(line string)) (outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cmd := k.command(ctx, files, parameters)
+	cmd.Stderr = os.Stderr
+	console, err := cmd.StdoutPipe()
+	if err != nil {
+		return outcome{}, err
+	}
+	if err := cmd.Start(); err != nil {
+		return outcome{}, fmt.Errorf("start the machine: %w", err)
+	}
+	var result *outcome
+	lines := bufio.NewReader(console)
+	for {
+		text, err := lines.ReadString('\n')
+		text = control.ReplaceAllString(strings.TrimRight(text, "\r\n"), "")
+		if found := lastLine.FindStringSubmatch(text); found != nil {
+			result = &outcome{line: text}
+			for i, n := range []*int{&result.passed, &result.failed, &result.skipped} {
+				*n, _ = strconv.Atoi(found[i+1])
+			}
+		} else if text != "" {
+			show(text)
+		}
+		if err != nil {
+			break
+		}
+	}
+	if err := cmd.Wait(); err != nil && ctx.Err() != nil {
+		return outcome{}, fmt.Errorf("kernel %s: not ready after %s", k, patience)
+	} else if err != nil {
+		return outcome{}, fmt.Errorf("kernel %s: the emulator: %w", k, err)
+	}
+	if result == nil {
+		return outcome{}, fmt.Errorf("kernel %s: the machine ended before its tests did", k)
+	}
+	return *result, nil
+}
