@@ -29,11 +29,7 @@ refuse() {
 	exit 1
 }
 
-# Lists older than a day may name files that are not on the mirror any more.
-if [ -z "$(find "$state/updated" -mtime -1 2>/dev/null)" ]; then
-	apt apt-get update >"$state/log" 2>&1 || refuse "apt-get update failed, so that no package can be found"
-	touch "$state/updated"
-fi
+apt apt-get update >"$state/log" 2>&1 || refuse "apt-get update failed, so that no package can be found"
 package=$(newest)
 [ -n "$package" ] || refuse "no Debian package for $architecture is named like $pattern"
 mkdir -p "$state/packages"
@@ -41,7 +37,5 @@ cd "$state/packages"
 apt apt-get download "$package:$architecture" >"$state/log" 2>&1 || refuse "cannot download $package for $architecture"
 rm -rf "$folder/unpacking"
 dpkg-deb -x "$(find . -name "${package}_*_$architecture.deb" | sort -V | tail -n 1)" "$folder/unpacking"
-rm -f "${package}"_*.deb
-rm -rf "${folder:?}/$package"
 mv "$folder/unpacking" "$folder/$package"
 echo "$folder/$package"

@@ -69,19 +69,20 @@ func fetchShell(cache, architecture string) (string, error) {
 	return findFile(folder, "busybox")
 }
 
-// fetchPackage leaves the newest package that matches in folder, and nothing else there.
+// fetchPackage makes folder the newest package that matches. What is interrupted does not look finished, and two who
+// fetch at once do not meet.
 func fetchPackage(folder, architecture, pattern string) error {
-	if err := os.RemoveAll(folder); err != nil {
-		return err
-	}
-	// Not in folder yet: what is interrupted must not look finished.
-	partial, err := filepath.Abs(folder + ".partial")
+	partial, err := filepath.Abs(filepath.Dir(folder))
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(partial, 0o755); err != nil {
 		return err
 	}
+	if partial, err = os.MkdirTemp(partial, "partial-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(partial)
 	cmd := exec.Command("test/vm/fetch.sh", partial, architecture, pattern)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -89,7 +90,7 @@ func fetchPackage(folder, architecture, pattern string) error {
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
 	}
-	return errors.Join(os.Rename(strings.TrimSpace(string(out)), folder), os.RemoveAll(partial))
+	return errors.Join(os.RemoveAll(folder), os.Rename(strings.TrimSpace(string(out)), folder))
 }
 
 // findFile gives the first file below folder whose name matches.

@@ -110,8 +110,8 @@ func (r *runner) run(ctx context.Context, version, architecture string) error {
 	errs := make([]error, len(kernels))
 	free := make(chan struct{}, atOnce)
 	for i, k := range kernels {
+		free <- struct{}{}
 		wg.Go(func() {
-			free <- struct{}{}
 			defer func() { <-free }()
 			errs[i] = r.test(ctx, k, files[k])
 		})
