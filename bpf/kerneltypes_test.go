@@ -63,7 +63,7 @@ func TestReadKernelTypesRefuses(t *testing.T) {
 		"ELF without BTF":   {"/proc/self/exe", ErrNoTypes},
 		"of no kernel":      {writeFile(t, marshal(t, &btf.Int{Name: "int", Size: 4})), ErrWrongBTF},
 		"of our own object": {"cpu_x86_bpfel.o", ErrWrongBTF}, // has a task_struct, with the few fields of kernel.bpf.h
-		"pid elsewhere":     {writeFile(t, shifted(t, "pid", 4)), ErrWrongBTF},
+		"pid elsewhere":     {writeFile(t, shifted(t, "pid", 8)), ErrWrongBTF},
 		"cgroups elsewhere": {writeFile(t, shifted(t, "cgroups", -8)), ErrWrongBTF},
 		"no group leader":   {writeFile(t, shifted(t, "group_leader", 0)), ErrWrongBTF},
 	} {
