@@ -32,7 +32,7 @@ type Event struct {
 	// Time is CLOCK_MONOTONIC, nanoseconds, the clock of samples.
 	Time     uint64
 	PID, TID int
-	// ParentPID is set for EventFork.
+	// ParentPID is set for EventFork; 0 where the parent is outside of our pid namespace.
 	ParentPID int
 	// Name is the comm, the path of a mapped file or a cgroup, or a kernel symbol.
 	Name string
@@ -93,7 +93,10 @@ func decode(r perfevent.Record, names *interner) (Event, bool) {
 	if len(b) < 8+timeSize {
 		return Event{}, false
 	}
-	e := Event{Time: trailer(b), PID: int(u32(b)), TID: int(u32(b[4:]))}
+	e := Event{Time: trailer(b), PID: int(int32(u32(b))), TID: int(int32(u32(b[4:])))}
+	if e.PID <= 0 && r.Type != unix.PERF_RECORD_CGROUP && r.Type != unix.PERF_RECORD_KSYMBOL {
+		return Event{}, false // it has no number here: an idle task, or one outside of our pid namespace (0) or reaped (-1)
+	}
 	switch r.Type {
 	case unix.PERF_RECORD_MMAP2:
 		if len(b) < mmapFixedSize+timeSize || r.Misc&unix.PERF_RECORD_MISC_CPUMODE_MASK != unix.PERF_RECORD_MISC_USER {
@@ -123,7 +126,7 @@ func decode(r perfevent.Record, names *interner) (Event, bool) {
 		if r.Type == unix.PERF_RECORD_EXIT {
 			e.Kind = EventExit
 		}
-		e.ParentPID, e.TID = int(u32(b[4:])), int(u32(b[8:]))
+		e.ParentPID, e.TID = int(int32(u32(b[4:]))), int(int32(u32(b[8:])))
 	case unix.PERF_RECORD_CGROUP:
 		e.Kind, e.PID, e.TID = EventCgroup, 0, 0
 		e.ID = u64(b)

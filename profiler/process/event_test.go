@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -79,16 +80,28 @@ func TestDecode(t *testing.T) {
 		}
 	}
 	for name, r := range map[string]perfevent.Record{
-		"mapping of the kernel":      {Type: unix.PERF_RECORD_MMAP2, Misc: unix.PERF_RECORD_MISC_KERNEL, Body: examples[0].body},
-		"mapping around the end":     {Type: unix.PERF_RECORD_MMAP2, Misc: unix.PERF_RECORD_MISC_USER, Body: body(uint32(1), uint32(1), ^uint64(0), uint64(0x1000), uint64(0), uint32(0), uint32(0), uint64(0), uint64(0), uint64(0), "x", testTime)},
-		"mapping of nothing":         {Type: unix.PERF_RECORD_MMAP2, Misc: unix.PERF_RECORD_MISC_USER, Body: body(uint32(1), uint32(1), uint64(0x1000), uint64(0), uint64(0), uint32(0), uint32(0), uint64(0), uint64(0), uint64(0), "x", testTime)},
-		"namespaces without mount's": {Type: unix.PERF_RECORD_NAMESPACES, Body: body(uint32(1), uint32(1), uint64(3), make8(14), testTime)},
-		"another kind":               {Type: unix.PERF_RECORD_SAMPLE, Body: body(make8(20))},
+		"mapping of the kernel":                {Type: unix.PERF_RECORD_MMAP2, Misc: unix.PERF_RECORD_MISC_KERNEL, Body: examples[0].body},
+		"mapping around the end":               {Type: unix.PERF_RECORD_MMAP2, Misc: unix.PERF_RECORD_MISC_USER, Body: body(uint32(1), uint32(1), ^uint64(0), uint64(0x1000), uint64(0), uint32(0), uint32(0), uint64(0), uint64(0), uint64(0), "x", testTime)},
+		"mapping of nothing":                   {Type: unix.PERF_RECORD_MMAP2, Misc: unix.PERF_RECORD_MISC_USER, Body: body(uint32(1), uint32(1), uint64(0x1000), uint64(0), uint64(0), uint32(0), uint32(0), uint64(0), uint64(0), uint64(0), "x", testTime)},
+		"namespaces without mount's":           {Type: unix.PERF_RECORD_NAMESPACES, Body: body(uint32(1), uint32(1), uint64(3), make8(14), testTime)},
+		"mapping outside of our pid namespace": {Type: unix.PERF_RECORD_MMAP2, Misc: unix.PERF_RECORD_MISC_USER, Body: withPID(examples[0].body, 0)},
+		"comm outside of it":                   {Type: unix.PERF_RECORD_COMM, Body: withPID(examples[1].body, 0)},
+		"fork outside of it":                   {Type: unix.PERF_RECORD_FORK, Body: withPID(examples[3].body, 0)},
+		"exit of a reaped process":             {Type: unix.PERF_RECORD_EXIT, Body: withPID(examples[4].body, ^uint32(0))},
+		"namespaces outside of it":             {Type: unix.PERF_RECORD_NAMESPACES, Body: withPID(examples[7].body, 0)},
+		"another kind":                         {Type: unix.PERF_RECORD_SAMPLE, Body: body(make8(20))},
 	} {
 		if e, ok := decode(r, newInterner()); ok {
 			t.Errorf("%s: %+v", name, e)
 		}
 	}
+}
+
+// withPID is the body of a record of another process.
+func withPID(body []byte, pid uint32) []byte {
+	body = slices.Clone(body)
+	binary.NativeEndian.PutUint32(body, pid)
+	return body
 }
 
 func make8(words int) string {
