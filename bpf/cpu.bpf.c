@@ -13,6 +13,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "maps.bpf.h"
+#include "namespace.bpf.h"
 #include "stack.bpf.h"
 #include "types.bpf.h"
 
@@ -376,8 +377,18 @@ static __always_inline bool is_target(u32 tgid)
 	return !target->start_time || target->start_time == current_start_time();
 }
 
-static __always_inline bool wanted(struct cpu_counters *c, u32 tgid, u64 *cgroup_id)
+static __always_inline bool wanted(struct cpu_counters *c, u64 *pid_tgid, u64 *cgroup_id)
 {
+	u32 tgid;
+
+	if (pid_namespace_inode) {
+		*pid_tgid = namespace_pid_tgid((void *)bpf_get_current_task());
+		if (!*pid_tgid) {
+			c->filtered_namespace++;
+			return false;
+		}
+	}
+	tgid = *pid_tgid >> 32;
 	if (exclude_tgid && tgid == exclude_tgid) {
 		c->filtered_self++;
 		return false;
@@ -452,7 +463,7 @@ int on_sample(struct perf_event_data *ctx)
 	c->seen++;
 	if (!pid_tgid && !serving_softirq(ctx, w)) {
 		c->idle++;
-	} else if (wanted(c, pid_tgid >> 32, &cgroup_id)) {
+	} else if (wanted(c, &pid_tgid, &cgroup_id)) {
 		c->taken++;
 		send(ctx, c, w, now, pid_tgid, cgroup_id);
 	}

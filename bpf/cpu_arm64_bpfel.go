@@ -14,20 +14,21 @@ import (
 )
 
 type CpuCpuCounters struct {
-	_              structs.HostLayout
-	Seen           uint64
-	FilteredTarget uint64
-	FilteredCgroup uint64
-	FilteredSelf   uint64
-	Idle           uint64
-	Taken          uint64
-	Submitted      uint64
-	LostRingFull   uint64
-	User           CpuStackCounters
-	Kernel         CpuStackCounters
-	TargetAdded    uint64
-	TargetMapFull  uint64
-	RunTimeNs      uint64
+	_                 structs.HostLayout
+	Seen              uint64
+	FilteredTarget    uint64
+	FilteredCgroup    uint64
+	FilteredSelf      uint64
+	FilteredNamespace uint64
+	Idle              uint64
+	Taken             uint64
+	Submitted         uint64
+	LostRingFull      uint64
+	User              CpuStackCounters
+	Kernel            CpuStackCounters
+	TargetAdded       uint64
+	TargetMapFull     uint64
+	RunTimeNs         uint64
 }
 
 type CpuFrameKind uint32
@@ -47,6 +48,7 @@ const (
 	CpuLimitLIMIT_SHORT_FRAMES CpuLimit = 16
 	CpuLimitLIMIT_CHUNKS       CpuLimit = 4
 	CpuLimitLIMIT_CGROUP_DEPTH CpuLimit = 32
+	CpuLimitLIMIT_PID_LEVELS   CpuLimit = 33
 	CpuLimitLIMIT_COMM         CpuLimit = 16
 )
 
@@ -134,29 +136,30 @@ type CpuTarget struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	CpuMapCgroupMatches    = "cgroup_matches"
-	CpuMapCounters         = "counters"
-	CpuMapSamples          = "samples"
-	CpuMapScratch          = "scratch"
-	CpuMapStackTraces      = "stack_traces"
-	CpuMapTargets          = "targets"
-	CpuProgOnSample        = "on_sample"
-	CpuVarCgroupLevel      = "cgroup_level"
-	CpuVarCgroupSubsys     = "cgroup_subsys"
-	CpuVarExcludeTgid      = "exclude_tgid"
-	CpuVarFilterCgroup     = "filter_cgroup"
-	CpuVarFilterTargets    = "filter_targets"
-	CpuVarMaxFrames        = "max_frames"
-	CpuVarRingWakeupBytes  = "ring_wakeup_bytes"
-	CpuVarSoftirqSize      = "softirq_size"
-	CpuVarSoftirqStart     = "softirq_start"
-	CpuVarStackSecret      = "stack_secret"
-	CpuVarTaskBtf          = "task_btf"
-	CpuVarUnusedFrameKind  = "unused_frame_kind"
-	CpuVarUnusedLimit      = "unused_limit"
-	CpuVarUnusedReason     = "unused_reason"
-	CpuVarUnusedSample     = "unused_sample"
-	CpuVarUnusedSampleFlag = "unused_sample_flag"
+	CpuMapCgroupMatches     = "cgroup_matches"
+	CpuMapCounters          = "counters"
+	CpuMapSamples           = "samples"
+	CpuMapScratch           = "scratch"
+	CpuMapStackTraces       = "stack_traces"
+	CpuMapTargets           = "targets"
+	CpuProgOnSample         = "on_sample"
+	CpuVarCgroupLevel       = "cgroup_level"
+	CpuVarCgroupSubsys      = "cgroup_subsys"
+	CpuVarExcludeTgid       = "exclude_tgid"
+	CpuVarFilterCgroup      = "filter_cgroup"
+	CpuVarFilterTargets     = "filter_targets"
+	CpuVarMaxFrames         = "max_frames"
+	CpuVarPidNamespaceInode = "pid_namespace_inode"
+	CpuVarRingWakeupBytes   = "ring_wakeup_bytes"
+	CpuVarSoftirqSize       = "softirq_size"
+	CpuVarSoftirqStart      = "softirq_start"
+	CpuVarStackSecret       = "stack_secret"
+	CpuVarTaskBtf           = "task_btf"
+	CpuVarUnusedFrameKind   = "unused_frame_kind"
+	CpuVarUnusedLimit       = "unused_limit"
+	CpuVarUnusedReason      = "unused_reason"
+	CpuVarUnusedSample      = "unused_sample"
+	CpuVarUnusedSampleFlag  = "unused_sample_flag"
 )
 
 // LoadCpu returns the embedded CollectionSpec for Cpu.
@@ -220,22 +223,23 @@ type CpuMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CpuVariableSpecs struct {
-	CgroupLevel      *ebpf.VariableSpec `ebpf:"cgroup_level"`
-	CgroupSubsys     *ebpf.VariableSpec `ebpf:"cgroup_subsys"`
-	ExcludeTgid      *ebpf.VariableSpec `ebpf:"exclude_tgid"`
-	FilterCgroup     *ebpf.VariableSpec `ebpf:"filter_cgroup"`
-	FilterTargets    *ebpf.VariableSpec `ebpf:"filter_targets"`
-	MaxFrames        *ebpf.VariableSpec `ebpf:"max_frames"`
-	RingWakeupBytes  *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
-	SoftirqSize      *ebpf.VariableSpec `ebpf:"softirq_size"`
-	SoftirqStart     *ebpf.VariableSpec `ebpf:"softirq_start"`
-	StackSecret      *ebpf.VariableSpec `ebpf:"stack_secret"`
-	TaskBtf          *ebpf.VariableSpec `ebpf:"task_btf"`
-	UnusedFrameKind  *ebpf.VariableSpec `ebpf:"unused_frame_kind"`
-	UnusedLimit      *ebpf.VariableSpec `ebpf:"unused_limit"`
-	UnusedReason     *ebpf.VariableSpec `ebpf:"unused_reason"`
-	UnusedSample     *ebpf.VariableSpec `ebpf:"unused_sample"`
-	UnusedSampleFlag *ebpf.VariableSpec `ebpf:"unused_sample_flag"`
+	CgroupLevel       *ebpf.VariableSpec `ebpf:"cgroup_level"`
+	CgroupSubsys      *ebpf.VariableSpec `ebpf:"cgroup_subsys"`
+	ExcludeTgid       *ebpf.VariableSpec `ebpf:"exclude_tgid"`
+	FilterCgroup      *ebpf.VariableSpec `ebpf:"filter_cgroup"`
+	FilterTargets     *ebpf.VariableSpec `ebpf:"filter_targets"`
+	MaxFrames         *ebpf.VariableSpec `ebpf:"max_frames"`
+	PidNamespaceInode *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
+	RingWakeupBytes   *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
+	SoftirqSize       *ebpf.VariableSpec `ebpf:"softirq_size"`
+	SoftirqStart      *ebpf.VariableSpec `ebpf:"softirq_start"`
+	StackSecret       *ebpf.VariableSpec `ebpf:"stack_secret"`
+	TaskBtf           *ebpf.VariableSpec `ebpf:"task_btf"`
+	UnusedFrameKind   *ebpf.VariableSpec `ebpf:"unused_frame_kind"`
+	UnusedLimit       *ebpf.VariableSpec `ebpf:"unused_limit"`
+	UnusedReason      *ebpf.VariableSpec `ebpf:"unused_reason"`
+	UnusedSample      *ebpf.VariableSpec `ebpf:"unused_sample"`
+	UnusedSampleFlag  *ebpf.VariableSpec `ebpf:"unused_sample_flag"`
 }
 
 // CpuObjects contains all objects after they have been loaded into the kernel.
@@ -281,22 +285,23 @@ func (m *CpuMaps) Close() error {
 //
 // It can be passed to LoadCpuObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CpuVariables struct {
-	CgroupLevel      *ebpf.Variable `ebpf:"cgroup_level"`
-	CgroupSubsys     *ebpf.Variable `ebpf:"cgroup_subsys"`
-	ExcludeTgid      *ebpf.Variable `ebpf:"exclude_tgid"`
-	FilterCgroup     *ebpf.Variable `ebpf:"filter_cgroup"`
-	FilterTargets    *ebpf.Variable `ebpf:"filter_targets"`
-	MaxFrames        *ebpf.Variable `ebpf:"max_frames"`
-	RingWakeupBytes  *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
-	SoftirqSize      *ebpf.Variable `ebpf:"softirq_size"`
-	SoftirqStart     *ebpf.Variable `ebpf:"softirq_start"`
-	StackSecret      *ebpf.Variable `ebpf:"stack_secret"`
-	TaskBtf          *ebpf.Variable `ebpf:"task_btf"`
-	UnusedFrameKind  *ebpf.Variable `ebpf:"unused_frame_kind"`
-	UnusedLimit      *ebpf.Variable `ebpf:"unused_limit"`
-	UnusedReason     *ebpf.Variable `ebpf:"unused_reason"`
-	UnusedSample     *ebpf.Variable `ebpf:"unused_sample"`
-	UnusedSampleFlag *ebpf.Variable `ebpf:"unused_sample_flag"`
+	CgroupLevel       *ebpf.Variable `ebpf:"cgroup_level"`
+	CgroupSubsys      *ebpf.Variable `ebpf:"cgroup_subsys"`
+	ExcludeTgid       *ebpf.Variable `ebpf:"exclude_tgid"`
+	FilterCgroup      *ebpf.Variable `ebpf:"filter_cgroup"`
+	FilterTargets     *ebpf.Variable `ebpf:"filter_targets"`
+	MaxFrames         *ebpf.Variable `ebpf:"max_frames"`
+	PidNamespaceInode *ebpf.Variable `ebpf:"pid_namespace_inode"`
+	RingWakeupBytes   *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
+	SoftirqSize       *ebpf.Variable `ebpf:"softirq_size"`
+	SoftirqStart      *ebpf.Variable `ebpf:"softirq_start"`
+	StackSecret       *ebpf.Variable `ebpf:"stack_secret"`
+	TaskBtf           *ebpf.Variable `ebpf:"task_btf"`
+	UnusedFrameKind   *ebpf.Variable `ebpf:"unused_frame_kind"`
+	UnusedLimit       *ebpf.Variable `ebpf:"unused_limit"`
+	UnusedReason      *ebpf.Variable `ebpf:"unused_reason"`
+	UnusedSample      *ebpf.Variable `ebpf:"unused_sample"`
+	UnusedSampleFlag  *ebpf.Variable `ebpf:"unused_sample_flag"`
 }
 
 // CpuPrograms contains all programs after they have been loaded into the kernel.

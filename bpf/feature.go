@@ -25,7 +25,6 @@ const (
 	CurrentTaskBTF   Feature = "bpf_get_current_task_btf"
 	MemcgAccounting  Feature = "memcg_accounting"
 	AncestorCgroupID Feature = "bpf_get_current_ancestor_cgroup_id"
-	NsPIDTGID        Feature = "bpf_get_ns_current_pid_tgid"
 	TaskPtRegs       Feature = "bpf_task_pt_regs"
 	Loop             Feature = "bpf_loop"
 	TailCallSubprogs Feature = "tail_call_subprogs"
@@ -52,10 +51,6 @@ var Features = []FeatureInfo{
 		Feature: TracepointBTF, Since: "5.5", Use: "following forks and exits of targets",
 		Fallback: "raw tracepoints, which lockdown=confidentiality forbids",
 		probe:    probeTracepointBTF,
-	},
-	{
-		Feature: NsPIDTGID, Since: "5.7", Use: "process numbers of a pid namespace", Unused: true,
-		probe: helper(asm.FnGetNsCurrentPidTgid),
 	},
 	{
 		Feature: RingBuffer, Since: "5.8", Use: "the way of samples to user space",

@@ -148,7 +148,7 @@ func fallbackSets() [][]Feature {
 func TestLoadWithout(t *testing.T) {
 	keepMemlock(t)
 	v2, v1, controller := cgroupMounts(t)
-	options := map[string]Options{"targets": {TargetsMayCome: true}}
+	options := map[string]Options{"targets": {TargetsMayCome: true}, "pid namespace": {TargetsMayCome: true, PIDNamespace: pidNamespace(t)}}
 	if v2 != "" {
 		options["v2"] = Options{CgroupID: cgroup(t, v2), CgroupLevel: 1}
 	}
@@ -222,6 +222,11 @@ func TestVerifierDropsTheOtherWay(t *testing.T) {
 			}
 			if err := loadsOnKernelWithout(t, o, newHelpers...); (err == nil) == plainLoads {
 				t.Errorf("the kernel allows plain loads: %t; without the new helpers: %v", plainLoads, err)
+			}
+			inNamespace := o
+			inNamespace.PIDNamespace = pidNamespace(t)
+			if err := loadsOnKernelWithout(t, inNamespace, asm.FnProbeReadKernel); err == nil {
+				t.Error("bpf_probe_read_kernel is not called for the numbers of a pid namespace")
 			}
 			o.Without = []Feature{CurrentTaskBTF, AncestorCgroupID}
 			if err := loadsOnKernelWithout(t, o, newHelpers...); err != nil {

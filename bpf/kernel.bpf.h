@@ -38,6 +38,24 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
+struct ns_common {
+	u32 inum; /* the inode number that /proc/PID/ns/ shows */
+};
+
+struct pid_namespace {
+	struct ns_common ns;
+};
+
+struct upid {
+	s32 nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	u32 level;              /* of the namespace that it was made in; 0: the initial one */
+	struct upid numbers[1]; /* really level + 1 of them, the initial namespace's first */
+};
+
 struct task_struct {
 	s32 pid;
 	s32 tgid;
@@ -46,6 +64,7 @@ struct task_struct {
 	u32 flags;        /* PF_* */
 	struct mm_struct *mm;
 	struct task_struct *group_leader;
+	struct pid *thread_pid; /* gone when the task was reaped */
 	struct css_set *cgroups;
 };
 

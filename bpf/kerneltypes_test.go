@@ -57,15 +57,17 @@ func TestReadKernelTypesRefuses(t *testing.T) {
 		path string
 		want error
 	}{
-		"no file":           {filepath.Join(t.TempDir(), "none"), fs.ErrNotExist},
-		"text":              {writeFile(t, []byte("not BTF")), ErrNoTypes},
-		"empty":             {writeFile(t, nil), ErrNoTypes},
-		"ELF without BTF":   {"/proc/self/exe", ErrNoTypes},
-		"of no kernel":      {writeFile(t, marshal(t, &btf.Int{Name: "int", Size: 4})), ErrWrongBTF},
-		"of our own object": {"cpu_x86_bpfel.o", ErrWrongBTF}, // has a task_struct, with the few fields of kernel.bpf.h
-		"pid elsewhere":     {writeFile(t, shifted(t, "pid", 8)), ErrWrongBTF},
-		"cgroups elsewhere": {writeFile(t, shifted(t, "cgroups", -8)), ErrWrongBTF},
-		"no group leader":   {writeFile(t, shifted(t, "group_leader", 0)), ErrWrongBTF},
+		"no file":              {filepath.Join(t.TempDir(), "none"), fs.ErrNotExist},
+		"text":                 {writeFile(t, []byte("not BTF")), ErrNoTypes},
+		"empty":                {writeFile(t, nil), ErrNoTypes},
+		"ELF without BTF":      {"/proc/self/exe", ErrNoTypes},
+		"of no kernel":         {writeFile(t, marshal(t, &btf.Int{Name: "int", Size: 4})), ErrWrongBTF},
+		"of our own object":    {"cpu_x86_bpfel.o", ErrWrongBTF}, // has a task_struct, with the few fields of kernel.bpf.h
+		"pid elsewhere":        {writeFile(t, shifted(t, "pid", 8)), ErrWrongBTF},
+		"cgroups elsewhere":    {writeFile(t, shifted(t, "cgroups", -8)), ErrWrongBTF},
+		"no thread pid":        {writeFile(t, shifted(t, "thread_pid", 0)), ErrWrongBTF},
+		"thread pid elsewhere": {writeFile(t, shifted(t, "thread_pid", 8)), ErrWrongBTF},
+		"no group leader":      {writeFile(t, shifted(t, "group_leader", 0)), ErrWrongBTF},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := ReadKernelTypes(c.path)

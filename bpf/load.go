@@ -26,6 +26,9 @@ type Options struct {
 	Targets map[uint32]bool
 	// TargetsMayCome keeps room for AddTarget where Targets is still empty.
 	TargetsMayCome bool
+	// PIDNamespace is the inode number of the pid namespace that is sampled, by whose numbers
+	// processes are then known, here and in samples; 0 for the initial one.
+	PIDNamespace uint32
 	// CgroupID is the wanted cgroup, the inode number of its directory; 0 for all.
 	CgroupID uint64
 	// CgroupSubsystem names the cgroup v1 controller whose hierarchy CgroupID
@@ -57,8 +60,8 @@ func (o *Options) use(f Feature) bool {
 type KernelRange struct{ Start, Size uint64 }
 
 // ErrLockdown says that the kernel forbids what the programs need.
-var ErrLockdown = errors.New("lockdown=confidentiality forbids programs to read the kernel's memory by a helper, and this kernel has no other way (or it was switched off): " +
-	"use a kernel 5.11 or newer, or boot with lockdown=integrity")
+var ErrLockdown = errors.New("lockdown=confidentiality forbids programs to read the kernel's memory by a helper, and this kernel has no other way (or it was switched off, " +
+	"or the pid namespace is not the host's): use a kernel 5.11 or newer in the host's pid namespace, or boot with lockdown=integrity")
 
 // Sizes of maps where Options leave them open.
 const (
@@ -66,12 +69,16 @@ const (
 	DefaultStackEntries = 16384
 	// targetEntries holds the descendants of targets: 16,384 live processes, 1.3 MB.
 	targetEntries = 16384
+	// exitedEntries holds processes of a pid namespace that exited and were not reaped, 1 MB.
+	exitedEntries = 16384
 )
 
 // Programs are the loaded programs and their maps. Close frees them.
 type Programs struct {
 	cpu   CpuObjects
 	links []link.Link // the programs that follow targets
+	// exited is their map; nil where they are not loaded.
+	exited *ebpf.Map
 }
 
 // Load loads the programs. Where the verifier refuses one, the error holds its log.
@@ -84,11 +91,14 @@ func Load(o Options) (*Programs, error) {
 	switch {
 	case errors.Is(err, unix.EPERM) && MemcgAccounting.Probe().Answer == No:
 		return nil, fmt.Errorf("%w: %w", ErrMemlock, err)
-	case errors.As(err, new(*ebpf.VerifierError)) && !o.use(CurrentTaskBTF) && confidential():
+	case errors.As(err, new(*ebpf.VerifierError)) && o.readsByHelper() && confidential():
 		return nil, fmt.Errorf("%w: %w", ErrLockdown, err)
 	}
 	return p, err
 }
+
+// readsByHelper tells whether a program calls bpf_probe_read_kernel.
+func (o *Options) readsByHelper() bool { return o.PIDNamespace != 0 || !o.use(CurrentTaskBTF) }
 
 // confidential tells whether the kernel is locked down as far as it goes:
 //
@@ -117,7 +127,7 @@ func loadPrograms(o Options) (*Programs, error) {
 	if !o.filtersTargets() {
 		return p, nil
 	}
-	if err := p.followTargets(kernel, o.use(TracepointBTF)); err != nil {
+	if err := p.followTargets(kernel, &o); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	for pid, children := range o.Targets {
@@ -160,6 +170,7 @@ func sampler(o Options, kernel *btf.Spec) (*ebpf.CollectionSpec, error) {
 	}{
 		{specs.StackSecret, o.Secret},
 		{specs.ExcludeTgid, o.ExcludePID},
+		{specs.PidNamespaceInode, o.PIDNamespace},
 		{specs.FilterTargets, flag(o.filtersTargets())},
 		{specs.FilterCgroup, o.CgroupID},
 		{specs.CgroupSubsys, subsystem},
@@ -178,10 +189,19 @@ func sampler(o Options, kernel *btf.Spec) (*ebpf.CollectionSpec, error) {
 }
 
 // followTargets loads and attaches the programs that keep the target set true.
-func (p *Programs) followTargets(kernel *btf.Spec, tracepointBTF bool) error {
+func (p *Programs) followTargets(kernel *btf.Spec, o *Options) error {
 	spec, err := LoadTargets()
 	if err != nil {
 		return fmt.Errorf("read the embedded BPF object: %w", err)
+	}
+	tracepointBTF := o.PIDNamespace == 0 && o.use(TracepointBTF)
+	if o.PIDNamespace != 0 {
+		spec.Maps[TargetsMapExited].MaxEntries = exitedEntries
+		if err := spec.Variables[TargetsVarPidNamespaceInode].Set(o.PIDNamespace); err != nil {
+			return fmt.Errorf("configure the BPF object: %w", err)
+		}
+	} else {
+		delete(spec.Programs, TargetsProgOnExitRaw)
 	}
 	spec.Maps[TargetsMapTargets].MaxEntries = p.cpu.Targets.MaxEntries()
 	for name, prog := range spec.Programs {
@@ -197,6 +217,7 @@ func (p *Programs) followTargets(kernel *btf.Spec, tracepointBTF bool) error {
 		return fmt.Errorf("load the programs that follow targets: %w", err)
 	}
 	defer programs.Close()
+	p.exited = programs.DetachMap(TargetsMapExited)
 	for name, prog := range programs.Programs {
 		var l link.Link
 		if tracepointBTF {
@@ -259,6 +280,7 @@ func (c *Counters) add(o *Counters) {
 	c.FilteredTarget += o.FilteredTarget
 	c.FilteredCgroup += o.FilteredCgroup
 	c.FilteredSelf += o.FilteredSelf
+	c.FilteredNamespace += o.FilteredNamespace
 	c.Idle += o.Idle
 	c.Taken += o.Taken
 	c.Submitted += o.Submitted
@@ -282,7 +304,10 @@ func (c *StackCounters) add(o *StackCounters) {
 // MapBytes is the memory that the kernel holds for all maps.
 func (p *Programs) MapBytes() (uint64, error) {
 	var sum uint64
-	for _, m := range []*ebpf.Map{p.cpu.Counters, p.cpu.Samples, p.cpu.Scratch, p.cpu.StackTraces, p.cpu.Targets, p.cpu.CgroupMatches} {
+	for _, m := range []*ebpf.Map{p.cpu.Counters, p.cpu.Samples, p.cpu.Scratch, p.cpu.StackTraces, p.cpu.Targets, p.cpu.CgroupMatches, p.exited} {
+		if m == nil {
+			continue
+		}
 		info, err := m.Info()
 		if err != nil {
 			return 0, fmt.Errorf("size of %s: %w", m, err)
@@ -303,7 +328,7 @@ func (p *Programs) Close() error {
 		errs = append(errs, l.Close())
 	}
 	p.links = nil
-	return errors.Join(append(errs, p.cpu.Close())...)
+	return errors.Join(append(errs, p.exited.Close(), p.cpu.Close())...)
 }
 
 // maxFrames is the deepest stack that the kernel walks: its setting, if that is

@@ -97,15 +97,27 @@ func cgroupMounts(t *testing.T) (v2, v1, controller string) {
 	return v2, v1, controller
 }
 
+// pidNamespace is that of this process; the programs find its numbers like those of any other.
+func pidNamespace(t *testing.T) uint32 {
+	t.Helper()
+	var stat unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/pid", &stat); err != nil {
+		t.Fatal(err)
+	}
+	return uint32(stat.Ino)
+}
+
 // Every combination of options passes the verifier of this kernel.
 func TestLoad(t *testing.T) {
 	v2, v1, controller := cgroupMounts(t)
-	cgroups := map[string]Options{"all": {}}
+	cgroups := map[string]Options{"all": {}, "pid namespace": {PIDNamespace: pidNamespace(t)}}
 	if v2 != "" {
 		cgroups["v2"] = Options{CgroupID: cgroup(t, v2)}
+		cgroups["v2 in a pid namespace"] = Options{CgroupID: cgroup(t, v2), PIDNamespace: pidNamespace(t)}
 	}
 	if v1 != "" {
 		cgroups["v1"] = Options{CgroupID: cgroup(t, v1), CgroupSubsystem: controller}
+		cgroups["v1 in a pid namespace"] = Options{CgroupID: cgroup(t, v1), CgroupSubsystem: controller, PIDNamespace: pidNamespace(t)}
 		cgroups["v1 marked"] = Options{CgroupSubsystem: controller}
 	}
 	for name, base := range cgroups {
@@ -156,10 +168,11 @@ func TestLoadFails(t *testing.T) {
 	}
 }
 
-// The set of targets follows forks and exits by itself, by either kind of tracepoint program.
+// The set of targets follows forks and exits by itself, by either kind of tracepoint program, and by the numbers of a pid namespace.
 func TestTargets(t *testing.T) {
 	t.Run("tp_btf", func(t *testing.T) { testTargets(t, Options{TargetsMayCome: true}) })
 	t.Run("raw_tp", func(t *testing.T) { testTargets(t, Options{TargetsMayCome: true, Without: []Feature{TracepointBTF}}) })
+	t.Run("pid namespace", func(t *testing.T) { testTargets(t, Options{TargetsMayCome: true, PIDNamespace: pidNamespace(t)}) })
 }
 
 func testTargets(t *testing.T, o Options) {

@@ -16,12 +16,15 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	TargetsMapCounters   = "counters"
-	TargetsMapTargets    = "targets"
-	TargetsProgOnFork    = "on_fork"
-	TargetsProgOnForkRaw = "on_fork_raw"
-	TargetsProgOnFree    = "on_free"
-	TargetsProgOnFreeRaw = "on_free_raw"
+	TargetsMapCounters          = "counters"
+	TargetsMapExited            = "exited"
+	TargetsMapTargets           = "targets"
+	TargetsProgOnExitRaw        = "on_exit_raw"
+	TargetsProgOnFork           = "on_fork"
+	TargetsProgOnForkRaw        = "on_fork_raw"
+	TargetsProgOnFree           = "on_free"
+	TargetsProgOnFreeRaw        = "on_free_raw"
+	TargetsVarPidNamespaceInode = "pid_namespace_inode"
 )
 
 // LoadTargets returns the embedded CollectionSpec for Targets.
@@ -66,6 +69,7 @@ type TargetsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TargetsProgramSpecs struct {
+	OnExitRaw *ebpf.ProgramSpec `ebpf:"on_exit_raw"`
 	OnFork    *ebpf.ProgramSpec `ebpf:"on_fork"`
 	OnForkRaw *ebpf.ProgramSpec `ebpf:"on_fork_raw"`
 	OnFree    *ebpf.ProgramSpec `ebpf:"on_free"`
@@ -77,6 +81,7 @@ type TargetsProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type TargetsMapSpecs struct {
 	Counters *ebpf.MapSpec `ebpf:"counters"`
+	Exited   *ebpf.MapSpec `ebpf:"exited"`
 	Targets  *ebpf.MapSpec `ebpf:"targets"`
 }
 
@@ -84,6 +89,7 @@ type TargetsMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TargetsVariableSpecs struct {
+	PidNamespaceInode *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
 }
 
 // TargetsObjects contains all objects after they have been loaded into the kernel.
@@ -107,12 +113,14 @@ func (o *TargetsObjects) Close() error {
 // It can be passed to LoadTargetsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TargetsMaps struct {
 	Counters *ebpf.Map `ebpf:"counters"`
+	Exited   *ebpf.Map `ebpf:"exited"`
 	Targets  *ebpf.Map `ebpf:"targets"`
 }
 
 func (m *TargetsMaps) Close() error {
 	return _TargetsClose(
 		m.Counters,
+		m.Exited,
 		m.Targets,
 	)
 }
@@ -121,12 +129,14 @@ func (m *TargetsMaps) Close() error {
 //
 // It can be passed to LoadTargetsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TargetsVariables struct {
+	PidNamespaceInode *ebpf.Variable `ebpf:"pid_namespace_inode"`
 }
 
 // TargetsPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadTargetsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TargetsPrograms struct {
+	OnExitRaw *ebpf.Program `ebpf:"on_exit_raw"`
 	OnFork    *ebpf.Program `ebpf:"on_fork"`
 	OnForkRaw *ebpf.Program `ebpf:"on_fork_raw"`
 	OnFree    *ebpf.Program `ebpf:"on_free"`
@@ -135,6 +145,7 @@ type TargetsPrograms struct {
 
 func (p *TargetsPrograms) Close() error {
 	return _TargetsClose(
+		p.OnExitRaw,
 		p.OnFork,
 		p.OnForkRaw,
 		p.OnFree,

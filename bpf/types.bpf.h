@@ -30,6 +30,7 @@ enum limit {
 	/* in the first, short read of a stack */
 	LIMIT_CHUNKS = 4, /* ceil(LIMIT_STACK_FRAMES / LIMIT_CHUNK_FRAMES) */
 	LIMIT_CGROUP_DEPTH = 32,
+	LIMIT_PID_LEVELS = 33, /* MAX_PID_NS_LEVEL below the initial namespace */
 	LIMIT_COMM = 16, /* TASK_COMM_LEN */
 };
 
@@ -89,6 +90,7 @@ struct cpu_counters {
 	u64 filtered_target; /* not one of the wanted processes */
 	u64 filtered_cgroup; /* not in the wanted cgroup */
 	u64 filtered_self;   /* the agent itself, left out */
+	u64 filtered_namespace; /* has no number in the pid namespace that is sampled */
 	u64 idle;            /* the CPU had nothing to do */
 	u64 taken;           /* work of a wanted task */
 	u64 submitted;       /* a record went into the ring */
@@ -117,8 +119,8 @@ struct sample {
 	u64 kernel_stack;
 	u64 cgroup_id;
 	u64 value; /* ns of the CPU clock, or events of the PMU: the event's period */
-	u32 pid; /* thread group id, in the initial pid namespace */
-	u32 tid;
+	u32 pid; /* thread group id, in the pid namespace that is sampled */
+	u32 tid; /* 0 where the thread was reaped already (the initial namespace's is always there) */
 	u32 generation; /* of the mappings that the user frames were normalised with; 0 while they are raw */
 	u16 cpu;
 	u8 user_reason; /* enum reason: why the stack is missing or cut */

@@ -128,7 +128,7 @@ func (s *sampled) conserved(t *testing.T) {
 		}
 	}
 	equal("runs by the kernel's count = seen", s.runs, b.Seen)
-	equal("seen = filtered + idle + taken", b.Seen, b.FilteredTarget+b.FilteredCgroup+b.FilteredSelf+b.Idle+b.Taken)
+	equal("seen = filtered + idle + taken", b.Seen, b.FilteredTarget+b.FilteredCgroup+b.FilteredSelf+b.FilteredNamespace+b.Idle+b.Taken)
 	equal("taken = submitted + lost to a full ring", b.Taken, b.Submitted+b.LostRingFull)
 	equal("submitted = read + bad records", b.Submitted+s.foreign, s.stats.Read+s.stats.BadRecords)
 	equal("read = filtered + exported", s.stats.Read, s.stats.Filtered+s.stats.Exported)

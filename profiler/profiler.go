@@ -100,7 +100,11 @@ func (p *Profiler) open() (err error) {
 	if err := p.config.Target.check(); err != nil {
 		return err
 	}
-	if err := checkNamespace(); err != nil {
+	namespace, err := process.PIDNamespace(os.DirFS("/"))
+	if errors.Is(err, process.ErrForeignProc) {
+		return fmt.Errorf("%w; mount its own on /proc, or run in the host's (--pid=host, hostPID: true)", err)
+	}
+	if err != nil {
 		return err
 	}
 	if p.poller, err = perfevent.NewPoller(); err != nil {
@@ -109,7 +113,7 @@ func (p *Profiler) open() (err error) {
 	softirq := new(softirqFinder)
 	p.kernel = collect.NewKernelNames(softirq)
 	p.kernelProblem = p.kernel.Problem()
-	options := p.samplerOptions(softirq.found())
+	options := p.samplerOptions(softirq.found(), namespace)
 	if p.config.KernelBTF != "" {
 		options.BPF.KernelBTF, err = bpf.ReadKernelTypes(p.config.KernelBTF)
 		if errors.As(err, new(*fs.PathError)) {
@@ -155,8 +159,9 @@ func (p *Profiler) open() (err error) {
 	return p.sampler.Start()
 }
 
-func (p *Profiler) samplerOptions(softirq bpf.KernelRange) sampler.Options {
+func (p *Profiler) samplerOptions(softirq bpf.KernelRange, pidNamespace uint32) sampler.Options {
 	o := sampler.Options{Event: p.config.Event, FrequencyHz: p.config.FrequencyHz, BPF: bpf.Options{
+		PIDNamespace:    pidNamespace,
 		Softirq:         softirq,
 		CgroupID:        p.config.Target.cgroupID,
 		CgroupSubsystem: p.config.Target.cgroupSubsystem,
@@ -259,16 +264,6 @@ func (p *Profiler) release() error {
 	}
 	p.sampler, p.sideband, p.poller, p.files = nil, nil, nil, nil
 	return errors.Join(errs...)
-}
-
-// checkNamespace refuses to run where processes have other numbers than the
-// kernel side uses: samples would go to the wrong ones.
-func checkNamespace() error {
-	const initial = "pid:[4026531836]" // PROC_PID_INIT_INO, the same on all kernels
-	if link, err := os.Readlink("/proc/self/ns/pid"); err == nil && link != initial {
-		return errors.New("this is a pid namespace of its own, and samples carry the host's process numbers: run in the host's (--pid=host, hostPID: true)")
-	}
-	return nil
 }
 
 // ErrNotPermitted says that this process may not sample.

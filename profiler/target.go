@@ -16,7 +16,8 @@ import (
 	"github.com/pilotlight/pilotlight/profiler/container"
 )
 
-// Target is what is sampled; the zero value is the whole host. The kernel does
+// Target is what is sampled; the zero value is the whole host, or the pid namespace
+// that we are in, whose numbers PIDs are. The kernel does
 // the filtering for processes and cgroups; names of processes are matched afterwards.
 type Target struct {
 	// PIDs are the wanted processes, with all their threads.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/profiler"
+	"github.com/pilotlight/pilotlight/profiler/process"
 	"github.com/pilotlight/pilotlight/profiler/sampler"
 )
 
@@ -119,8 +121,11 @@ func (f *samplingFlags) String() string {
 			parts = append(parts, p.name+" "+p.value)
 		}
 	}
-	if len(parts) == 0 {
-		return "the whole host"
+	if len(parts) > 0 {
+		return strings.Join(parts, ", ")
 	}
-	return strings.Join(parts, ", ")
+	if namespace, err := process.PIDNamespace(os.DirFS("/")); err == nil && namespace != 0 {
+		return "the whole pid namespace"
+	}
+	return "the whole host"
 }

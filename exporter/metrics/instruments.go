@@ -59,14 +59,15 @@ var counters = []instrument[int64]{
 			"program silently while a task is inside bpf(). 0 for events without a fixed period.",
 		count(func(s *snapshot) uint64 { return s.Fired })},
 	{"pilotlight.samples.seen", unitSamples,
-		"Times the sampling program ran. seen = filtered by target, cgroup and self + idle + taken.",
+		"Times the sampling program ran. seen = filtered by target, cgroup, self and namespace + idle + taken.",
 		count(func(s *snapshot) uint64 { return s.BPF.Seen })},
 	{"pilotlight.samples.filtered", unitSamples,
 		"Samples left out because they are not of the target. Those of cause comm, and no others, are among the samples taken: " +
 			"names of processes are matched in user space.",
 		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
 			for cause, n := range map[string]uint64{
-				"target": s.BPF.FilteredTarget, "cgroup": s.BPF.FilteredCgroup, "self": s.BPF.FilteredSelf, "comm": s.Filtered,
+				"target": s.BPF.FilteredTarget, "cgroup": s.BPF.FilteredCgroup, "self": s.BPF.FilteredSelf,
+				"namespace": s.BPF.FilteredNamespace, "comm": s.Filtered,
 			} {
 				observe(int64(n), attribute.String("cause", cause))
 			}

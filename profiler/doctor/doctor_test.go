@@ -245,7 +245,11 @@ func TestDecisions(t *testing.T) {
 			m.trials.sideband = refused
 		}, map[string]Status{"perf_event_mlock_kb": Warn, "sideband": Fail}},
 		{"64 KiB pages, CAP_IPC_LOCK", func(m *machine) { m.pageKiB = 64 }, nil},
-		{"a pid namespace", func(m *machine) { m.link("proc/self/ns/pid", "pid:[4026532178]") }, map[string]Status{"pid_namespace": Fail}},
+		{"a pid namespace", func(m *machine) { m.link("proc/self/ns/pid", "pid:[4026532178]") }, map[string]Status{"pid_namespace": Warn}},
+		{"a pid namespace, another one's /proc", func(m *machine) {
+			m.link("proc/self/ns/pid", "pid:[4026532178]")
+			m.write("proc/self/status", "NSpid:\t29647\t12\nCapEff:\t"+allCapabilities)
+		}, map[string]Status{"pid_namespace": Fail}},
 		{"hidepid, CAP_SYS_PTRACE", func(m *machine) { m.write("proc/self/mountinfo", unifiedMounts) }, nil},
 		{"hidepid", func(m *machine) {
 			m.write("proc/self/mountinfo", hierarchies)

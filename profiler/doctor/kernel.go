@@ -87,7 +87,7 @@ func lockdown(m *machine) Check {
 	case mode == "confidentiality" && m.trials.sampler.answer != yes:
 		c.Status, c.Found = Fail, mode
 		c.Loss = "everything: programs may not read the kernel's memory"
-		c.Remedy = "use a kernel 5.11 or newer, whose programs need no helper for it, or boot with lockdown=integrity (or without lockdown=); " +
+		c.Remedy = "use a kernel 5.11 or newer in the host's pid namespace, where programs need no helper for it, or boot with lockdown=integrity (or without lockdown=); " +
 			"it cannot be lowered while the kernel runs"
 	default:
 		c.Found = mode

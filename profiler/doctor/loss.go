@@ -23,6 +23,7 @@ func Losses(kernelNames error) []Check {
 func losses(m *machine, kernelNames error) []Check {
 	var lost []Check
 	for _, causes := range [][]func(*machine) Check{
+		{pidNamespace},
 		{capSysPtrace, otherProcesses},
 		{hidepid},
 		{capDACReadSearch},

@@ -47,6 +47,11 @@ func TestLosses(t *testing.T) {
 			m.trials.otherRoot, m.trials.mapFile = refusedFile, refusedFile
 			return m
 		}, nil, []string{"other_processes", "map_files"}},
+		"a pid namespace": {func() *machine {
+			m := restricted()
+			m.link("proc/self/ns/pid", "pid:[4026532178]")
+			return m
+		}, nil, []string{"pid_namespace"}},
 		"no kernel names": {func() *machine { return restricted(unix.CAP_SYSLOG) }, kallsyms.ErrRestricted, []string{"kptr_restrict"}},
 		"CAP_SYSLOG costs nothing where names are there": {func() *machine { return restricted(unix.CAP_SYSLOG) }, nil, nil},
 		"what sampling stands on is not asked": {func() *machine {

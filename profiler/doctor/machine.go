@@ -39,10 +39,7 @@ func (m *machine) identify() {
 }
 
 // The kernel gives its first namespaces fixed inode numbers (include/uapi/linux/nsfs.h, proc_ns.h before).
-const (
-	initialUserNamespace = "user:[4026531837]" // 0xEFFFFFFD
-	initialPIDNamespace  = "pid:[4026531836]"  // 0xEFFFFFFC
-)
+const initialUserNamespace = "user:[4026531837]" // 0xEFFFFFFD
 
 // read gives a file's text without the white space around it.
 func (m *machine) read(path string) (string, error) {

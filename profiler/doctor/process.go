@@ -8,22 +8,29 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pilotlight/pilotlight/profiler/process"
 	"github.com/pilotlight/pilotlight/symbolizer/kallsyms"
 )
 
 func pidNamespace(m *machine) Check {
 	c := Check{ID: "pid_namespace", Title: "pid namespace", Status: OK, Found: "the host's"}
-	ns, err := fs.ReadLink(m.files, "proc/self/ns/pid")
+	inode, err := process.PIDNamespace(m.files)
 	switch {
+	case errors.Is(err, process.ErrForeignProc):
+		c.Status, c.Found = Fail, reason(err)
+		c.Loss = "everything: samples would go to the wrong processes"
+		c.Remedy = "mount /proc of this namespace, or " + hostPIDs
 	case err != nil:
 		c.Status, c.Found = Unknown, reason(err)
-	case ns != initialPIDNamespace:
-		c.Status, c.Found = Fail, "one of our own, "+ns
-		c.Loss = "everything: the kernel counts processes as the host does, and here they have other numbers"
-		c.Remedy = "give the agent the host's: docker run --pid=host, or hostPID: true in the pod"
+	case inode != 0:
+		c.Status, c.Found = Warn, fmt.Sprintf("one of our own, pid:[%d]", inode)
+		c.Loss = "processes outside of this pid namespace"
+		c.Remedy = hostPIDs
 	}
 	return c
 }
+
+const hostPIDs = "give the agent the host's: docker run --pid=host, or hostPID: true in the pod"
 
 func hidepid(m *machine) Check {
 	c := Check{ID: "hidepid", Title: "hidepid", Status: OK, Found: "off: /proc shows every process"}

@@ -80,6 +80,7 @@ func try(ctx context.Context, o Options) trials {
 		}
 	}
 	load := bpf.Options{RingBytes: uint32(os.Getpagesize()), StackEntries: 16, Without: o.Without} // small, to keep the trials cheap
+	load.PIDNamespace, _ = process.PIDNamespace(os.DirFS("/"))
 	types := attempt(func() (err error) { load.KernelBTF, err = kernelTypes(o.KernelBTF); return err })
 	return trials{
 		features:  probes,
