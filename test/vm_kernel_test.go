@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"github.com/pilotlight/pilotlight/bpf"
@@ -46,6 +47,9 @@ func TestVMDoctor(t *testing.T) {
 
 // What loading costs, for `make bench`.
 func TestVMLoad(t *testing.T) {
+	if err := rlimit.RemoveMemlock(); err != nil { // which binds on 5.10
+		t.Fatal(err)
+	}
 	for object, load := range map[string]func() (*ebpf.CollectionSpec, error){"cpu": bpf.LoadCpu, "targets": bpf.LoadTargets} {
 		spec, err := load()
 		if err != nil {
