@@ -73,6 +73,9 @@ func (i *Image) Lookup(offset objfile.FileOffset) ([]symbolizer.Frame, error) {
 	result := make(chan []symbolizer.Frame, 1)
 	if err := i.guard.do(func() { f, _ := i.names.Lookup(offset); result <- f }); err != nil {
 		i.retry = time.Now().Add(retryFailed)
+		if err == errSlow {
+			i.retry = time.Now().Add(retrySlow)
+		}
 		return nil, err
 	}
 	return <-result, nil
@@ -129,6 +132,8 @@ const (
 	idleClose = 30 * time.Second
 	// retryFailed is when a file that could not be opened is tried again.
 	retryFailed = 10 * time.Second
+	// retrySlow is when one that was not read in time is asked for again, which costs nothing.
+	retrySlow = time.Second
 )
 
 // NewFiles makes an empty set. Close it.
@@ -367,6 +372,9 @@ func (fs *Files) Image(t *Table, p *Process, m *Mapping) (*Image, bpf.Reason) {
 	r, ok := fs.read(t, p, f)
 	if !ok {
 		fs.fail(f, bpf.ReasonFileUnreadable)
+		if f.pending != nil {
+			f.retry = time.Now().Add(retrySlow)
+		}
 		return nil, f.failed
 	}
 	if r.err != nil {
@@ -392,7 +400,7 @@ func (fs *Files) read(t *Table, p *Process, f *File) (readResult, bool) {
 			names, err := symbolizer.Open(file, size, options)
 			result <- readResult{names, err}
 		})
-		if err == errHung {
+		if err == errHung || err == errSlow {
 			f.pending = result
 		}
 		if err != nil {

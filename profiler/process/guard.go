@@ -9,13 +9,13 @@ import (
 )
 
 // guard runs work on files that may hang (FUSE, a network file system that
-// lost its server) so that it never stops the caller for longer than patience. Work that computes does not
-// hang, however slow the machine is; for that it may take ten times as long.
-// Work that hangs is left behind on its goroutine; maxHung of them are the
+// lost its server) so that it never stops the caller for longer than patience.
+// Work that hangs, or is slow, is left behind on its goroutine; maxHung of each are the
 // most, after which everything is refused until one returns. One goroutine uses a guard.
 type guard struct {
 	patience time.Duration
 	hung     atomic.Int32
+	slow     atomic.Int32
 	worker   []byte // how a trace of the goroutine that works begins
 	work     chan func()
 	done     chan struct{}
@@ -27,13 +27,13 @@ const (
 	// impatience divides the patience while other work hangs: whoever stops the
 	// agent waits for what is still asked for.
 	impatience = 10
-	// computingMost times the patience is what work may take that does not wait for the kernel.
-	computingMost = 10
 )
 
 var (
 	// errHung says that work took longer than the guard's patience; it goes on by itself.
 	errHung = errors.New("the file does not answer")
+	// errSlow says the same of work that only lacks CPU time: other work is not worse off.
+	errSlow = errors.New("the file takes long to read")
 	// errRefused says that work was not begun, because too much of it hangs.
 	errRefused = errors.New("too many files do not answer")
 )
@@ -44,7 +44,7 @@ func newGuard() *guard { return &guard{patience: guardPatience} }
 // touch what the caller goes on to use: it hands over its result as the last thing it does.
 func (g *guard) do(work func()) error {
 	hung := g.hung.Load()
-	if hung >= maxHung {
+	if hung >= maxHung || g.slow.Load() >= maxHung {
 		return errRefused
 	}
 	if g.work == nil {
@@ -57,25 +57,24 @@ func (g *guard) do(work func()) error {
 	g.work <- work
 	patience := time.NewTimer(limit)
 	defer patience.Stop()
-	for most := time.Now().Add(computingMost * g.patience); ; {
-		select {
-		case <-g.done:
-			return nil
-		case <-patience.C:
-		}
-		// A machine that was suspended wakes up with both at once.
-		patience.Reset(limit / impatience)
-		select {
-		case <-g.done:
-			return nil
-		case <-patience.C:
-		}
-		if time.Now().After(most) || !g.computes() {
-			g.abandon()
-			return errHung
-		}
-		patience.Reset(limit)
+	select {
+	case <-g.done:
+		return nil
+	case <-patience.C:
 	}
+	// A machine that was suspended wakes up with both at once.
+	patience.Reset(limit / impatience)
+	select {
+	case <-g.done:
+		return nil
+	case <-patience.C:
+	}
+	if g.computes() {
+		g.abandon(&g.slow)
+		return errSlow
+	}
+	g.abandon(&g.hung)
+	return errHung
 }
 
 // computes says whether the worker runs or could run, rather than wait for the kernel. Looking costs
@@ -118,15 +117,15 @@ func traceHead() []byte {
 	return append(head, '[')
 }
 
-// abandon leaves the goroutine to itself; it ends when its work returns.
-func (g *guard) abandon() {
-	g.hung.Add(1)
+// abandon leaves the goroutine to itself, and counts it until its work returns.
+func (g *guard) abandon(count *atomic.Int32) {
+	count.Add(1)
 	work, done := g.work, g.done
 	g.work = nil
 	close(work)
 	go func() {
 		<-done
-		g.hung.Add(-1)
+		count.Add(-1)
 	}()
 }
 
