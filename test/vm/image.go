@@ -20,6 +20,8 @@ type suite struct {
 	// everywhere are the tests that each kernel runs, and ends those that only the oldest and the newest run: what hangs
 	// on the kernel's version, and takes long. Both are regular expressions as `go test` takes them; "" is none.
 	everywhere, ends string
+	// endsOn is the architecture whose ends run them; "" is each.
+	endsOn string
 	// last are tests that come after all others, because what they do cannot be undone.
 	last  string
 	files []string // that it reads, below pkg
@@ -34,13 +36,13 @@ var suites = []suite{
 	},
 	{name: "perfevent", pkg: "./profiler/perfevent", everywhere: "."},
 	{
-		name: "rights", pkg: "./test/rights", everywhere: "RootWorksOn|RefusedCalls",
+		name: "rights", pkg: "./test/rights", everywhere: "RootWorksOn|RefusedCalls", endsOn: "amd64",
 		ends: "MissingCapabilities|MissingInTheMachine|RefusedByTheMachine|ParanoidLevels|LowMemlock",
 	},
 	{
 		name: "system", pkg: "./test", tags: "vm", files: []string{"workloads/gosplit/main.go"},
 		everywhere: "VMDoctor|VMLoad|VMWholeHost$/^(Busy|Hotplug)$|TruthC$/static|TruthThreads|TruthSystemCalls|ShortLived/same|AgentProfiles",
-		ends:       "VMWholeHost$/^[^BH]|VMCgroups|TruthGo/gosplit$|AgentTerminates",
+		ends:       "VMWholeHost$/^[^BH]|VMCgroups|TruthGo/gosplit$|TargetsOfAgentInPIDNamespace|VMSoak",
 		last:       "VMLockdown",
 	},
 }
@@ -189,7 +191,7 @@ func (k kernel) plan(only string) []string {
 	}
 	for _, s := range suites {
 		tests := s.everywhere
-		if k.end && s.ends != "" {
+		if k.end && s.ends != "" && (s.endsOn == "" || s.endsOn == k.architecture) {
 			tests += "|" + s.ends
 		}
 		add(s, tests)

@@ -27,7 +27,7 @@ var rows = []struct{ title, test string }{
 	{"cgroups v1, v2 and hybrid", "TestVMCgroups"},
 	{"not root: each capability missing is said", "TestMissingCapabilities"},
 	{"each setting that costs something is said", "TestMissingInTheMachine"},
-	{"results do not depend on the features below", "TestWithoutFeatures"},
+	{"a pid namespace of its own", "TestTargetsOfAgentInPIDNamespace"},
 }
 
 var (
