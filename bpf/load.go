@@ -241,6 +241,34 @@ func (p *Programs) AddTarget(pid uint32, children bool) error {
 	return nil
 }
 
+// SweepTargets takes out processes that are there no more. The programs do that themselves, but now and then the kernel does
+// not let them: they run in the middle of anything. It returns how many it took.
+func (p *Programs) SweepTargets(exists func(pid uint32) bool) (int, error) {
+	var dead []uint32
+	var pid uint32
+	var t Target
+	all := p.cpu.Targets.Iterate()
+	for all.Next(&pid, &t) {
+		if !exists(pid) {
+			dead = append(dead, pid)
+		}
+	}
+	// Where it changes too much under the iteration, the next sweep sees the rest.
+	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return 0, fmt.Errorf("look through the targets: %w", err)
+	}
+	swept := 0
+	for _, pid := range dead {
+		switch err := p.cpu.Targets.Delete(pid); {
+		case err == nil:
+			swept++
+		case !errors.Is(err, ebpf.ErrKeyNotExist):
+			return swept, fmt.Errorf("remove process %d from the targets: %w", pid, err)
+		}
+	}
+	return swept, nil
+}
+
 // HasTarget tells whether a process is still wanted; it leaves the set when it is gone.
 func (p *Programs) HasTarget(pid uint32) bool {
 	var t Target

@@ -225,3 +225,18 @@ func testTargets(t *testing.T, o Options) {
 		}
 	}
 }
+
+// The dead that the programs could not take out go by a sweep, the living stay.
+func TestSweepTargets(t *testing.T) {
+	p := load(t, Options{TargetsMayCome: true})
+	self, dead := uint32(os.Getpid()), uint32(1<<22) // pids end below
+	for _, pid := range []uint32{self, dead} {
+		if err := p.AddTarget(pid, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	swept, err := p.SweepTargets(func(pid uint32) bool { return pid == self })
+	if err != nil || swept != 1 || !p.HasTarget(self) || p.HasTarget(dead) {
+		t.Errorf("%d swept, %v; self wanted %t, dead wanted %t", swept, err, p.HasTarget(self), p.HasTarget(dead))
+	}
+}

@@ -58,9 +58,10 @@ type Collector struct {
 
 	// fetched is when the last round began: naming takes time, and what is sampled meanwhile comes in the next.
 	fetched  time.Time
-	read     uint64 // samples that came out of the ring
-	filtered uint64 // of those, samples that Options.Target leaves out
-	exported uint64 // handed to Sink
+	swept    time.Time // when dead targets were looked for
+	read     uint64    // samples that came out of the ring
+	filtered uint64    // of those, samples that Options.Target leaves out
+	exported uint64    // handed to Sink
 	counters bpf.Counters
 
 	requests chan func()
@@ -87,6 +88,8 @@ const (
 	longPause  = 20 * time.Millisecond
 	// housekeeping is how often CPUs, exited processes and idle files are looked at.
 	housekeeping = time.Second
+	// sweeping is how often the dead are looked for among the targets.
+	sweeping = 5 * time.Second
 )
 
 // maxStrays bounds the labels of processes that nothing is known of.
@@ -353,6 +356,12 @@ func (c *Collector) housekeep() {
 	}
 	c.processes.Expire(monotonic())
 	c.files.Expire(time.Now())
+	if now := time.Now(); now.Sub(c.swept) > sweeping {
+		c.swept = now
+		if _, err := c.sampler.SweepTargets(func(pid uint32) bool { return c.processes.Exists(int(pid)) }); err != nil {
+			c.options.Log.Warn("cannot take dead processes out of the targets", "err", err)
+		}
+	}
 }
 
 func (c *Collector) followCPUs() error {

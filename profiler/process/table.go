@@ -423,7 +423,7 @@ func (t *Table) findGone(now uint64) {
 		if p.exited != 0 {
 			continue
 		}
-		if _, err := os.Lstat(t.path(pid, "")); errors.Is(err, fs.ErrNotExist) {
+		if !t.Exists(pid) {
 			t.exit(&Event{Time: now, PID: pid, TID: pid})
 		}
 	}
@@ -590,6 +590,12 @@ func (t *Table) DescendsFrom(pid int, ancestors []int) bool {
 
 // maxAncestors is deeper than any real tree of processes; it ends a loop of reused pids.
 const maxAncestors = 64
+
+// Exists asks /proc whether there is a process of that number, dead ones that nobody waited for among them.
+func (t *Table) Exists(pid int) bool {
+	_, err := os.Lstat(t.path(pid, ""))
+	return !errors.Is(err, fs.ErrNotExist)
+}
 
 // Descendants lists the living descendants of pid.
 func (t *Table) Descendants(pid int) []int {

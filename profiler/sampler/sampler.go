@@ -228,6 +228,11 @@ func (s *Sampler) AddTarget(pid uint32, children bool) error {
 	return s.programs.AddTarget(pid, children)
 }
 
+// SweepTargets takes processes that are there no more out of the wanted ones; call it every few seconds.
+func (s *Sampler) SweepTargets(exists func(pid uint32) bool) (int, error) {
+	return s.programs.SweepTargets(exists)
+}
+
 // HasTarget tells whether the process is (still) among the wanted ones.
 func (s *Sampler) HasTarget(pid uint32) bool { return s.programs.HasTarget(pid) }
 
