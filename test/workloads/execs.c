@@ -38,7 +38,7 @@
 #define BURN_NANOS 20000000u
 #define MARK "child_burn_"
 #define DIGITS 16
-#define MAX_CHILDREN 16384
+#define MAX_CHILDREN 65536
 
 // --- the child
 
