@@ -20,6 +20,7 @@ COMPARED := ./symbolizer/pclntab
 # Lengths; test-long raises them. -short makes the comparisons over large files coarser.
 FUZZTIME ?= 5s
 SHORT ?= -short
+MINUTES ?= 10
 
 # Where install puts things; DESTDIR goes before all of it.
 PREFIX ?= /usr/local
@@ -27,7 +28,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 BINARY := $(DESTDIR)$(PREFIX)/bin/pilotlight
 UNIT := $(DESTDIR)$(UNITDIR)/pilotlight.service
 
-.PHONY: help build test-vm install uninstall run generate test test-fast test-long bench lint format clean
+.PHONY: help build install uninstall run generate test test-fast test-long test-vm soak bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +86,9 @@ test-fast: build/summary ## vet and unit tests, in less than two minutes
 	@$(STAGE) vet go vet ./...; \
 		$(STAGE) unit go test -json -short $(PACKAGES) $(HOUSE); \
 		build/summary total
+
+soak: ## run the agent for MINUTES=10 on processes and mappings that come and go; stop, kill and restart it (root)
+	@PILOTLIGHT_SOAK_MINUTES=$(MINUTES) go test -count=1 -v -timeout 0 -run '^TestSoak$$' ./test
 
 bench: build ## measure what sampling costs, beside perf and bpftrace (root)
 	@go run ./test/bench $(ARGS)
