@@ -48,7 +48,7 @@ var suites = []suite{
 }
 
 // programs are the workloads that the suites use, built static.
-var programs = []string{"split", "split-static", "shapes", "threads", "syscalls", "execs", "exits", "load", "gosplit"}
+var programs = []string{"split", "split-static", "shapes", "threads", "syscalls", "execs", "exits", "load", "mapchurn", "gosplit"}
 
 // An image is the file system that a machine of one architecture starts with.
 type image struct {
