@@ -97,8 +97,8 @@ bench: build ## measure what sampling costs, beside perf and bpftrace (root)
 
 lint: ## vet, staticcheck, format; shellcheck and clang-format where they are there
 	@files=$$(gofmt -l .) && { [ -z "$$files" ] || { echo "not formatted, run make format: $$files"; exit 1; }; }
-	@go vet ./... && go vet -tags vm ./test
-	@$(STATICCHECK) ./... && $(STATICCHECK) -tags vm ./test
+	@go vet ./... && go vet -tags vm ./test ./test/rights
+	@$(STATICCHECK) ./... && $(STATICCHECK) -tags vm ./test ./test/rights
 	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SOURCES); fi
 	@if command -v clang-format-19 >/dev/null; then clang-format-19 --dry-run -Werror $(BPF_SOURCES); fi
 

@@ -246,7 +246,15 @@ func (w window) checkProcesses(t *testing.T) {
 			t.Logf("process %d: %d samples where %.2f CPU seconds give %.0f", pid, samples[pid], seconds, seconds*hostHz)
 		}
 	}
-	t.Logf("%d processes compared with /proc/PID/stat", compared)
+	var all, burned float64
+	for pid, seconds := range w.burned {
+		all, burned = all+float64(samples[pid]), burned+seconds
+	}
+	// /proc cuts each process's time to ticks, on average by half a tick at either end.
+	if slack := max(0.03*burned*hostHz, 4*math.Sqrt(burned*hostHz)); math.Abs(all-burned*hostHz) > slack+float64(compared)*hostHz/userHz/10 {
+		t.Errorf("all processes: %.0f samples where %.2f CPU seconds give %.0f", all, burned, burned*hostHz)
+	}
+	t.Logf("%d processes compared with /proc/PID/stat: %.0f samples in %.2f CPU seconds (%.1f %%)", compared, all, burned, 100*all/(burned*hostHz))
 	if off > 0 {
 		t.Errorf("%d of %d processes have other numbers of samples than /proc/PID/stat gives", off, compared)
 	}
@@ -321,6 +329,10 @@ func testBusy(t *testing.T, a *agent) {
 		w := observe(t, a, 5, l)
 		w.checkCPUs(t)
 		w.checkProcesses(t)
+		// A CPU that is always busy is sampled at every tick of the clock: no chance is in it.
+		if taken := float64(w.counted[cpu].Taken); percent == "100" && math.Abs(taken-w.seconds*hostHz) > 0.02*w.seconds*hostHz {
+			t.Errorf("a busy CPU: %.0f samples in %.2f s", taken, w.seconds)
+		}
 		mine := count(w.profile, ofProcess(l.pid()))
 		burning := count(w.profile, func(s *profile.Sample) bool { return ofProcess(l.pid())(s) && innermost(exactly("burn_load"))(s) })
 		if mine < hostHz || float64(burning) < 0.9*float64(mine) {

@@ -53,24 +53,18 @@ type Event struct {
 // the process's first mapping after it. A slow machine takes samples in between. An exec whose mapping has not come yet
 // stays without.
 func NamePrograms(events []Event) {
-	for i := range events {
-		if e := &events[i]; e.Kind == EventExec && e.Exe == "" {
-			e.Exe = firstMapped(events[i+1:], e.PID)
-		}
-	}
-}
-
-func firstMapped(events []Event, pid int) string {
-	for i := range events {
+	mapped := make(map[int]string) // first after the event that is looked at, by process
+	for i := len(events) - 1; i >= 0; i-- {
 		switch e := &events[i]; {
-		case e.PID != pid:
 		case e.Kind == EventMmap && regular(e.File, e.Name):
-			return e.Name
+			mapped[e.PID] = e.Name
 		case e.Kind == EventExec:
-			return "" // and did not get as far as its first mapping
+			if e.Exe == "" {
+				e.Exe = mapped[e.PID]
+			}
+			delete(mapped, e.PID)
 		}
 	}
-	return ""
 }
 
 const (

@@ -109,7 +109,7 @@ func (t *mappingTable) insert(m Mapping) {
 		}
 	}
 	t.version++
-	t.changed = m.Since
+	t.changed = max(t.changed, m.Since)
 	pieces := append(append(rest, m), right...)
 	if len(t.mappings)-(last-first)+len(pieces) > maxMappings {
 		pieces = rest // what was overwritten is gone all the same

@@ -11,7 +11,6 @@ package process
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -19,6 +18,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pilotlight/pilotlight/profiler/container"
 	"github.com/pilotlight/pilotlight/profiler/profile"
@@ -77,6 +78,8 @@ type Table struct {
 	wishes       []*Process
 	perfMapBytes int
 
+	exists func(pid int) bool
+
 	// Wanted, when not nil, says whether samples of a process can come at all:
 	// files of others are not opened ahead.
 	Wanted func(pid int) bool
@@ -115,7 +118,7 @@ const (
 
 // NewTable makes an empty table over /proc.
 func NewTable(files *Files, log *slog.Logger) *Table {
-	return &Table{proc: "/proc", log: log, processes: make(map[int]*Process), files: files, names: newInterner(), cgroupNames: make(map[uint64]string)}
+	return &Table{proc: "/proc", exists: exists, log: log, processes: make(map[int]*Process), files: files, names: newInterner(), cgroupNames: make(map[uint64]string)}
 }
 
 // Len is the number of processes held, the lately exited included.
@@ -149,12 +152,17 @@ func (t *Table) read(pid int) *Process {
 	}
 	p := &Process{PID: pid}
 	p.Comm, p.ParentPID, p.kernel = parseStat(string(stat))
-	p.Exe, _ = os.Readlink(t.path(pid, "exe"))
-	p.Exe = strings.TrimSuffix(p.Exe, " (deleted)")
+	p.Exe, _ = t.program(pid)
 	p.mountNS = mountNamespace(t.path(pid, "ns/mnt"))
 	t.readMaps(p, 0)
 	t.processes[pid] = p
 	return p
+}
+
+// program is the path of what a process runs, as /proc has it now.
+func (t *Table) program(pid int) (string, error) {
+	path, err := os.Readlink(t.path(pid, "exe"))
+	return strings.TrimSuffix(path, " (deleted)"), err
 }
 
 // mountNamespace reads the number out of a link such as "mnt:[4026531841]"; 0 where it cannot be read.
@@ -318,7 +326,7 @@ func (t *Table) exec(e *Event) {
 	}
 	p.Comm, p.Exe, p.labels, p.cgroups = e.Name, e.Exe, nil, nil
 	if p.Exe == "" { // it happens just now
-		p.Exe, _ = os.Readlink(t.path(p.PID, "exe"))
+		p.Exe, _ = t.program(p.PID)
 	}
 	t.dropPerfMap(p)
 	p.table.replace(nil, e.Time)
@@ -457,8 +465,7 @@ func (t *Table) At(pid int, time uint64) *Process {
 func (t *Table) readAgain(p *Process, time uint64) {
 	t.Stats.Rereads++
 	stat, err := os.ReadFile(t.path(p.PID, "stat"))
-	exe, exeErr := os.Readlink(t.path(p.PID, "exe"))
-	exe = strings.TrimSuffix(exe, " (deleted)")
+	exe, exeErr := t.program(p.PID)
 	if comm, _, _ := parseStat(string(stat)); err == nil && exeErr == nil && (comm != p.Comm || exe != p.Exe) {
 		p.Comm, p.Exe, p.labels, p.perfMap = comm, exe, nil, nil
 	}
@@ -591,10 +598,13 @@ func (t *Table) DescendsFrom(pid int, ancestors []int) bool {
 // maxAncestors is deeper than any real tree of processes; it ends a loop of reused pids.
 const maxAncestors = 64
 
-// Exists asks /proc whether there is a process of that number, dead ones that nobody waited for among them.
-func (t *Table) Exists(pid int) bool {
-	_, err := os.Lstat(t.path(pid, ""))
-	return !errors.Is(err, fs.ErrNotExist)
+// Exists tells whether there is a process of that number, dead ones that nobody waited for among them.
+func (t *Table) Exists(pid int) bool { return t.exists(pid) }
+
+// exists asks the kernel, not /proc, which may hide the processes of others (hidepid).
+func exists(pid int) bool {
+	_, err := unix.Getpgid(pid)
+	return !errors.Is(err, unix.ESRCH)
 }
 
 // Descendants lists the living descendants of pid.

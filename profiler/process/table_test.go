@@ -63,6 +63,10 @@ func newTestTable(t *testing.T) (*Table, fakeProc) {
 	proc := fakeProc{t, t.TempDir()}
 	table := NewTable(files, discardLog)
 	table.proc = proc.dir
+	table.exists = func(pid int) bool {
+		_, err := os.Stat(filepath.Join(proc.dir, strconv.Itoa(pid)))
+		return err == nil
+	}
 	return table, proc
 }
 

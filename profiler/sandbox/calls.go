@@ -14,7 +14,7 @@ var calls = []uint32{
 	unix.SYS_GETTIMEOFDAY, unix.SYS_NANOSLEEP, unix.SYS_RESTART_SYSCALL, unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK,
 	unix.SYS_RT_SIGRETURN, unix.SYS_SCHED_GETAFFINITY, unix.SYS_SCHED_YIELD, unix.SYS_SIGALTSTACK,
 	// who we are, and what we use
-	unix.SYS_GETEGID, unix.SYS_GETEUID, unix.SYS_GETGID, unix.SYS_GETPID, unix.SYS_GETPPID, unix.SYS_GETRUSAGE, unix.SYS_GETUID,
+	unix.SYS_GETEGID, unix.SYS_GETEUID, unix.SYS_GETGID, unix.SYS_GETPGID, unix.SYS_GETPID, unix.SYS_GETPPID, unix.SYS_GETRUSAGE, unix.SYS_GETUID,
 	unix.SYS_SYSINFO, unix.SYS_UNAME,
 	// random numbers: TLS, seeds
 	unix.SYS_GETRANDOM,
@@ -27,7 +27,7 @@ var calls = []uint32{
 	unix.SYS_FACCESSAT, unix.SYS_FACCESSAT2, unix.SYS_FSTAT, unix.SYS_FSTATFS, unix.SYS_GETCWD, unix.SYS_GETDENTS64, unix.SYS_OPENAT,
 	unix.SYS_OPENAT2, unix.SYS_READLINKAT, unix.SYS_STATFS, unix.SYS_STATX,
 	// files to write: the data directory
-	unix.SYS_COPY_FILE_RANGE, unix.SYS_FALLOCATE, unix.SYS_FCHMOD, unix.SYS_FCHMODAT, unix.SYS_FDATASYNC, unix.SYS_FLOCK, unix.SYS_FSYNC,
+	unix.SYS_COPY_FILE_RANGE, unix.SYS_FALLOCATE, unix.SYS_FDATASYNC, unix.SYS_FLOCK, unix.SYS_FSYNC,
 	unix.SYS_FTRUNCATE, unix.SYS_MKDIRAT, unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_UNLINKAT, unix.SYS_UTIMENSAT,
 	// the network: our own server, and what profiles are sent to; socket has a rule
 	unix.SYS_ACCEPT4, unix.SYS_BIND, unix.SYS_CONNECT, unix.SYS_GETPEERNAME, unix.SYS_GETSOCKNAME, unix.SYS_GETSOCKOPT, unix.SYS_LISTEN,

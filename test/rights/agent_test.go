@@ -127,7 +127,7 @@ func (r room) start(t *testing.T, args ...string) *agent {
 	case <-time.After(hang):
 		t.Fatalf("the agent does not listen:\n%s", a.all())
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(hang); ; time.Sleep(20 * time.Millisecond) {
 		if code, _ := a.get(t, "/readyz"); code == http.StatusOK {
 			return a
 		}

@@ -9,11 +9,12 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
 // patience is how long a machine may take in all, on a host that is busy with other things.
-const patience = 15 * time.Minute
+const patience = 30 * time.Minute
 
 // machineFiles are the paths of what a machine starts with.
 type machineFiles struct{ kernel, archive string }
@@ -51,6 +52,7 @@ func (k kernel) boot(ctx context.Context, files machineFiles, parameters string,
 	defer cancel()
 	cmd := k.command(ctx, files, parameters)
 	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	console, err := cmd.StdoutPipe()
 	if err != nil {
 		return outcome{}, err

@@ -5,7 +5,7 @@
 //	go run ./test/vm -json                    as test events, for `make test`
 //	go run ./test/vm -loads                   what loading the programs costs, for `make bench`
 //
-// It needs Debian's qemu-system (10 or newer), cpio and cross compilers; test/setup.sh installs them. Kernels are kept in the
+// It needs Debian's qemu-system (9 or newer), cpio and cross compilers; test/setup.sh installs them. Kernels are kept in the
 // user's cache folder. What each machine said is in build/vm.
 package main
 
@@ -151,8 +151,12 @@ func (r *runner) test(ctx context.Context, k kernel, files machineFiles) error {
 	if err := c.close(os.Stdout); err != nil {
 		return err
 	}
-	if err == nil && result.failed > 0 {
+	switch {
+	case err != nil:
+	case result.failed > 0:
 		err = fmt.Errorf("kernel %s: %d tests failed", k, result.failed)
+	case result.passed == 0:
+		err = fmt.Errorf("kernel %s: no test is named like that", k)
 	}
 	if err != nil {
 		_, _ = io.Copy(os.Stdout, &said)
