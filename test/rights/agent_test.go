@@ -32,13 +32,6 @@ func (r room) command(t *testing.T, args ...string) *exec.Cmd {
 	return r.launcher(t)
 }
 
-// run runs this program in a room, in another role.
-func (r room) run(t *testing.T, as string) error {
-	t.Helper()
-	r.Command, r.Role = []string{self}, as
-	return r.launcher(t).Run()
-}
-
 func (r room) launcher(t *testing.T) *exec.Cmd {
 	t.Helper()
 	text, err := json.Marshal(r)

@@ -114,3 +114,10 @@ func TestParanoidLevels(t *testing.T) {
 		})
 	}
 }
+
+// run runs this program in a room, in another role.
+func (r room) run(t *testing.T, as string) error {
+	t.Helper()
+	r.Command, r.Role = []string{self}, as
+	return r.launcher(t).Run()
+}
