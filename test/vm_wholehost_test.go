@@ -53,8 +53,10 @@ func observe(t *testing.T, a *agent, seconds int, loads ...*workload) window {
 		err error
 	}
 	done := make(chan collected, 1)
+	a.metrics(t) // once it answers, it has done with what was before
 	go func() {
-		p, err := a.collect(t, fmt.Sprintf("seconds=%d", seconds+1))
+		// Stopping hundreds of processes takes seconds on a slow machine, and must be within the profile.
+		p, err := a.collect(t, fmt.Sprintf("seconds=%d", 3*seconds+2))
 		done <- collected{p, err}
 	}()
 	time.Sleep(500 * time.Millisecond)
@@ -272,7 +274,8 @@ func pin(t testing.TB, pid, cpu int) {
 
 // One agent samples the whole host through all that can happen to it.
 func TestVMWholeHost(t *testing.T) {
-	a := startAgent(t, "-F", strconv.Itoa(hostHz))
+	// Half a minute's ring: what 500 processes bring takes a CPU of 250 MIPS seconds.
+	a := startAgent(t, "-F", strconv.Itoa(hostHz), "--ring-bytes", strconv.Itoa(2<<20))
 	l := startLoad(t, "1", "1", "20")
 	for range 5 { // until it has read what runs here, which takes its time on a slow machine
 		if share, _ := namedShare(observe(t, a, 2, l).profile); share > 0.99 {
