@@ -252,9 +252,10 @@ func (w window) checkProcesses(t *testing.T) {
 	for pid, seconds := range w.burned {
 		all, burned = all+float64(samples[pid]), burned+seconds
 	}
-	// /proc cuts each process's time to ticks, on average by half a tick at either end.
-	if slack := max(0.03*burned*hostHz, 4*math.Sqrt(burned*hostHz)); math.Abs(all-burned*hostHz) > slack+float64(compared)*hostHz/userHz/10 {
-		t.Errorf("all processes: %.0f samples where %.2f CPU seconds give %.0f", all, burned, burned*hostHz)
+	// /proc cuts each process's time down to ticks, by half of one on average.
+	want, cut := burned*hostHz, float64(compared)*hostHz/userHz/2
+	if slack := max(0.03*want, 4*math.Sqrt(want+cut)); all < want-slack || all > want+slack+cut {
+		t.Errorf("all processes: %.0f samples where %.2f CPU seconds give %.0f", all, burned, want)
 	}
 	t.Logf("%d processes compared with /proc/PID/stat: %.0f samples in %.2f CPU seconds (%.1f %%)", compared, all, burned, 100*all/(burned*hostHz))
 	if off > 0 {
