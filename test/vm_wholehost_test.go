@@ -485,14 +485,17 @@ func testSoftirq(t *testing.T, a *agent) {
 
 // flood sends packets from CPU 0 to a socket on this host that nobody reads, until it is stopped; then it says how many.
 func flood(stop <-chan struct{}, sent chan<- int) {
-	runtime.LockOSThread() // and never unlocked: the thread ends with its affinity
-	var set unix.CPUSet
+	// The thread must outlive this: it may be the one whose end is the agent's (Pdeathsig).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var before, set unix.CPUSet
 	set.Set(0)
 	n := 0
 	defer func() { sent <- n }()
-	if unix.SchedSetaffinity(0, &set) != nil {
+	if unix.SchedGetaffinity(0, &before) != nil || unix.SchedSetaffinity(0, &set) != nil {
 		return
 	}
+	defer func() { _ = unix.SchedSetaffinity(0, &before) }()
 	receiver, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		return
