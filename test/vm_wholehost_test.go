@@ -60,6 +60,7 @@ func observe(t *testing.T, a *agent, seconds int, loads ...*workload) window {
 		done <- collected{p, err}
 	}()
 	time.Sleep(500 * time.Millisecond)
+	a.metrics(t) // asked later, answered later: the profile has begun
 	w := window{burned: map[int]float64{}}
 	counters := countersMap(t)
 	defer counters.Close()
