@@ -20,7 +20,7 @@ import (
 func TestCPUComesOnline(t *testing.T) {
 	switches, err := filepath.Glob("/sys/devices/system/cpu/cpu[1-9]*/online")
 	if err != nil || len(switches) == 0 {
-		t.Skip("unsupported: no CPU of this machine can be taken offline")
+		t.Fatal("no CPU of this machine can be taken offline")
 	}
 	last := switches[len(switches)-1]
 	set := func(state string) {
