@@ -62,6 +62,7 @@ type soak struct {
 	churn    *workload
 	children []*workload
 	births   []births // of the host, as the agent that lives told of them
+	stopped  bool     // the agent was, in the profile that is checked
 }
 
 // births is a count of forks at a time.
@@ -169,7 +170,9 @@ func (s *soak) life(t *testing.T, length time.Duration, end func(*testing.T, *ag
 	objects := a.bpfObjects(t)
 	s.watch(t, a, length*4/10, nothing)
 	early := s.watch(t, a, length*2/10, s.disturb)
+	s.stopped = true
 	s.watch(t, a, length*1/10, func() float64 { s.overflow(t, a, objects); return 0 })
+	s.stopped = false
 	late := s.watch(t, a, length*3/10, nothing)
 	t.Logf("early: %v", early)
 	t.Logf("late:  %v", late)
@@ -331,6 +334,9 @@ func (s *soak) overflow(t *testing.T, a *agent, objects bpfObjects) {
 	stopped := time.Since(began)
 	a.signal(t, syscall.SIGCONT)
 	told := a.metrics(t)[reason]
+	for deadline := time.Now().Add(hang); told < float64(before+lost) && time.Now().Before(deadline); told = a.metrics(t)[reason] {
+		time.Sleep(100 * time.Millisecond) // an agent that wakes up late shows its last counts, and says so
+	}
 	t.Logf("stopped for %.1f s: %d samples find no room, %.0f are told of", stopped.Seconds(), lost, told)
 	if lost == 0 || told < float64(before+lost) {
 		t.Errorf("%d samples found no room in the ring of an agent that was stopped for %.1f s; it tells of %.0f", lost, stopped.Seconds(), told)
@@ -495,14 +501,15 @@ func (s *soak) checkProfile(t *testing.T, p *profile.Profile, missed float64) {
 	}
 }
 
-// checkChurn wants names for code that comes and goes. The agent reads a JIT's map once a second.
+// checkChurn wants names for code that comes and goes. The agent reads a JIT's map once a second; one that was stopped may
+// come back to a map that was written anew.
 func (s *soak) checkChurn(t *testing.T, p *profile.Profile) {
 	t.Helper()
 	n := countCalls(p, s.churn.pid())
 	share := func(name, caller string) float64 { return float64(n.byName[name]) / float64(max(1, n.byName[caller])) }
 	mapped, jit := share("mapped_burn", "burn_mapped"), share("jit_burn_", "burn_jit")
 	t.Logf("named: %.1f %% of the calls into files just mapped, %.1f %% of those into code just made", 100*mapped, 100*jit)
-	if mapped < 0.95 || jit < 0.5 {
+	if mapped < 0.95 || jit < 0.5 && !s.stopped {
 		t.Errorf("named: %.1f %% of the calls into files just mapped, %.1f %% of those into code just made", 100*mapped, 100*jit)
 	}
 }

@@ -3,7 +3,9 @@
 package rights
 
 import (
+	"bufio"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"regexp"
@@ -210,44 +212,96 @@ func TestRootWorksOn(t *testing.T) {
 	}
 }
 
+// A setting is something that a machine may lack besides capabilities.
+type setting struct {
+	missing []capability
+	room    room
+	losses  []string
+	cause   string // in the line of the last loss
+}
+
+// missingInTheMachine are settings by name, and with which others each is tried where the time is short: every one of a group
+// is said then all the same.
+func missingInTheMachine(t *testing.T) (settings map[string]setting, groups [][]string) {
+	t.Helper()
+	settings = map[string]setting{
+		"hidepid": {room: room{HidePID: true}},
+		"hidepid, no CAP_SYS_PTRACE": {
+			missing: six[2:3], room: room{HidePID: true},
+			losses: []string{six[2].loss, "names of functions in their programs"}, cause: "hidepid invisible",
+		},
+		"unreadable kallsyms": {
+			missing: six[3:4], room: room{Fake: map[string]string{"/proc/kallsyms": ""}},
+			losses: []string{six[3].loss, "names of kernel functions"}, cause: "permission denied; sudo chmod a+r /proc/kallsyms",
+		},
+		"kptr_restrict 2": {
+			room:   room{Fake: map[string]string{"/proc/kallsyms": hiddenKallsyms(t), "/proc/sys/kernel/kptr_restrict": "2\n"}},
+			losses: []string{"names of kernel functions"}, cause: "sudo sysctl -w kernel.kptr_restrict=1",
+		},
+		"read-only root": {
+			room:   room{ReadOnly: true, ReadOnlyDirs: []string{folder}},
+			losses: []string{"what is kept on disk"}, cause: "read-only file system; give another by --data-dir",
+		},
+		"no cgroups": {room: room{NoCgroups: true}, losses: []string{"--cgroup, --container"}, cause: "mount -t cgroup2"},
+		"shallow stacks": {
+			room:   room{Fake: map[string]string{"/proc/sys/kernel/perf_event_max_stack": "20\n"}},
+			losses: []string{"the outer frames of stacks deeper than 20"}, cause: "perf_event_max_stack=127",
+		},
+		"no_new_privs":      {room: room{NoNewPrivs: true, Bounding: true}},
+		"paranoid for some": {room: room{Fake: map[string]string{"/proc/sys/kernel/perf_event_paranoid": "4\n"}}},
+	}
+	if testing.Short() {
+		return settings, [][]string{
+			{"hidepid", "no_new_privs", "paranoid for some", "no cgroups", "shallow stacks"},
+			{"hidepid, no CAP_SYS_PTRACE", "kptr_restrict 2", "read-only root"},
+			{"unreadable kallsyms"},
+		}
+	}
+	for name := range settings {
+		groups = append(groups, []string{name})
+	}
+	return settings, groups
+}
+
+// with is a room that has what either of two has.
+func (r room) with(o room) room {
+	fake := maps.Clone(r.Fake)
+	if fake == nil {
+		fake = map[string]string{}
+	}
+	maps.Copy(fake, o.Fake)
+	r.Fake, r.ReadOnlyDirs = fake, append(r.ReadOnlyDirs, o.ReadOnlyDirs...)
+	r.HidePID, r.ReadOnly, r.NoCgroups = r.HidePID || o.HidePID, r.ReadOnly || o.ReadOnly, r.NoCgroups || o.NoCgroups
+	r.NoNewPrivs, r.Bounding = r.NoNewPrivs || o.NoNewPrivs, r.Bounding || o.Bounding
+	return r
+}
+
 // Everything else that a machine may lack.
 func TestMissingInTheMachine(t *testing.T) {
 	pid := strconv.Itoa(startBurner(t))
-	noPtrace := without(six[2])
-	hidden := hiddenKallsyms(t)
-	for name, test := range map[string]struct {
-		room   room
-		losses []string
-		cause  string // in the line of the last loss
-	}{
-		"hidepid": {room{Capabilities: without(), HidePID: true}, nil, ""},
-		"hidepid, no CAP_SYS_PTRACE": {
-			room{Capabilities: noPtrace, HidePID: true}, []string{six[2].loss, "names of functions in their programs"}, "hidepid invisible",
-		},
-		"unreadable kallsyms": {
-			room{Capabilities: without(six[3]), Fake: map[string]string{"/proc/kallsyms": ""}},
-			[]string{six[3].loss, "names of kernel functions"}, "permission denied; sudo chmod a+r /proc/kallsyms",
-		},
-		"kptr_restrict 2": {
-			room{Capabilities: without(), Fake: map[string]string{"/proc/kallsyms": hidden, "/proc/sys/kernel/kptr_restrict": "2\n"}},
-			[]string{"names of kernel functions"}, "sudo sysctl -w kernel.kptr_restrict=1",
-		},
-		"read-only root": {
-			room{Capabilities: without(), ReadOnly: true, ReadOnlyDirs: []string{folder}}, []string{"what is kept on disk"}, "read-only file system; give another by --data-dir",
-		},
-		"no cgroups":        {room{Capabilities: without(), NoCgroups: true}, []string{"--cgroup, --container"}, "mount -t cgroup2"},
-		"shallow stacks":    {room{Capabilities: without(), Fake: map[string]string{"/proc/sys/kernel/perf_event_max_stack": "20\n"}}, []string{"the outer frames of stacks deeper than 20"}, "perf_event_max_stack=127"},
-		"no_new_privs":      {room{Capabilities: without(), NoNewPrivs: true, Bounding: true}, nil, ""},
-		"paranoid for some": {room{Capabilities: without(), Fake: map[string]string{"/proc/sys/kernel/perf_event_paranoid": "4\n"}}, nil, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			a := test.room.start(t, "-p", pid)
-			said := a.losses()
-			checkLosses(t, said, test.losses...)
-			if test.cause != "" && !slices.ContainsFunc(said, func(line string) bool { return strings.Contains(line, test.cause) }) {
-				t.Errorf("nothing says %q: %q", test.cause, said)
+	settings, groups := missingInTheMachine(t)
+	tried := map[string]bool{}
+	for _, group := range groups {
+		t.Run(strings.Join(group, " + "), func(t *testing.T) {
+			var r room
+			var missing []capability
+			var losses []string
+			for _, name := range group {
+				tried[name] = true
+				s := settings[name]
+				r, missing, losses = r.with(s.room), append(missing, s.missing...), append(losses, s.losses...)
 			}
-			if slices.Contains(test.losses, six[2].loss) {
+			r.Capabilities = without(missing...)
+			a := r.start(t, "-p", pid)
+			said := a.losses()
+			checkLosses(t, said, losses...)
+			for _, name := range group {
+				cause := settings[name].cause
+				if cause != "" && !slices.ContainsFunc(said, func(line string) bool { return strings.Contains(line, cause) }) {
+					t.Errorf("nothing says %q: %q", cause, said)
+				}
+			}
+			if slices.Contains(losses, six[2].loss) {
 				if all, _ := samples(a.profile(t, 1), burning); all == 0 {
 					t.Error("no samples")
 				}
@@ -257,16 +311,31 @@ func TestMissingInTheMachine(t *testing.T) {
 			a.stop(t)
 		})
 	}
+	for name := range settings {
+		if !tried[name] {
+			t.Errorf("%s is in no group", name)
+		}
+	}
 }
 
-// hiddenKallsyms is what the kernel shows to those who may not see addresses.
+// hiddenKallsyms is the beginning of what the kernel shows to those who may not see addresses.
 func hiddenKallsyms(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile("/proc/kallsyms")
+	f, err := os.Open("/proc/kallsyms")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return regexp.MustCompile(`(?m)^[0-9a-f]+`).ReplaceAllString(string(text), "0000000000000000")
+	defer f.Close()
+	var hidden strings.Builder
+	lines := bufio.NewScanner(f)
+	for range 1000 {
+		if !lines.Scan() {
+			t.Fatalf("/proc/kallsyms ends early: %v", lines.Err())
+		}
+		address, name, _ := strings.Cut(lines.Text(), " ")
+		fmt.Fprintln(&hidden, strings.Repeat("0", len(address)), name)
+	}
+	return hidden.String()
 }
 
 // What sampling cannot do without is named, with the remedy, in one line.
@@ -277,6 +346,13 @@ func TestRefusedByTheMachine(t *testing.T) {
 	eperm, eacces, einval := uint16(unix.EPERM), uint16(unix.EACCES), uint16(unix.EINVAL)
 	paranoid := func(level string) map[string]string {
 		return map[string]string{"/proc/sys/kernel/perf_event_paranoid": level + "\n"}
+	}
+	commands := [][]string{
+		{"agent", "-p", pid, "--listen", "127.0.0.1:0", "--data-dir", dataDir(t)},
+		{"record", "-p", pid, "-d", "1s", "-o", "/dev/null"},
+	}
+	if testing.Short() { // both come to the same place
+		commands = commands[:1]
 	}
 	for name, test := range map[string]struct {
 		room room
@@ -304,10 +380,7 @@ func TestRefusedByTheMachine(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, command := range [][]string{
-				{"agent", "-p", pid, "--listen", "127.0.0.1:0", "--data-dir", dataDir(t)},
-				{"record", "-p", pid, "-d", "1s", "-o", "/dev/null"},
-			} {
+			for _, command := range commands {
 				said := test.room.fails(t, 1, command...)
 				for _, want := range append(test.says, "not permitted to sample: ") {
 					if !strings.Contains(said, want) {

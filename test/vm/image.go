@@ -20,6 +20,8 @@ type suite struct {
 	// everywhere are the tests that each kernel runs, and ends those that only the oldest and the newest run: what hangs
 	// on the kernel's version, and takes long. Both are regular expressions as `go test` takes them; "" is none.
 	everywhere, ends string
+	// usual are those that only the kernel runs that most hosts have: what hangs on the length of the run.
+	usual string
 	// endsOn is the architecture whose ends run them; "" is each.
 	endsOn string
 	// last are tests that come after all others, because what they do cannot be undone.
@@ -32,7 +34,7 @@ var suites = []suite{
 	{
 		name: "bpf", pkg: "./bpf", files: []string{"*.o"},
 		everywhere: "Features$|LoadFails|Layouts|Memlock|Ring|StackTraces|Targets|Load$/^(all|v1|v2)_2_targets_softirq_true_exclude_true$",
-		ends:       "LoadWithout|Verifier",
+		ends:       "LoadWithout|VerifierDropsTheOtherWay$/^(all|v2)$",
 	},
 	{name: "perfevent", pkg: "./profiler/perfevent", everywhere: "."},
 	{
@@ -42,7 +44,8 @@ var suites = []suite{
 	{
 		name: "system", pkg: "./test", tags: "vm", files: []string{"workloads/gosplit/main.go"},
 		everywhere: "VMDoctor|VMLoad|VMWholeHost$/^(Busy|Hotplug)$|TruthC$/static|TruthThreads|TruthSystemCalls|ShortLived/same|AgentProfiles",
-		ends:       "VMWholeHost$/^[^BH]|VMCgroups|TruthGo/gosplit$|TargetsOfAgentInPIDNamespace|VMSoak",
+		ends:       "VMWholeHost$/^[^BH]|VMCgroups|TruthGo/gosplit$|TargetsOfAgentInPIDNamespace",
+		usual:      "VMSoak",
 		last:       "VMLockdown",
 	},
 }
@@ -191,8 +194,11 @@ func (k kernel) plan(only string) []string {
 	}
 	for _, s := range suites {
 		tests := s.everywhere
-		if k.end && s.ends != "" && (s.endsOn == "" || s.endsOn == k.architecture) {
+		if k.role == end && s.ends != "" && (s.endsOn == "" || s.endsOn == k.architecture) {
 			tests += "|" + s.ends
+		}
+		if k.role == usual && s.usual != "" {
+			tests += "|" + s.usual
 		}
 		add(s, tests)
 	}

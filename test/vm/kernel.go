@@ -17,19 +17,27 @@ type kernel struct {
 	architecture string // as Go names it
 	// pattern is of the package's name. From 7.3 on the linux-image package is empty and linux-binary holds the kernel.
 	pattern string
-	// end marks the oldest and the newest of an architecture.
-	end bool
+	role    role
 }
+
+// role says which tests a kernel runs besides those that each does.
+type role int
+
+const (
+	middle role = iota
+	end         // the oldest and the newest of an architecture
+	usual       // what most hosts run
+)
 
 // matrix are the oldest kernels that are supported (5.10, and 6.1 on arm64), the newest there is, and what most hosts run. Those that
 // take longest come first, so that two machines at a time end together.
 var matrix = []kernel{
-	{"7.3", "amd64", `linux-binary-7\.3\.[0-9.+a-z-]*-cloud-amd64`, true},
-	{"5.10", "amd64", `linux-image-5\.10\.[0-9.+a-z-]*-cloud-amd64`, true},
-	{"6.1", "arm64", `linux-image-6\.1\.[0-9.+a-z-]*-cloud-arm64`, true},
-	{"6.12", "arm64", `linux-image-6\.12\.[0-9.+a-z-]*-cloud-arm64`, false},
-	{"6.12", "amd64", `linux-image-6\.12\.[0-9.+a-z-]*-cloud-amd64`, false},
-	{"6.1", "amd64", `linux-image-6\.1\.[0-9.+a-z-]*-cloud-amd64`, false},
+	{"7.3", "amd64", `linux-binary-7\.3\.[0-9.+a-z-]*-cloud-amd64`, end},
+	{"5.10", "amd64", `linux-image-5\.10\.[0-9.+a-z-]*-cloud-amd64`, end},
+	{"6.1", "arm64", `linux-image-6\.1\.[0-9.+a-z-]*-cloud-arm64`, end},
+	{"6.12", "amd64", `linux-image-6\.12\.[0-9.+a-z-]*-cloud-amd64`, usual},
+	{"6.12", "arm64", `linux-image-6\.12\.[0-9.+a-z-]*-cloud-arm64`, middle},
+	{"6.1", "amd64", `linux-image-6\.1\.[0-9.+a-z-]*-cloud-amd64`, middle},
 }
 
 func (k kernel) String() string { return k.version + "-" + k.architecture }
