@@ -107,9 +107,13 @@ func TestTargetPID(t *testing.T) {
 	if err != nil || len(tasks) < 2 {
 		t.Fatalf("this process has %d threads, %v", len(tasks), err)
 	}
-	tid, err := strconv.Atoi(tasks[1].Name()) // the first is the process
-	if err != nil || tid == os.Getpid() {
-		t.Fatalf("thread %d, %v", tid, err)
+	tid := os.Getpid()
+	for _, task := range tasks {
+		if n, err := strconv.Atoi(task.Name()); err != nil {
+			t.Fatal(err)
+		} else if n != os.Getpid() {
+			tid = n
+		}
 	}
 	for name, c := range map[string]struct {
 		pids []int
