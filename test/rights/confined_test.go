@@ -29,11 +29,10 @@ func confined() {
 		fmt.Println("enter:", err)
 		return
 	}
-	if os.Getenv("SECCOMP") == string(sandbox.SeccompTrap) {
-		_ = unix.Exec("/bin/true", []string{"true"}, nil)
-		return
-	}
 	for _, attempt := range attempts {
+		if only := os.Getenv("ATTEMPT"); only != "" && only != attempt.name {
+			continue
+		}
 		if err := attempt.try(); err != nil {
 			fmt.Printf("%s: %v\n", attempt.name, err)
 		} else {
@@ -137,16 +136,20 @@ func sysctl(t *testing.T, name string) (n int) {
 	return n
 }
 
-// The mode that the tests of the agent use ends it with the stack: a call that is missing on the list cannot hide.
+// The mode that the tests of the agent use ends it with the stack: a call that is missing on the list cannot hide. And it is the filter
+// that refuses these calls, not the lack of capabilities alone.
 func TestTrap(t *testing.T) {
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), role+"=confined", "SECCOMP=trap")
-	out, err := cmd.CombinedOutput()
-	exit := (*exec.ExitError)(nil)
-	if !errors.As(err, &exit) || !strings.Contains(string(out), "SIGSYS") || !strings.Contains(string(out), "rights.confined") {
-		t.Errorf("%v\n%.1000s", err, out)
-	}
-	if status := exit.Sys().(syscall.WaitStatus); status.CoreDump() {
-		t.Error("it left a core dump")
+	for _, attempt := range attempts {
+		cmd := exec.Command(self)
+		cmd.Env = append(os.Environ(), role+"=confined", "SECCOMP=trap", "ATTEMPT="+attempt.name)
+		out, err := cmd.CombinedOutput()
+		exit := (*exec.ExitError)(nil)
+		if !errors.As(err, &exit) || !strings.Contains(string(out), "SIGSYS") || !strings.Contains(string(out), "rights.confined") {
+			t.Errorf("%s: %v\n%.1000s", attempt.name, err, out)
+			continue
+		}
+		if status := exit.Sys().(syscall.WaitStatus); status.CoreDump() {
+			t.Errorf("%s: it left a core dump", attempt.name)
+		}
 	}
 }
