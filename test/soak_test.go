@@ -87,7 +87,7 @@ func TestSoak(t *testing.T) {
 	}
 	// The caches are full after four minutes of mapchurn: 20 MB for two generations of stacks and names, the kernel's symbols
 	// among them. Go's collector lets as much gather beside them, a download of 30 s of ever-new stacks takes 10 MB, and a stop
-	// leaves what was in the rings; Go gives such memory back minutes later. A leak of 2 KiB a process is 40 MB more in the
+	// leaves what was in the rings; Go gives such memory back minutes later. A leak of 3 KiB a process is 40 MB more in the
 	// long life of ten minutes.
 	const most, growth = 96 << 20, 32 << 20
 	s := &soak{most: most, growth: growth, hz: 499, execs: 100, fresh: 3, target: true, disturb: nothing}

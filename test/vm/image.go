@@ -178,12 +178,17 @@ func (i *image) archive(name string, plan []string) (string, error) {
 	return path, nil
 }
 
-// plan are the commands that a kernel's machine runs; with only, the tests that match it.
+// plan are the commands that a kernel's machine runs; with only, the tests that match it, in whatever suite. Else each alternative
+// of a pattern must match a test.
 func (k kernel) plan(only string) []string {
 	var commands []string
+	strict := "each "
+	if only != "" {
+		strict = ""
+	}
 	add := func(s suite, tests string) {
 		if tests != "" {
-			commands = append(commands, fmt.Sprintf("/test/%s/%[1]s.test -test.v -test.short -test.timeout=20m -test.run=%s", s.name, tests))
+			commands = append(commands, strict+fmt.Sprintf("/test/%s/%[1]s.test -test.v -test.short -test.timeout=20m -test.run=%s", s.name, tests))
 		}
 	}
 	if only != "" {

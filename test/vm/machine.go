@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -77,9 +78,12 @@ func (k kernel) boot(ctx context.Context, files machineFiles, parameters string,
 			break
 		}
 	}
-	if err := cmd.Wait(); err != nil && ctx.Err() != nil {
+	switch err := cmd.Wait(); {
+	case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return outcome{}, fmt.Errorf("kernel %s: not ready after %s", k, patience)
-	} else if err != nil {
+	case err != nil && ctx.Err() != nil:
+		return outcome{}, fmt.Errorf("kernel %s: interrupted", k)
+	case err != nil:
 		return outcome{}, fmt.Errorf("kernel %s: the emulator: %w", k, err)
 	}
 	if result == nil {

@@ -14,7 +14,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -111,8 +113,12 @@ func runPlan(path string) error {
 			continue
 		}
 		started := time.Now()
+		strict := fields[0] == "each"
+		if strict {
+			fields = fields[1:]
+		}
 		fmt.Printf("run %s\n", strings.Join(fields, " "))
-		t := runTests(fields)
+		t := runTests(fields, strict)
 		fmt.Printf("ran %s in %s: %d passed, %d failed, %d skipped\n", fields[0], time.Since(started).Round(time.Second/10), t.passed, t.failed, t.skipped)
 		sum.passed, sum.failed, sum.skipped = sum.passed+t.passed, sum.failed+t.failed, sum.skipped+t.skipped
 	}
@@ -125,8 +131,10 @@ func runPlan(path string) error {
 	return nil
 }
 
-// runTests runs a test binary, shows what it says, and counts. One that fails without a failing test counts as one failure.
-func runTests(command []string) (t tally) {
+// runTests runs a test binary, shows what it says, and counts. One that fails without a failing test counts as one failure; if it is
+// strict, so does each alternative of its pattern that no test is named like.
+func runTests(command []string, strict bool) (t tally) {
+	var names []string
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = filepath.Dir(command[0])
 	r, w := io.Pipe()
@@ -138,6 +146,10 @@ func runTests(command []string) (t tally) {
 		for {
 			line, err := lines.ReadString('\n')
 			fmt.Print(line)
+			if _, name, ok := strings.Cut(line, "--- PASS: "); ok {
+				name, _, _ = strings.Cut(name, " ")
+				names = append(names, name)
+			}
 			switch {
 			case strings.HasPrefix(line, "--- PASS: "):
 				t.passed++
@@ -158,5 +170,44 @@ func runTests(command []string) (t tally) {
 		fmt.Printf("FAIL: %s: %v\n", command[0], err)
 		t.failed++
 	}
+	if strict && t.failed == 0 {
+		for _, alternative := range unmatched(command[len(command)-1], names) {
+			fmt.Printf("FAIL: %s: no test is named like %s\n", command[0], alternative)
+			t.failed++
+		}
+	}
 	return t
+}
+
+// unmatched are the alternatives of a pattern, such as -test.run=TestA|TestB/^part$, that match none of the tests that ran.
+func unmatched(pattern string, names []string) (unmatched []string) {
+	depth := 0
+	alternatives := strings.FieldsFunc(strings.TrimPrefix(pattern, "-test.run="), func(r rune) bool {
+		switch r {
+		case '(', '[':
+			depth++
+		case ')', ']':
+			depth--
+		}
+		return r == '|' && depth == 0
+	})
+	for _, alternative := range alternatives {
+		parts := strings.Split(alternative, "/")
+		if !slices.ContainsFunc(names, func(name string) bool { return matches(parts, strings.Split(name, "/")) }) {
+			unmatched = append(unmatched, alternative)
+		}
+	}
+	return unmatched
+}
+
+func matches(patterns, name []string) bool {
+	if len(name) < len(patterns) {
+		return false
+	}
+	for i, pattern := range patterns {
+		if ok, err := regexp.MatchString(pattern, name[i]); err != nil || !ok {
+			return false
+		}
+	}
+	return true
 }
