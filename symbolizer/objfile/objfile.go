@@ -8,8 +8,8 @@
 // and a file that lies yields an error or less information, never a panic.
 //
 // It reads ELF64, little endian, x86-64 and arm64, linked files only (ET_EXEC, ET_DYN).
-// It refuses everything else with [ErrUnsupported], and it does not inflate sections,
-// apply relocations or join relocatable objects.
+// It refuses everything else with [ErrUnsupported], and it does not apply relocations or join
+// relocatable objects.
 //
 // The kernel and the dynamic loader run a file by its program headers and never look at
 // its section headers. So does this package: bad program headers are an error, section

@@ -39,10 +39,17 @@ func TestSystemLibrariesAgreeWithDebugELF(t *testing.T) {
 func TestLinkVariantsAgreeWithDebugELF(t *testing.T) {
 	for _, v := range elftest.Variants() {
 		t.Run(v.Name, func(t *testing.T) {
-			path := elftest.Compile(t, elftest.Source, v.Args...)
+			path := elftest.Compile(t, elftest.Source, append(v.Args, "-g")...)
 			compareWithDebugELF(t, path)
 			elftest.Run(t, "objcopy", "--only-keep-debug", path, path+".debug")
 			compareWithDebugELF(t, path+".debug")
+			for _, how := range []string{"zlib", "zstd"} {
+				elftest.Run(t, "objcopy", "--compress-debug-sections="+how, path+".debug", path+"."+how)
+				compareWithDebugELF(t, path+"."+how)
+				if s, ok := parse(t, path+"."+how).Section(".debug_info"); !ok || s.Flags&objfile.SHF_COMPRESSED == 0 {
+					t.Errorf("%s: .debug_info is not compressed: %+v", how, s)
+				}
+			}
 			elftest.Run(t, "strip", path)
 			compareWithDebugELF(t, path)
 		})
@@ -74,13 +81,15 @@ func compareWithDebugELF(t *testing.T, path string) {
 		w := want.Sections[i]
 		got := elf.SectionHeader{Name: s.Name, Type: elf.SectionType(s.Type), Flags: elf.SectionFlag(s.Flags), Addr: uint64(s.Addr),
 			Offset: uint64(s.Off), Size: s.Size, Link: s.Link, Info: s.Info, Addralign: w.Addralign, Entsize: s.EntSize, FileSize: w.FileSize}
-		if got != w.SectionHeader {
-			t.Errorf("section %d is %+v, want %+v", i, got, w.SectionHeader)
+		header := w.SectionHeader
+		header.Size = w.FileSize // it gives the size of what is inflated
+		if got != header {
+			t.Errorf("section %d is %+v, want %+v", i, got, header)
 		}
-		if w.Type == elf.SHT_NULL || w.Type == elf.SHT_NOBITS || w.Flags&elf.SHF_COMPRESSED != 0 {
+		if w.Type == elf.SHT_NULL || w.Type == elf.SHT_NOBITS {
 			continue
 		}
-		data, err := f.SectionData(s, 64<<20)
+		data, err := f.InflatedData(s, 64<<20)
 		if wantData, _ := w.Data(); err != nil || !bytes.Equal(data, wantData) {
 			t.Errorf("data of section %q differ, %v", s.Name, err)
 		}
@@ -88,6 +97,9 @@ func compareWithDebugELF(t *testing.T, path string) {
 		if w.Flags&elf.SHF_EXECINSTR != 0 && w.Size > 0 {
 			if a, ok := f.AddressOf(s.Off + 1); !ok || a != s.Addr+1 {
 				t.Errorf("%s: offset %#x is at %#x %v, want %#x", s.Name, s.Off+1, a, ok, s.Addr+1)
+			}
+			if off, ok := f.Layout().OffsetOf(s.Addr + 1); !ok || off != s.Off+1 {
+				t.Errorf("%s: address %#x is at offset %#x %v, want %#x", s.Name, s.Addr+1, off, ok, s.Off+1)
 			}
 			byAddress := make([]byte, len(data))
 			if _, err := f.ReadAtAddress(byAddress, s.Addr); err != nil || !bytes.Equal(byAddress, data) {
@@ -282,6 +294,47 @@ func TestSectionData(t *testing.T) {
 	}
 }
 
+// compressed is a section that claims to inflate to size bytes.
+func compressed(kind int, data string, size uint64) []byte {
+	header := make([]byte, 24)
+	binary.LittleEndian.PutUint32(header, uint32(kind))
+	binary.LittleEndian.PutUint64(header[8:], size)
+	return append(header, data...)
+}
+
+func TestInflatedData(t *testing.T) {
+	const zlib, zstd = 1, 2
+	const abc = "\x78\x9c\x4b\x4c\x4a\x06\x00\x02\x4d\x01\x27"
+	for name, c := range map[string]struct {
+		content []byte
+		max     int
+		want    error
+	}{
+		"good":                {compressed(zlib, abc, 3), 64, nil},
+		"more than it claims": {compressed(zlib, abc, 2), 64, nil},
+		"less than it claims": {compressed(zlib, abc, 4), 64, objfile.ErrCorrupt},
+		"a bomb":              {compressed(zlib, abc, 1<<40), 64, objfile.ErrTooLarge},
+		"large itself":        {compressed(zlib, abc, 3), 16, objfile.ErrTooLarge},
+		"other bytes":         {compressed(zlib, "abc", 3), 64, objfile.ErrCorrupt},
+		"other bytes, zstd":   {compressed(zstd, "abc", 3), 64, objfile.ErrCorrupt},
+		"unknown":             {compressed(7, abc, 3), 64, objfile.ErrUnsupported},
+		"no header":           {[]byte("abc"), 64, objfile.ErrCorrupt},
+	} {
+		f, err := parseBytes(elftest.Image{
+			Sections: []elf.SectionHeader{{Name: "s", Type: elf.SHT_PROGBITS, Flags: elf.SHF_COMPRESSED, Offset: 0x400, Size: uint64(len(c.content))}},
+			Contents: map[uint64][]byte{0x400: c.content},
+		}.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, _ := f.Section("s")
+		data, err := f.InflatedData(s, c.max)
+		if !errors.Is(err, c.want) || c.want == nil && !strings.HasPrefix("abc", string(data)) {
+			t.Errorf("%s: got %q, %v, want %v", name, data, err, c.want)
+		}
+	}
+}
+
 func TestReadAtAddress(t *testing.T) {
 	f, err := parseBytes(elftest.Image{
 		Segments: []elf.ProgHeader{
@@ -390,6 +443,12 @@ func FuzzParse(f *testing.F) {
 		Contents: map[uint64][]byte{0x800: note, 0x900: []byte("a.debug\x00abcd")},
 	}.Bytes(), uint64(0x400))
 	f.Add(elftest.Image{Machine: elf.EM_AARCH64, Segments: segments, NoSectionHeaders: true}.Bytes(), uint64(0xfff))
+	for kind := range 3 {
+		f.Add(elftest.Image{
+			Sections: []elf.SectionHeader{{Name: ".debug_frame", Type: elf.SHT_PROGBITS, Flags: elf.SHF_COMPRESSED, Offset: 0x800, Size: 0x40}},
+			Contents: map[uint64][]byte{0x800: compressed(kind, "\x78\x9c\x4b\x4c\x4a\x06\x00\x02\x4d\x01\x27", 3)},
+		}.Bytes(), uint64(0))
+	}
 	f.Fuzz(func(t *testing.T, b []byte, at uint64) {
 		file, err := parseBytes(b)
 		if err != nil {
@@ -401,7 +460,12 @@ func FuzzParse(f *testing.F) {
 		if len(file.Segments())*56 > len(b) || len(file.Sections())*64 > len(b) {
 			t.Errorf("%d segments, %d sections in %d bytes", len(file.Segments()), len(file.Sections()), len(b))
 		}
-		for _, s := range file.Sections() {
+		for i, s := range file.Sections() {
+			if i < 8 { // each starts a decompressor
+				if inflated, err := file.InflatedData(s, len(b)); err == nil && len(inflated) > len(b) {
+					t.Errorf("%d bytes inflated, limit %d", len(inflated), len(b))
+				}
+			}
 			data, err := file.SectionData(s, len(b)/2)
 			if err == nil && (uint64(len(data)) != s.Size || len(data) > len(b)/2) {
 				t.Errorf("%d bytes of section %+v", len(data), s)
