@@ -1,0 +1,255 @@
+package unwind
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/pilotlight/pilotlight/symbolizer/objfile"
+)
+
+// What Compile refuses.
+var (
+	// ErrNone: the file has neither .eh_frame nor .debug_frame, nor anything else that tells of its frames.
+	ErrNone = errors.New("no unwind information")
+	// ErrTooLarge: a named limit is exceeded.
+	ErrTooLarge = errors.New("too much unwind information")
+)
+
+func tooLarge(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrTooLarge, fmt.Sprintf(format, args...))
+}
+
+// maxPadding bounds what is taken for padding: compilers align functions to 64 bytes at most.
+const maxPadding = 64
+
+// isPadding reports whether what lies between two functions does no more than align the second. No row is spent on that: it is
+// never executed.
+func isPadding(gap uint64, next objfile.FileOffset) bool {
+	alignment := uint64(next & -next)
+	return gap < min(alignment, maxPadding)
+}
+
+// A compiler makes the table of one file.
+type compiler struct {
+	file      *objfile.File
+	registers registers
+	code      []objfile.Segment // the executable ones
+	functions []function
+	table     Stats
+}
+
+func newCompiler(f *objfile.File) *compiler {
+	c := &compiler{file: f, registers: registersOf(f.Machine())}
+	for _, s := range f.Segments() {
+		if s.Type == objfile.PT_LOAD && s.Flags&objfile.PF_X != 0 && len(c.code) < maxSegments {
+			c.code = append(c.code, s)
+			c.table.Code += s.FileSize
+		}
+	}
+	return c
+}
+
+// place returns the file offset of code, and how many bytes of its segment are left from there.
+func (c *compiler) place(a objfile.Address) (off objfile.FileOffset, room uint64, ok bool) {
+	for i, s := range c.code {
+		if a >= s.Addr && uint64(a-s.Addr) < s.FileSize {
+			if i > 0 { // what is near comes next
+				c.code[0], c.code[i] = s, c.code[0]
+			}
+			skip := uint64(a - s.Addr)
+			return s.Off + objfile.FileOffset(skip), s.FileSize - skip, true
+		}
+	}
+	return 0, 0, false
+}
+
+// Compile makes the table of a file. What its damaged parts say is left out, and counted in [Stats].
+//
+// Errors wrap [ErrNone], [ErrTooLarge] or what the file's reader returned.
+func Compile(f *objfile.File) (*Table, error) {
+	c := newCompiler(f)
+	sections, err := c.sections()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range sections {
+		before := len(c.functions)
+		if err := s.functions(c); errors.Is(err, ErrTooLarge) {
+			return nil, err
+		} else if err != nil {
+			c.table.Damage = append(c.table.Damage, err)
+		}
+		if len(c.functions) > before {
+			c.table.Sources = append(c.table.Sources, s.name)
+		}
+	}
+	if len(c.functions) == 0 {
+		return nil, errors.Join(append(c.table.Damage, ErrNone)...)
+	}
+	return c.finish()
+}
+
+// finish makes the table of the functions that were found.
+func (c *compiler) finish() (*Table, error) {
+	// Where two tell of the same code, the first section wins.
+	slices.SortStableFunc(c.functions, func(a, b function) int { return cmp.Compare(a.start, b.start) })
+	c.addEntry()
+	return c.build()
+}
+
+// entryBytes is how far the code at a file's entry point is taken for its outermost function, where nothing tells of it. That of
+// the dynamic loader has 90 bytes.
+const entryBytes = 128
+
+// addEntry adds the code at the entry point where it has no function: nobody calls it. So it is in the dynamic loader, in
+// musl, and in much that is written by hand.
+func (c *compiler) addEntry() {
+	off, room, ok := c.place(c.file.Entry())
+	if !ok || c.file.Entry() == 0 {
+		return
+	}
+	next, found := slices.BinarySearchFunc(c.functions, off, func(f function, off objfile.FileOffset) int { return cmp.Compare(f.start, off) })
+	if found || next > 0 && c.functions[next-1].end > off {
+		return
+	}
+	c.functions = slices.Insert(c.functions, next, function{start: off, end: off + objfile.FileOffset(min(room, entryBytes)), addr: c.file.Entry()})
+}
+
+// build runs the functions' instructions in the order of their code.
+func (c *compiler) build() (*Table, error) {
+	b := newBuilder(c.file.Machine(), c.functions[0].start)
+	p := &program{compiler: c, builder: b, keepsFP: c.file.Machine() == objfile.EM_X86_64}
+	var end objfile.FileOffset
+	for i := range c.functions {
+		f := &c.functions[i]
+		if i > 0 && f.start < end && f.start == c.functions[i-1].start {
+			continue
+		}
+		if i+1 < len(c.functions) && c.functions[i+1].start > f.start {
+			f.end = min(f.end, c.functions[i+1].start)
+		}
+		if i > 0 && !isPadding(uint64(f.start-end), f.start) {
+			if err := b.add(end, Rule{}); err != nil {
+				return nil, err
+			}
+		}
+		if err := p.run(f); err != nil {
+			return nil, err
+		}
+		c.table.Functions++
+		end = f.end
+	}
+	c.table.KeepsFramePointer = p.keepsFP
+	t, err := b.finish(end)
+	if err != nil {
+		return nil, err
+	}
+	c.table.Rows, c.table.Rules, c.table.Covered = len(t.rows), len(t.rules), t.stats.Covered
+	t.stats = c.table
+	return t, nil
+}
+
+// A program runs the instructions of functions, and adds their rules.
+type program struct {
+	compiler *compiler
+	builder  *builder
+	keepsFP  bool
+	frame    framePointer
+}
+
+// run adds the rules of one function. From where its instructions are broken on it is a gap.
+func (p *program) run(f *function) error {
+	if f.section == nil {
+		return p.builder.add(f.start, Rule{Kind: Outermost})
+	}
+	m := interpreter{registers: p.compiler.registers, cie: f.cie, in: f.section.in.sub(int(f.from), int(f.to)), state: f.cie.initial}
+	p.frame = framePointer{}
+	at := f.start
+	var err error
+	emit := func(until objfile.FileOffset) bool {
+		if until > at { // or the state held for nothing
+			err = p.add(at, &m.state, f.cie.signal)
+			at = until
+		}
+		return err == nil && at < f.end
+	}
+	ok := m.run(func(bytes uint64, to objfile.Address) bool {
+		until := at + objfile.FileOffset(min(bytes, uint64(f.end-at)))
+		if to != 0 {
+			if to < f.addr+objfile.Address(at-f.start) {
+				m.in.failed = true
+				return true
+			}
+			until = f.start + objfile.FileOffset(min(uint64(to-f.addr), uint64(f.end-f.start)))
+		}
+		return emit(until)
+	})
+	if err != nil {
+		return err
+	}
+	if !ok {
+		p.compiler.table.Broken++
+		p.keepsFP = false
+		return p.builder.add(at, Rule{})
+	}
+	emit(f.end)
+	if err == nil && !p.frame.kept() {
+		p.keepsFP = false
+	}
+	return err
+}
+
+func (p *program) add(at objfile.FileOffset, s *state, signal bool) error {
+	r, ok := s.rule(p.compiler.registers, signal)
+	if !ok {
+		p.compiler.table.Unsupported++
+		r = Rule{}
+	}
+	p.frame.see(at, r)
+	return p.builder.add(at, r)
+}
+
+// framePointer looks at the rules of an x86-64 function, to tell whether rbp leads to its caller wherever it may call another:
+//
+//	endbr64; push %rbp    CFA = rsp+8
+//	...; mov %rsp,%rbp    CFA = rsp+16, rbp at CFA-16     until this instruction, before which others may be moved, but no call
+//	...                   CFA = rbp+16, rbp at CFA-16
+//	leave; ret            CFA = rsp+8
+//
+// A function that never moves the stack pointer calls nobody: the ABI wants it aligned at a call. Nor does a procedure linkage table.
+type framePointer struct {
+	pushed  objfile.FileOffset // where the second row of the prologue began
+	pushing bool
+	lost    bool
+	plt     bool
+}
+
+// prologueBytes is how late a compiler may set the frame pointer: 33 bytes were seen.
+const prologueBytes = 64
+
+func (p *framePointer) see(at objfile.FileOffset, r Rule) {
+	saved := fromCFA(-2 * word)
+	switch {
+	case r.Kind == Outermost:
+	case r.CFA == CFAPLT:
+		p.plt = true
+	case r.Kind != Step || r.CFA != CFARegister:
+		p.lost = true
+	case r.CFABase == X86RBP && r.Offset == 2*word && r.FP == saved:
+		p.lost = p.lost || p.pushing && at-p.pushed > prologueBytes
+		p.pushing = false
+	case p.pushing:
+		p.lost = true
+	case r.CFABase == X86RSP && r.Offset == word:
+	case r.CFABase == X86RSP && r.Offset == 2*word && r.FP == saved:
+		p.pushing, p.pushed = true, at
+	default:
+		p.lost = true
+	}
+}
+
+func (p *framePointer) kept() bool {
+	return p.plt || !p.lost && !p.pushing
+}

@@ -1,0 +1,283 @@
+package unwind
+
+import (
+	"github.com/pilotlight/pilotlight/symbolizer/objfile"
+)
+
+// Call frame instructions (DWARF 5, 6.4.2; the GNU and AArch64 ones in their ABIs). The upper two bits of the first three are
+// the instruction, the others its operand.
+const (
+	cfaAdvanceLoc = 0x40
+	cfaOffset     = 0x80
+	cfaRestore    = 0xc0
+
+	cfaNop                       = 0x00
+	cfaSetLoc                    = 0x01
+	cfaAdvanceLoc1               = 0x02
+	cfaAdvanceLoc2               = 0x03
+	cfaAdvanceLoc4               = 0x04
+	cfaOffsetExtended            = 0x05
+	cfaRestoreExtended           = 0x06
+	cfaUndefined                 = 0x07
+	cfaSameValue                 = 0x08
+	cfaRegister                  = 0x09
+	cfaRememberState             = 0x0a
+	cfaRestoreState              = 0x0b
+	cfaDefCFA                    = 0x0c
+	cfaDefCFARegister            = 0x0d
+	cfaDefCFAOffset              = 0x0e
+	cfaDefCFAExpression          = 0x0f
+	cfaExpression                = 0x10
+	cfaOffsetExtendedSF          = 0x11
+	cfaDefCFASF                  = 0x12
+	cfaDefCFAOffsetSF            = 0x13
+	cfaValOffset                 = 0x14
+	cfaValOffsetSF               = 0x15
+	cfaValExpression             = 0x16
+	cfaNegateRAStateWithPC       = 0x2c
+	cfaNegateRAState             = 0x2d // on SPARC: GNU_window_save
+	cfaGNUArgsSize               = 0x2e
+	cfaGNUNegativeOffsetExtended = 0x2f
+)
+
+// A location is where a register is saved, or a canonical frame address.
+type location struct {
+	kind locationKind
+	reg  Register
+	off  int64
+	add  int64
+}
+
+type locationKind uint8
+
+const (
+	same        locationKind = iota // the register was not touched
+	undefined                       // its value is lost; for the return address: there is none
+	unsupported                     // a rule says it that ours cannot
+	cfaRelative                     // in memory at CFA + off
+	inMemory                        // register: in memory at reg + off; CFA: what the memory at reg + off holds, + add
+	sum                             // of a CFA: reg + off
+	plt                             // of a CFA: see CFAPLT
+)
+
+// A state is what one row says.
+type state struct {
+	cfa, ra, fp, base location
+}
+
+// An interpreter runs the instructions of a CIE, or those of an FDE.
+type interpreter struct {
+	registers registers
+	cie       *cie
+	in        cursor
+	state     state
+	stack     [maxRemembered]state
+	depth     int
+}
+
+// slot is the location of a register that rules speak of, nil for others.
+func (m *interpreter) slot(reg uint64) *location {
+	switch {
+	case reg == uint64(m.registers.ra):
+		return &m.state.ra
+	case reg == uint64(m.registers.fp):
+		return &m.state.fp
+	case m.registers.hasBase && reg == uint64(m.registers.base):
+		return &m.state.base
+	}
+	return nil
+}
+
+func (m *interpreter) set(reg uint64, l location) {
+	if slot := m.slot(reg); slot != nil {
+		*slot = l
+	}
+}
+
+// restore gives a register the location that the CIE says.
+func (m *interpreter) restore(reg uint64) {
+	slot := m.slot(reg)
+	if slot == nil {
+		return
+	}
+	now := m.state
+	m.state = m.cie.initial
+	initial := *slot // of the same name, in the initial state
+	m.state = now
+	*slot = initial
+}
+
+// run executes to the end of the instructions. It calls advance, which says whether to go on, where the code moves on by some bytes, or to
+// an address. It returns false where an instruction is unknown or cut short: what it said before is right.
+func (m *interpreter) run(advance func(bytes uint64, to objfile.Address) bool) bool {
+	for !m.in.empty() {
+		op := m.in.uint8()
+		bytes, moves := uint64(0), true
+		switch {
+		case op >= cfaRestore:
+			m.restore(uint64(op & 0x3f))
+			moves = false
+		case op >= cfaOffset:
+			m.saved(uint64(op&0x3f), int64(m.in.uleb())*m.cie.dataAlign)
+			moves = false
+		case op >= cfaAdvanceLoc:
+			bytes = uint64(op & 0x3f)
+		case op == cfaAdvanceLoc1:
+			bytes = uint64(m.in.uint8())
+		case op == cfaAdvanceLoc2:
+			bytes = uint64(m.in.uint16())
+		case op == cfaAdvanceLoc4:
+			bytes = uint64(m.in.uint32())
+		case op == cfaSetLoc:
+			to := m.in.pointer(m.cie.encoding)
+			if m.in.failed || advance == nil {
+				return false
+			}
+			if !advance(0, to) {
+				return true
+			}
+			moves = false
+		default:
+			if !m.execute(op) {
+				return false
+			}
+			moves = false
+		}
+		if m.in.failed || moves && advance == nil {
+			return false
+		}
+		if moves && !advance(bytes*m.cie.codeAlign, 0) {
+			return true
+		}
+	}
+	return !m.in.failed
+}
+
+// execute runs an instruction that has an operation code of its own, and moves nothing.
+func (m *interpreter) execute(op uint8) bool {
+	in, cfa := &m.in, &m.state.cfa
+	switch op {
+	case cfaNop, cfaNegateRAState, cfaNegateRAStateWithPC: // signatures are stripped from every return address
+	case cfaOffsetExtended:
+		reg := in.uleb()
+		m.saved(reg, int64(in.uleb())*m.cie.dataAlign)
+	case cfaOffsetExtendedSF:
+		reg := in.uleb()
+		m.saved(reg, in.sleb()*m.cie.dataAlign)
+	case cfaGNUNegativeOffsetExtended:
+		reg := in.uleb()
+		m.saved(reg, -int64(in.uleb())*m.cie.dataAlign)
+	case cfaRestoreExtended:
+		m.restore(in.uleb())
+	case cfaUndefined:
+		m.set(in.uleb(), location{kind: undefined})
+	case cfaSameValue:
+		m.set(in.uleb(), location{kind: same})
+	case cfaRegister, cfaValOffset:
+		reg := in.uleb()
+		in.uleb()
+		m.set(reg, location{kind: unsupported})
+	case cfaValOffsetSF:
+		reg := in.uleb()
+		in.sleb()
+		m.set(reg, location{kind: unsupported})
+	case cfaRememberState:
+		if m.depth == len(m.stack) {
+			return false
+		}
+		m.stack[m.depth] = m.state
+		m.depth++
+	case cfaRestoreState:
+		if m.depth == 0 {
+			return false
+		}
+		m.depth--
+		m.state = m.stack[m.depth]
+	case cfaDefCFA:
+		m.defineCFA(in.uleb(), int64(in.uleb()))
+	case cfaDefCFASF:
+		m.defineCFA(in.uleb(), in.sleb()*m.cie.dataAlign)
+	case cfaDefCFARegister:
+		m.defineCFA(in.uleb(), cfa.off)
+	case cfaDefCFAOffset:
+		cfa.off = int64(in.uleb())
+	case cfaDefCFAOffsetSF:
+		cfa.off = in.sleb() * m.cie.dataAlign
+	case cfaDefCFAExpression:
+		*cfa = cfaExpressionOf(m.operand(), m.registers)
+	case cfaExpression:
+		reg := in.uleb()
+		m.set(reg, addressExpressionOf(m.operand()))
+	case cfaValExpression:
+		reg := in.uleb()
+		m.operand()
+		m.set(reg, location{kind: unsupported})
+	case cfaGNUArgsSize:
+		in.uleb()
+	default:
+		return false
+	}
+	return true
+}
+
+// operand is a block of bytes: an expression.
+func (m *interpreter) operand() cursor {
+	length := m.in.uleb()
+	from := m.in.pos
+	if m.in.take(length) == nil {
+		return cursor{}
+	}
+	return m.in.sub(from, m.in.pos)
+}
+
+func (m *interpreter) saved(reg uint64, off int64) {
+	m.set(reg, location{kind: cfaRelative, off: off})
+}
+
+// defineCFA keeps what the CFA's location knows besides: an instruction that changes the offset alone follows an expression
+// in no valid program.
+func (m *interpreter) defineCFA(reg uint64, off int64) {
+	m.state.cfa = location{kind: sum, reg: Register(reg), off: off}
+	if reg > 0xff {
+		m.state.cfa.kind = unsupported
+	}
+}
+
+// rule puts a state into the words of rules; false where they do not suffice.
+func (s *state) rule(registers registers, signal bool) (Rule, bool) {
+	if s.ra.kind == undefined {
+		return Rule{Kind: Outermost}, true
+	}
+	r := Rule{Kind: Step, CFABase: s.cfa.reg, Offset: int32(s.cfa.off), Add: int32(s.cfa.add)}
+	if signal {
+		r.Kind = SignalFrame
+	}
+	switch s.cfa.kind {
+	case sum:
+	case inMemory:
+		r.CFA = CFAMemory
+	case plt:
+		r.CFA = CFAPLT
+	default:
+		return Rule{}, false
+	}
+	ok := s.ra.kind != same || registers.linked
+	ok = ok && fits32(s.cfa.off) && fits32(s.cfa.add) &&
+		s.ra.save(&r.ReturnAddress) && s.fp.save(&r.FP) && s.base.save(&r.Base)
+	return r, ok
+}
+
+// save says where a register is saved. One whose value is lost is taken for unchanged: nobody asks for it.
+func (l location) save(to *Saved) bool {
+	switch l.kind {
+	case same, undefined:
+		*to = Saved{}
+	case cfaRelative:
+		*to = Saved{At: true, FromCFA: true, Offset: int32(l.off)}
+	case inMemory:
+		*to = Saved{At: true, Base: l.reg, Offset: int32(l.off)}
+	default:
+		return false
+	}
+	return fits32(l.off)
+}

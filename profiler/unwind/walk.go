@@ -1,0 +1,210 @@
+package unwind
+
+import (
+	"github.com/pilotlight/pilotlight/symbolizer/objfile"
+)
+
+// Registers are those of a thread, by their DWARF numbers. Some may not be known.
+type Registers struct {
+	values [33]uint64
+	known  uint64 // bits
+}
+
+// Set gives a register its value.
+func (r *Registers) Set(reg Register, value uint64) {
+	if int(reg) < len(r.values) {
+		r.values[reg] = value
+		r.known |= 1 << reg
+	}
+}
+
+// Get returns the value of a register, and whether it is known.
+func (r *Registers) Get(reg Register) (uint64, bool) {
+	if int(reg) >= len(r.values) || r.known&(1<<reg) == 0 {
+		return 0, false
+	}
+	return r.values[reg], true
+}
+
+// Memory is that of the thread's process.
+type Memory interface {
+	// Word reads 8 bytes; false where there are none.
+	Word(address uint64) (uint64, bool)
+}
+
+// Code is what a process has mapped.
+type Code interface {
+	// Find returns the table of the file that is mapped at an address, and the offset in it. The table is nil where the file
+	// has none, ok is false where no code is mapped.
+	Find(address uint64) (t *Table, off objfile.FileOffset, ok bool)
+}
+
+// End says why a walk ended.
+type End uint8
+
+// The ends of walks. After all but Root the outer frames are missing.
+const (
+	// Root: the outermost frame was reached.
+	Root End = iota
+	// MaxDepth: there was room for no more frames.
+	MaxDepth
+	// UnmappedPC: the return address leads to no code.
+	UnmappedPC
+	// NoTable: the file there tells nothing of its frames.
+	NoTable
+	// NoRule: its table has a gap there.
+	NoRule
+	// UnknownRegister: the rule needs the value of a register that is not known in this frame.
+	UnknownRegister
+	// Unreadable: a place on the stack, where the rule looks, is not there.
+	Unreadable
+	// NotAdvancing: the caller's frame would begin before its callee's: a broken rule or a broken stack.
+	NotAdvancing
+)
+
+var endNames = [...]string{
+	"root", "max depth", "unmapped pc", "no table", "no rule", "unknown register", "unreadable stack", "stack not advancing",
+}
+
+func (e End) String() string { return endNames[e] }
+
+// A Frame is one of a stack.
+type Frame struct {
+	// PC is where the frame's code goes on.
+	PC uint64
+	// Interrupted: the instruction at PC was not executed yet. Else a call stands before it, and names are looked up at PC-1.
+	Interrupted bool
+}
+
+// LookupPC is an address inside of the instruction that the frame is at.
+func (f Frame) LookupPC() uint64 {
+	if f.Interrupted || f.PC == 0 {
+		return f.PC
+	}
+	return f.PC - 1
+}
+
+// A Walker walks stacks of one process. It is the reference for the walk in BPF: simple, exact, and in no hurry. The zero value of PointerBits
+// is right for x86-64.
+type Walker struct {
+	Code   Code
+	Memory Memory
+	// PointerBits is how many bits of an address are one on arm64, where the others of a return address may hold its signature; 0 is all.
+	PointerBits uint
+}
+
+// Walk appends the frames of a stack to frames, innermost first, up to max of them, and says why it ended.
+func (w *Walker) Walk(m objfile.Machine, r Registers, frames []Frame, max int) ([]Frame, End) {
+	roles := registersOf(m)
+	pc := roles.ra
+	if m == objfile.EM_AARCH64 {
+		pc = ARM64PC
+	}
+	interrupted := true
+	for first := true; ; first = false {
+		at, ok := r.Get(pc)
+		if !ok {
+			return frames, UnknownRegister
+		}
+		if at == 0 && !first {
+			return frames, Root // kernels and loaders leave a zero there
+		}
+		if len(frames) >= max {
+			return frames, MaxDepth
+		}
+		f := Frame{PC: at, Interrupted: interrupted}
+		frames = append(frames, f)
+		rule, end := w.rule(f.LookupPC())
+		if end != Root || rule.Kind == Outermost {
+			return frames, end
+		}
+		if end := w.step(roles, pc, rule, &r, first); end != Root {
+			return frames, end
+		}
+		interrupted = rule.Kind == SignalFrame
+	}
+}
+
+// rule finds that of an address; Root is no end.
+func (w *Walker) rule(address uint64) (Rule, End) {
+	table, off, ok := w.Code.Find(address)
+	switch {
+	case !ok:
+		return Rule{}, UnmappedPC
+	case table == nil:
+		return Rule{}, NoTable
+	}
+	rule := table.Rule(off)
+	if rule.Kind == Gap {
+		return rule, NoRule
+	}
+	return rule, Root
+}
+
+// step makes the registers those of the caller; Root is no end.
+func (w *Walker) step(roles registers, pc Register, rule Rule, r *Registers, first bool) End {
+	cfa, end := w.cfa(rule, r, pc)
+	if end != Root {
+		return end
+	}
+	sp, ok := r.Get(roles.sp)
+	if !ok {
+		return UnknownRegister
+	}
+	// A function that has no frame yet may have its caller's; a signal may have switched stacks.
+	if rule.Kind != SignalFrame && (cfa < sp || cfa == sp && !first) {
+		return NotAdvancing
+	}
+	var caller Registers
+	for _, saved := range []struct {
+		to, from Register
+		at       Saved
+	}{{pc, roles.ra, rule.ReturnAddress}, {roles.fp, roles.fp, rule.FP}, {roles.base, roles.base, rule.Base}} {
+		value, known := r.Get(saved.from)
+		if saved.at.At {
+			at := cfa
+			if !saved.at.FromCFA {
+				if at, ok = r.Get(saved.at.Base); !ok {
+					return UnknownRegister
+				}
+			}
+			if value, known = w.Memory.Word(at + uint64(int64(saved.at.Offset))); !known {
+				return Unreadable
+			}
+		}
+		if known {
+			caller.Set(saved.to, value)
+		}
+	}
+	ra, ok := caller.Get(pc)
+	if !ok {
+		return UnknownRegister
+	}
+	if w.PointerBits > 0 {
+		caller.Set(pc, ra&(1<<w.PointerBits-1))
+	}
+	caller.Set(roles.sp, cfa)
+	*r = caller
+	return Root
+}
+
+func (w *Walker) cfa(rule Rule, r *Registers, pc Register) (uint64, End) {
+	base, ok := r.Get(rule.CFABase)
+	if !ok {
+		return 0, UnknownRegister
+	}
+	at := base + uint64(int64(rule.Offset))
+	switch rule.CFA {
+	case CFAMemory:
+		value, ok := w.Memory.Word(at)
+		if !ok {
+			return 0, Unreadable
+		}
+		return value + uint64(int64(rule.Add)), Root
+	case CFAPLT:
+		if address, _ := r.Get(pc); address&15 >= uint64(rule.Add) {
+			at += word
+		}
+	}
+	return at, Root
+}
