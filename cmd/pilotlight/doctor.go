@@ -46,5 +46,28 @@ func newDoctorCommand() *cobra.Command {
 	}
 	f.add(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write the report as JSON")
+	cmd.AddCommand(newDoctorUnwindCommand())
 	return cmd
+}
+
+func newDoctorUnwindCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "unwind FILE...",
+		Short: "Tell what the unwind tables of programs and libraries hold",
+		Long: "Unwind compiles .eh_frame and .debug_frame of ELF files as the profiler does, and tells how many functions\n" +
+			"they have, how much memory the rows take, and which code has none: stacks break there.",
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			for _, path := range paths {
+				report, err := doctor.ExamineUnwinding(path)
+				if err != nil {
+					return failure{err}
+				}
+				if err := report.WriteText(cmd.OutOrStdout()); err != nil {
+					return failure{err}
+				}
+			}
+			return nil
+		},
+	}
 }
