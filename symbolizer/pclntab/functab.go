@@ -88,11 +88,12 @@ type function struct {
 	entry, end   uint32 // offsets from text
 	name         uint32 // offset into funcnametab
 	startLine    int32  // 0: not known
-	pcfile, pcln uint32 // offsets into pctab; 0: no table
+	pcsp         uint32 // offset into pctab; 0: no table
+	pcfile, pcln uint32 // likewise
 	inlineIndex  uint32 // offset into pctab; 0: no inlined calls
 	inlineTree   uint32 // offset from gofunc, or noInlineTree
 	cu           uint32 // index into cutab, or ^0
-	funcID       uint8
+	funcID, flag uint8
 }
 
 const (
@@ -125,10 +126,12 @@ func readFunction(b *blocks, h *header, i uint32) (function, bool) {
 		entry:      field(0),
 		end:        binary.LittleEndian.Uint32(pair[8:]),
 		name:       field(4),
+		pcsp:       field(16),
 		pcfile:     field(20),
 		pcln:       field(24),
 		cu:         field(32),
 		funcID:     rec[l.funcID],
+		flag:       rec[l.funcID+1],
 		inlineTree: noInlineTree,
 	}
 	if fn.entry != binary.LittleEndian.Uint32(pair[:]) {

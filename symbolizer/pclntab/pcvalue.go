@@ -1,6 +1,10 @@
 package pclntab
 
-import "github.com/pilotlight/pilotlight/symbolizer/objfile"
+import (
+	"math"
+
+	"github.com/pilotlight/pilotlight/symbolizer/objfile"
+)
 
 // maxSteps bounds the pairs decoded for one look-up, all its tables together: some 5 ms at the worst. The tables
 // of the largest generated functions (1 MB of code) have some 100,000.
@@ -20,34 +24,48 @@ type stepper struct {
 // value returns the value at pc of the table at off, for a function that starts at entry; pc and entry count from
 // text. It is noValue where there is no table or the table ends before pc; false says that the table is broken.
 func (s *stepper) value(off, entry, pc uint32) (int32, bool) {
+	value, found := int32(noValue), false
+	ok := s.ranges(off, entry, func(_, to uint32, v int32) bool {
+		if found = pc < to; found {
+			value = v
+		}
+		return !found
+	})
+	return value, ok
+}
+
+// ranges calls yield for each value of the table at off, and the pcs [from, to) that it holds for, until it returns false. The result is
+// false where the table is broken.
+func (s *stepper) ranges(off, entry uint32, yield func(from, to uint32, value int32) bool) bool {
 	if off == 0 {
-		return noValue, true // pctab begins with a byte that no table uses
+		return true // pctab begins with a byte that no table uses
 	}
 	if uint64(off) >= s.pctab.size() {
-		return noValue, false
+		return false
 	}
 	in := byteReader{blocks: s.blocks, next: s.pctab.start + objfile.Address(off), end: s.pctab.end}
-	value, until := int32(noValue), uint64(entry)
+	value, from := int32(noValue), uint64(entry)
 	for first := true; ; first = false {
 		if s.budget--; s.budget < 0 {
-			return noValue, false
+			return false
 		}
 		valueDelta, ok := in.uvarint()
 		if !ok {
-			return noValue, false
+			return false
 		}
 		if valueDelta == 0 && !first {
-			return noValue, true
+			return true
 		}
 		pcDelta, ok := in.uvarint()
 		if !ok {
-			return noValue, false
+			return false
 		}
 		value += int32(valueDelta>>1) ^ -int32(valueDelta&1)
-		until += uint64(pcDelta) * uint64(s.quantum)
-		if uint64(pc) < until {
-			return value, true
+		to := min(from+uint64(pcDelta)*uint64(s.quantum), math.MaxUint32)
+		if !yield(uint32(from), uint32(to), value) {
+			return true
 		}
+		from = to
 	}
 }
 

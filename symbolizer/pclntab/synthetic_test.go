@@ -3,6 +3,7 @@ package pclntab
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"reflect"
 	"testing"
 	"time"
@@ -207,6 +208,17 @@ func exercise(t *testing.T, data []byte) {
 	table, err := Open(file)
 	if err != nil {
 		return
+	}
+	var last objfile.Address
+	err = table.Stacks(func(s Stack) bool {
+		if s.Start < last || s.End <= s.Start || s.Start < s.Entry {
+			t.Fatalf("stack %+v after %#x", s, last)
+		}
+		last = s.End
+		return true
+	})
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		t.Fatal(err)
 	}
 	for i, entry := range table.index.entries[:min(4, len(table.index.entries))] {
 		for _, off := range []uint32{0, 1, 0x10, 0x14, 0x20, 0x2f} {
