@@ -37,6 +37,7 @@ type compiler struct {
 	registers registers
 	code      []objfile.Segment // the executable ones
 	functions []function
+	stacks    []goStack
 	table     Stats
 }
 
@@ -70,6 +71,9 @@ func (c *compiler) place(a objfile.Address) (off objfile.FileOffset, room uint64
 // Errors wrap [ErrNone], [ErrTooLarge] or what the file's reader returned.
 func Compile(f *objfile.File) (*Table, error) {
 	c := newCompiler(f)
+	if err := c.addGo(); err != nil {
+		return nil, err
+	}
 	sections, err := c.sections()
 	if err != nil {
 		return nil, err
@@ -114,7 +118,7 @@ func (c *compiler) addEntry() {
 	if found || next > 0 && c.functions[next-1].end > off {
 		return
 	}
-	c.functions = slices.Insert(c.functions, next, function{start: off, end: off + objfile.FileOffset(min(room, entryBytes)), addr: c.file.Entry()})
+	c.functions = slices.Insert(c.functions, next, function{start: off, end: off + objfile.FileOffset(min(room, entryBytes)), addr: c.file.Entry(), kind: entryPoint})
 }
 
 // build runs the functions' instructions in the order of their code.
@@ -161,8 +165,18 @@ type program struct {
 
 // run adds the rules of one function. From where its instructions are broken on it is a gap.
 func (p *program) run(f *function) error {
-	if f.section == nil {
+	switch f.kind {
+	case entryPoint:
 		return p.builder.add(f.start, Rule{Kind: Outermost})
+	case goFunction:
+		for _, s := range p.compiler.stacks[f.from:f.to] {
+			if off := f.start + objfile.FileOffset(s.skip); off < f.end {
+				if err := p.builder.add(off, s.rule); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
 	}
 	m := interpreter{registers: p.compiler.registers, cie: f.cie, in: f.section.in.sub(int(f.from), int(f.to)), state: f.cie.initial}
 	p.frame = framePointer{}

@@ -44,14 +44,24 @@ type cie struct {
 	initial      state
 }
 
-// A function is what an FDE says. One without a section is the entry point, of which nothing is said.
+// A function is a stretch of code, and what tells of its frame.
 type function struct {
 	start, end objfile.FileOffset
 	addr       objfile.Address // of start
-	section    *section
-	cie        *cie
-	from, to   uint32 // its instructions
+	kind       functionKind
+	section    *section        // of an FDE
+	cie        *cie            // of an FDE
+	entry      objfile.Address // of a Go function
+	from, to   uint32          // its instructions, of an FDE; its stacks, of a Go function
 }
+
+type functionKind uint8
+
+const (
+	fde functionKind = iota
+	goFunction
+	entryPoint // of which nothing is said
+)
 
 // functions calls add for each FDE whose code is in the file, and returns why the section was not read to its end.
 func (s *section) functions(c *compiler) error {

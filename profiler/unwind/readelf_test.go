@@ -224,6 +224,9 @@ func TestRowsAgreeWithReadelf(t *testing.T) {
 			continue
 		}
 		stats := table.Stats()
+		if slices.Contains(stats.Sources, "pclntab") {
+			continue // see TestGoRows
+		}
 		bytes, rows = bytes+table.Bytes(), rows+stats.Rows
 		if stats.Broken > 0 || len(stats.Damage) > 0 {
 			t.Errorf("%s: %+v", path, stats)

@@ -3,6 +3,7 @@
 package unwind
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
+	"github.com/pilotlight/pilotlight/symbolizer/pclntab"
 )
 
 // A tracee is a process that is run instruction by instruction.
@@ -349,4 +351,86 @@ func stepThrough(t *testing.T, path string, stride int) {
 	if float64(cut) > 0.02*float64(walked) {
 		t.Errorf("%d of %d stacks are cut: %v", cut, walked, cuts)
 	}
+}
+
+// The stack of a Go program that stopped itself is what its own runtime says, stripped or not.
+func TestGoStack(t *testing.T) {
+	for name, args := range map[string][]string{"unstripped": nil, "stripped": {"-ldflags=-s -w"}} {
+		t.Run(name, func(t *testing.T) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			path := buildGo(t, "amd64", args...)
+			cmd := exec.Command(path)
+			cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+			var want []string
+			for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != ""; {
+				want = append(want, lines.Text())
+			}
+			p := attach(t, cmd.Process.Pid)
+			var regs unix.PtraceRegs
+			if err := unix.PtraceGetRegs(p.pid, &regs); err != nil {
+				t.Fatal(err)
+			}
+			frames, end := p.walk(t, &regs)
+			if end != Root {
+				t.Errorf("%v after %d frames", end, len(frames))
+			}
+			names, err := pclntab.Open(open(t, path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, f := range frames {
+				lines, _ := names.Lookup(objfile.Address(f.LookupPC()))
+				for _, line := range lines {
+					if !line.Wrapper {
+						got = append(got, line.Function)
+					}
+				}
+			}
+			// The system call and what leads to it come before what the program printed.
+			if i := slices.Index(got, want[0]); i < 0 || !slices.Equal(got[i:], want) {
+				t.Errorf("the stack is %q, the program says %q", got, want)
+			}
+		})
+	}
+}
+
+// attach traces the first thread of a process that stops, or has stopped, itself.
+func attach(t *testing.T, pid int) *tracee {
+	t.Helper()
+	if err := unix.PtraceAttach(pid); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.PtraceDetach(pid) })
+	var status unix.WaitStatus
+	for range 2 { // the stop that it asked for, and ours
+		if _, err := unix.Wait4(pid, &status, unix.WALL, nil); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(string(text), fmt.Sprint(unix.SYS_KILL, " ")) {
+			break
+		}
+		if err := unix.PtraceCont(pid, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { mem.Close() })
+	return &tracee{pid: pid, mem: mem, tables: map[string]*file{}}
 }

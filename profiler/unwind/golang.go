@@ -1,0 +1,81 @@
+package unwind
+
+import (
+	"errors"
+
+	"github.com/pilotlight/pilotlight/symbolizer/objfile"
+	"github.com/pilotlight/pilotlight/symbolizer/pclntab"
+)
+
+// addGo adds the functions of a Go binary, stripped or not, from the table by which its runtime unwinds: how far each has moved the
+// stack pointer, at each of its instructions. They come before those of DWARF, which does not say where frame pointers are saved.
+//
+//	x86-64   return address      CFA-8       arm64   ...                   CFA = sp + depth
+//	         saved rbp           CFA-16              saved x30             sp
+//	         ...                                     saved x29             sp-8
+//	         CFA = rsp + depth + 8
+func (c *compiler) addGo() error {
+	table, err := pclntab.Open(c.file)
+	if errors.Is(err, pclntab.ErrNone) {
+		return nil
+	} else if err != nil {
+		c.table.Damage = append(c.table.Damage, err)
+		return nil
+	}
+	before := len(c.functions)
+	tooMany := false
+	err = table.Stacks(func(s pclntab.Stack) bool {
+		off, room, ok := c.place(s.Start)
+		if !ok {
+			return true
+		}
+		end := off + objfile.FileOffset(min(uint64(s.End-s.Start), room))
+		if tooMany = len(c.stacks) >= maxRows || len(c.functions) >= maxFunctions; tooMany {
+			return false
+		}
+		if n := len(c.functions); n == before || c.functions[n-1].entry != s.Entry {
+			c.functions = append(c.functions, function{start: off, end: end, addr: s.Start, entry: s.Entry, kind: goFunction, from: uint32(len(c.stacks))})
+		}
+		f := &c.functions[len(c.functions)-1]
+		f.end = end
+		c.stacks = append(c.stacks, goStack{uint32(off - f.start), c.goRule(s)})
+		f.to = uint32(len(c.stacks))
+		return true
+	})
+	if tooMany {
+		return tooLarge("more than %d functions or %d rows of Go", maxFunctions, maxRows)
+	}
+	if err != nil {
+		c.table.Damage = append(c.table.Damage, err)
+	}
+	if len(c.functions) > before {
+		c.table.Sources = append(c.table.Sources, "pclntab")
+	}
+	return nil
+}
+
+// A goStack is a stretch of a function, from skip bytes after its start on.
+type goStack struct {
+	skip uint32
+	rule Rule
+}
+
+func (c *compiler) goRule(s pclntab.Stack) Rule {
+	linked := c.registers.linked
+	r := Rule{Kind: Step, CFABase: c.registers.sp, Offset: s.Depth}
+	switch {
+	case s.Outermost:
+		return Rule{Kind: Outermost}
+	case s.Switches: // on the other stack only the frame pointer leads back, past the caller
+		return Rule{Kind: Step, CFABase: c.registers.fp, Offset: 2 * word, ReturnAddress: fromCFA(-word), FP: fromCFA(-2 * word)}
+	case linked && s.Depth > 0:
+		r.ReturnAddress, r.FP = fromCFA(-s.Depth), fromCFA(-s.Depth-word)
+	case !linked:
+		r.Offset += word
+		r.ReturnAddress = fromCFA(-word)
+		if s.Depth > 0 {
+			r.FP = fromCFA(-2 * word)
+		}
+	}
+	return r
+}
