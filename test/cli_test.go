@@ -125,7 +125,7 @@ func TestRecordInterrupted(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	for i := range 10 {
-		signal := []syscall.Signal{syscall.SIGINT, syscall.SIGTERM}[i%2]
+		signal := []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}[i%3]
 		// from the first moments, in which the program loads its BPF, to a steady run
 		moment := 50*time.Millisecond + time.Duration(random.Int64N(int64(1500*time.Millisecond)))
 		path := filepath.Join(t.TempDir(), "profile.pb.gz")
@@ -152,6 +152,28 @@ func TestRecordInterrupted(t *testing.T) {
 		if leftovers, _ := os.ReadDir(filepath.Dir(path)); len(leftovers) != 1 {
 			t.Errorf("%v after %v left %v", signal, moment, leftovers)
 		}
+	}
+}
+
+// What nohup has started outlives its terminal: it records until its time is over.
+func TestRecordNohup(t *testing.T) {
+	w := start(t, build(t, "split"))
+	path := filepath.Join(t.TempDir(), "profile.pb.gz")
+	cmd := exec.Command("nohup", pilotlight, "record", "-p", strconv.Itoa(w.pid()), "-F", "499", "-d", "4s", "-o", path)
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * time.Second)
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if code, took := exitCode(cmd.ProcessState), time.Since(began); code != 0 || took < 4*time.Second {
+		t.Errorf("exit %d after %v", code, took)
+	}
+	if p := readProfile(t, path); count(p, every) == 0 {
+		t.Error("no samples")
 	}
 }
 

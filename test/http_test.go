@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/google/pprof/profile"
+	"golang.org/x/sys/unix"
 )
 
 // An agent is a running `pilotlight agent`.
@@ -101,14 +102,20 @@ func (a *agent) said() string {
 // terminate sends SIGTERM and returns the exit status and how long the end took.
 func (a *agent) terminate(t testing.TB) (code int, took time.Duration) {
 	t.Helper()
+	return a.end(t, syscall.SIGTERM)
+}
+
+// end is terminate with another signal.
+func (a *agent) end(t testing.TB, signal syscall.Signal) (code int, took time.Duration) {
+	t.Helper()
 	began := time.Now()
-	if err := a.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := a.cmd.Process.Signal(signal); err != nil {
 		t.Fatal(err)
 	}
 	select {
 	case <-a.ended:
 	case <-time.After(hang):
-		t.Fatal("the agent ignores SIGTERM")
+		t.Fatalf("the agent ignores %v", signal)
 	}
 	_ = a.cmd.Wait()
 	return exitCode(a.cmd.ProcessState), time.Since(began)
@@ -397,27 +404,32 @@ func TestAgentMetrics(t *testing.T) {
 	}
 }
 
-// The agent ends within 5 s of SIGTERM with status 0, and gives a download that runs what it has.
+// The agent ends within 5 s of a signal with status 0, and gives a download that runs what it has.
 func TestAgentTerminates(t *testing.T) {
 	w := start(t, build(t, "split"))
-	a := startAgent(t, "-p", strconv.Itoa(w.pid()))
-	type download struct {
-		profile *profile.Profile
-		err     error
-	}
-	downloaded := make(chan download, 1)
-	go func() {
-		p, err := a.collect(t, "seconds=60")
-		downloaded <- download{p, err}
-	}()
-	time.Sleep(1500 * time.Millisecond)
-	code, took := a.terminate(t)
-	t.Logf("ended %.2f s after SIGTERM", took.Seconds())
-	if code != 0 || took > 5*time.Second {
-		t.Errorf("exit %d %.1f s after SIGTERM", code, took.Seconds())
-	}
-	if d := <-downloaded; d.err != nil || count(d.profile, every) == 0 {
-		t.Errorf("the download that ran at SIGTERM: %v", d.err)
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		t.Run(unix.SignalName(signal), func(t *testing.T) {
+			a := startAgent(t, "-p", strconv.Itoa(w.pid()))
+			type download struct {
+				profile *profile.Profile
+				err     error
+			}
+			downloaded := make(chan download, 1)
+			go func() {
+				defer close(downloaded) // nothing comes where the agent died
+				p, err := a.collect(t, "seconds=60")
+				downloaded <- download{p, err}
+			}()
+			time.Sleep(1500 * time.Millisecond)
+			code, took := a.end(t, signal)
+			t.Logf("ended in %.2f s", took.Seconds())
+			if code != 0 || took > 5*time.Second {
+				t.Errorf("exit %d in %.1f s", code, took.Seconds())
+			}
+			if d := <-downloaded; d.err != nil || d.profile == nil || count(d.profile, every) == 0 {
+				t.Errorf("the download that ran then: %v", d.err)
+			}
+		})
 	}
 }
 

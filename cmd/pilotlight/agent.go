@@ -11,7 +11,6 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -102,7 +101,7 @@ func agent(f *agentFlags) error {
 		}
 	}
 	options.Log = config.Log
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endSignals()...)
 	defer stop()
 	if err := runAgent(ctx, f, config, options); err != nil {
 		return failure{err}

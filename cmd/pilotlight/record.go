@@ -12,7 +12,6 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,7 +36,7 @@ func newRecordCommand() *cobra.Command {
 		Short: "Profile once and write a file",
 		Long: "Record samples the host, the given target, or CMD and its descendants, until the duration is over,\n" +
 			"the target or CMD has ended, or it is interrupted; then it writes the profile.\n" +
-			"With CMD it returns CMD's status (128+signal); interrupted, 0.",
+			"With CMD it returns CMD's status (128+signal); interrupted (SIGINT, SIGTERM, SIGHUP), 0.",
 		Example: "  pilotlight record -d 10s\n" +
 			"  pilotlight record -p 1234 --children -F 499 -d 30s -o app.pb.gz\n" +
 			"  pilotlight record --format folded -o - -- make -j8",
@@ -78,7 +77,7 @@ func record(f *recordFlags, args []string) error {
 		return failure{err}
 	}
 	r := recording{flags: f, config: config, signals: make(chan os.Signal, 2)}
-	signal.Notify(r.signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(r.signals, endSignals()...)
 	p, status, err := r.run(args)
 	if p == nil {
 		out.discard()
