@@ -36,7 +36,8 @@ func newRecordCommand() *cobra.Command {
 		Short: "Profile once and write a file",
 		Long: "Record samples the host, the given target, or CMD and its descendants, until the duration is over,\n" +
 			"the target or CMD has ended, or it is interrupted; then it writes the profile.\n" +
-			"With CMD it returns CMD's status (128+signal); interrupted (SIGINT, SIGTERM, SIGHUP), 0.",
+			"With CMD it returns CMD's status (128+signal); 0 when it is interrupted (SIGINT, SIGTERM, SIGHUP), or when\n" +
+			"the duration is over before CMD has ended: CMD then goes on running.",
 		Example: "  pilotlight record -d 10s\n" +
 			"  pilotlight record -p 1234 --children -F 499 -d 30s -o app.pb.gz\n" +
 			"  pilotlight record --format folded -o - -- make -j8",
@@ -199,6 +200,7 @@ func (r *recording) wait(p *profiler.Profiler) (status int, err error) {
 	for {
 		select {
 		case s := <-r.signals:
+			progress.clear()
 			r.interrupt(s, ended)
 			return 0, nil
 		case status := <-ended:
@@ -206,6 +208,8 @@ func (r *recording) wait(p *profiler.Profiler) (status int, err error) {
 		case <-gone:
 			return 0, nil
 		case <-deadline:
+			progress.clear()
+			r.leave(ended, 0)
 			return 0, nil
 		case <-p.Done():
 			return 0, nil
@@ -227,9 +231,17 @@ func (r *recording) interrupt(s os.Signal, ended <-chan int) {
 	if s != os.Interrupt || !foreground() {
 		_ = r.command.cmd.Process.Signal(s)
 	}
+	r.leave(ended, 2*time.Second)
+}
+
+// leave says so if the command has not ended after the patience.
+func (r *recording) leave(ended <-chan int, patience time.Duration) {
+	if r.command == nil {
+		return
+	}
 	select {
 	case <-ended:
-	case <-time.After(2 * time.Second):
+	case <-time.After(patience):
 		fmt.Fprintf(os.Stderr, "pilotlight: process %d goes on running\n", r.command.cmd.Process.Pid)
 	}
 }
