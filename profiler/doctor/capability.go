@@ -31,9 +31,21 @@ func parseCapabilities(status string) (capabilities, error) {
 
 func (c capabilities) has(capability uint) bool { return c&(1<<capability) != 0 }
 
-// grant is the remedy for a missing capability: everything that the agent uses, at once.
-const grant = "run it as root, or: sudo setcap " +
-	"cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_checkpoint_restore,cap_syslog+ep $(command -v pilotlight)"
+// grant is the remedy for a missing capability: everything that the agent uses, at once. The running
+// binary is named by its path, for it need not be in the PATH.
+func (m *machine) grant() string {
+	return "run it as root, or: sudo setcap " +
+		"cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_checkpoint_restore,cap_syslog+ep " + shellWord(m.executable)
+}
+
+// shellWord quotes text for a shell where it needs that.
+func shellWord(text string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+,:@%"
+	if text != "" && strings.Trim(text, plain) == "" {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
 
 // need is a capability, what stands in for it, and what is lost without it.
 type need struct {
@@ -55,7 +67,7 @@ func (n need) check(m *machine) Check {
 			return c
 		}
 	}
-	c.Status, c.Found, c.Loss, c.Remedy = n.without, "not held", n.loss, grant
+	c.Status, c.Found, c.Loss, c.Remedy = n.without, "not held", n.loss, m.grant()
 	return c
 }
 

@@ -91,6 +91,10 @@ func thisMachine() *machine {
 		architecture: runtime.GOARCH,
 		pageKiB:      uint64(os.Getpagesize()) >> 10,
 	}
+	var err error
+	if m.executable, err = os.Executable(); err != nil {
+		m.executable = "pilotlight" // without /proc
+	}
 	m.identify()
 	return m
 }

@@ -52,6 +52,7 @@ func healthy() *machine {
 		architecture: "amd64",
 		pageKiB:      4,
 		memlock:      8 << 20,
+		executable:   "/usr/local/bin/pilotlight",
 		trials: trials{
 			btf: done, program: done, array: done, ring: done, sampler: done, follow: done,
 			cpuClock: done, sideband: done, cycles: done, mapFile: done, otherRoot: done, buildID: done,
@@ -298,7 +299,11 @@ func TestRemedyNamesTheCause(t *testing.T) {
 		change func(*machine)
 		want   string
 	}{
-		{"no capability", func(m *machine) { m.hold(noCapabilities) }, "setcap"},
+		{"no capability", func(m *machine) { m.hold(noCapabilities) }, "cap_syslog+ep /usr/local/bin/pilotlight"},
+		{"a path that a shell would take apart", func(m *machine) {
+			m.hold(noCapabilities)
+			m.executable = "/home/o'neil/my tools/pilotlight"
+		}, `cap_syslog+ep '/home/o'\''neil/my tools/pilotlight'`},
 		{"capabilities, not root", func(m *machine) { m.hold(grantedCapabilities) }, "CAP_SYS_ADMIN"},
 		{"root", func(*machine) {}, "seccomp"},
 		{"memlock", func(m *machine) {

@@ -68,7 +68,7 @@ func paranoid(m *machine) Check {
 	case level > 0 && capPerfmon(m).Status != OK && !opened:
 		c.Status = Warn
 		c.Found += ": watching a whole CPU is for the privileged"
-		c.Loss, c.Remedy = "all events, without CAP_PERFMON", grant
+		c.Loss, c.Remedy = "all events, without CAP_PERFMON", m.grant()
 	case level > 0:
 		c.Found += ": does not bind the privileged"
 	default:

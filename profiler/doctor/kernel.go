@@ -183,7 +183,7 @@ func (m *machine) remedy(err error) string {
 	case errors.As(err, &rejected) && !refused:
 		return "report the kernel's release and this output"
 	case refused && !privileged:
-		return grant
+		return m.grant()
 	case refused && memlock(m).Status == Warn:
 		return memlock(m).Remedy
 	case refused && !m.caps.has(unix.CAP_SYS_ADMIN):

@@ -65,9 +65,9 @@ func refusal(m *machine, err error) string {
 	}
 	switch {
 	case refused && len(missing) == 1:
-		return missing[0] + " is not held; " + grant
+		return missing[0] + " is not held; " + m.grant()
 	case refused && len(missing) > 1:
-		return strings.Join(missing, " and ") + " are not held; " + grant
+		return strings.Join(missing, " and ") + " are not held; " + m.grant()
 	}
 	// Without a capability the kernel refuses in the same way; hence after those.
 	if errors.Is(err, bpf.ErrMemlock) {

@@ -16,6 +16,7 @@ type machine struct {
 	architecture string
 	pageKiB      uint64
 	memlock      uint64 // bytes; unlimited is math.MaxUint64
+	executable   string // our own path
 	options      Options
 	trials       trials
 

@@ -80,7 +80,7 @@ func mapFiles(m *machine) Check {
 	case no:
 		c.Status, c.Found = Warn, reason(t.err)
 		c.Loss = "names of functions in programs and libraries that were deleted or replaced while they run"
-		c.Remedy = grant
+		c.Remedy = m.grant()
 		if capCheckpointRestore(m).Status == OK {
 			c.Remedy = "a security module refuses although the capability is there: allow the agent to read /proc/PID/map_files"
 		}
@@ -96,7 +96,7 @@ func otherProcesses(m *machine) Check {
 	case no:
 		c.Status, c.Found = Warn, reason(t.err)
 		c.Loss = "names of functions in their programs"
-		c.Remedy = grant
+		c.Remedy = m.grant()
 		if capSysPtrace(m).Status == OK {
 			c.Remedy = "a security module refuses although CAP_SYS_PTRACE is held: run the agent outside of any Landlock or AppArmor confinement"
 		}
@@ -143,7 +143,7 @@ func explainKernelSymbols(m *machine, err error) Check {
 	case m.caps.has(unix.CAP_SYSLOG):
 		c.Remedy = "a security module refuses although CAP_SYSLOG is held: allow the agent to read /proc/kallsyms"
 	default:
-		c.Remedy = grant
+		c.Remedy = m.grant()
 	}
 	return c
 }
