@@ -61,7 +61,7 @@ func newAgentCommand() *cobra.Command {
 	}
 	f.add(cmd.Flags())
 	cmd.Flags().StringVar(&f.listen, "listen", "127.0.0.1:7070", "serve HTTP on this `ADDR`; port 0 takes a free one")
-	cmd.Flags().StringVar(&f.dataDir, "data-dir", "/var/lib/pilotlight", "keep data in this `DIR`")
+	cmd.Flags().StringVar(&f.dataDir, "data-dir", "/var/lib/pilotlight", "lock this `DIR` against a second agent; nothing else is kept in it yet")
 	cmd.Flags().StringVar(&f.config, "config", "", "read settings from this YAML `FILE`")
 	cmd.Flags().StringVar(&f.token, "token-file", "", "demand the bearer token in this `FILE`")
 	cmd.Flags().StringVar(&f.cert, "tls-cert", "", "serve HTTPS with the certificate in this `FILE`")
@@ -133,7 +133,7 @@ func runAgent(ctx context.Context, f *agentFlags, config profiler.Config, option
 	defer closeInto(&err, p)
 	sayLosses(p)
 	if lockErr != nil {
-		sayLoss(fmt.Sprintf("what is kept on disk, and the guard against a second agent: %v", lockErr))
+		sayLoss(fmt.Sprintf("the guard against a second agent: %v", lockErr))
 	}
 	m, err := metrics.New(p, metrics.Options{Version: version, Log: config.Log, Exporters: fanOut.Accounts})
 	if err != nil {
