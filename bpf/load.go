@@ -39,7 +39,7 @@ type Options struct {
 	Softirq KernelRange
 	// RingBytes, a power of two, is the size of the ring; 0 means DefaultRingBytes.
 	RingBytes uint32
-	// StackEntries bounds stack_traces; 0 means DefaultStackEntries.
+	// StackEntries bounds stack_traces, at most MaxStackEntries; 0 means DefaultStackEntries.
 	StackEntries uint32
 	// CgroupLevel says how many levels below the root of the v2 hierarchy the cgroup
 	// of CgroupID is; 0 where that is not known, or for v1.
@@ -67,6 +67,8 @@ var ErrLockdown = errors.New("lockdown=confidentiality forbids programs to read 
 const (
 	DefaultRingBytes    = 256 << 10
 	DefaultStackEntries = 16384
+	// MaxStackEntries take 350 MB, which the kernel allocates at once.
+	MaxStackEntries = 1 << 20
 	// targetEntries holds the descendants of targets: 16,384 live processes, 1.3 MB.
 	targetEntries = 16384
 	// exitedEntries holds processes of a pid namespace that exited and were not reaped, 1 MB.

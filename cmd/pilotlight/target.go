@@ -42,9 +42,10 @@ func (f *samplingFlags) add(flags *pflag.FlagSet) {
 	flags.IntVarP(&f.frequency, "frequency", "F", profiler.DefaultFrequencyHz, "samples a second of each busy CPU, `HZ`")
 	flags.BoolVar(&f.excludeSelf, "exclude-self", false, "leave pilotlight itself out")
 	flags.BoolVar(&f.perThread, "per-thread", false, "keep threads apart, by a tid label")
-	flags.Uint32Var(&f.ringBytes, "ring-bytes", 0, "size of the ring buffer of samples, a power of two (default: fits CPUs and frequency)")
+	flags.Uint32Var(&f.ringBytes, "ring-bytes", 0, "size of the ring buffer of samples, a power of two, at least a page (default: fits CPUs and frequency)")
 	f.kernel.add(flags)
-	flags.Uint32Var(&f.stacks, "stack-entries", 0, "bound of the kernel side's table of stacks (default 16384)")
+	flags.Uint32Var(&f.stacks, "stack-entries", 0,
+		fmt.Sprintf("bound of the kernel side's table of stacks, at most %d (default %d)", bpf.MaxStackEntries, bpf.DefaultStackEntries))
 }
 
 // check refuses a target that was given but is empty: it would mean the whole host.
@@ -76,8 +77,11 @@ func (f *samplingFlags) config() (profiler.Config, error) {
 	if f.frequency < 1 || f.frequency > sampler.MaxFrequencyHz {
 		return c, fmt.Errorf("frequency %d: want 1 to %d samples a second", f.frequency, sampler.MaxFrequencyHz)
 	}
-	if page := uint32(4096); f.ringBytes != 0 && (f.ringBytes < page || f.ringBytes&(f.ringBytes-1) != 0) {
+	if page := uint32(os.Getpagesize()); f.ringBytes != 0 && (f.ringBytes < page || f.ringBytes&(f.ringBytes-1) != 0) {
 		return c, fmt.Errorf("ring-bytes %d: want a power of two, at least %d", f.ringBytes, page)
+	}
+	if f.stacks > bpf.MaxStackEntries {
+		return c, fmt.Errorf("stack-entries %d: want at most %d", f.stacks, bpf.MaxStackEntries)
 	}
 	for _, text := range f.pids {
 		pid, err := strconv.Atoi(strings.TrimSpace(text))
