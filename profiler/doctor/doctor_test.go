@@ -135,11 +135,24 @@ func TestDecisions(t *testing.T) {
 		}, nil},
 		{"amd64 below its floor", func(m *machine) {
 			m.write("proc/sys/kernel/osrelease", "5.4.0-150-generic")
-		}, map[string]Status{"kernel": Fail}},
+			m.trials.sampler = conclude(ebpf.ErrNotSupported)
+		}, map[string]Status{"kernel": Fail, "sampler": Fail}},
+		{"amd64 below its floor, which was not tried", func(m *machine) {
+			m.write("proc/sys/kernel/osrelease", "5.4.0-150-generic")
+			m.trials.sampler = conclude(unix.ENOMEM)
+		}, map[string]Status{"kernel": Fail, "sampler": Unknown}},
+		{"amd64 below its floor, with what the distribution put in", func(m *machine) {
+			m.write("proc/sys/kernel/osrelease", "4.18.0-553.el8_10.x86_64")
+		}, map[string]Status{"kernel": Warn}},
 		{"arm64 needs more", func(m *machine) {
 			m.architecture = "arm64"
 			m.write("proc/sys/kernel/osrelease", "5.15.0-1051-aws")
-		}, map[string]Status{"kernel": Fail}},
+			m.trials.sampler = conclude(unix.EINVAL)
+		}, map[string]Status{"kernel": Fail, "sampler": Fail}},
+		{"arm64 below its floor, where it works", func(m *machine) {
+			m.architecture = "arm64"
+			m.write("proc/sys/kernel/osrelease", "5.15.0-1051-aws")
+		}, map[string]Status{"kernel": Warn}},
 		{"a strange release", func(m *machine) {
 			m.write("proc/sys/kernel/osrelease", "custom")
 		}, map[string]Status{"kernel": Unknown}},
@@ -237,6 +250,13 @@ func TestDecisions(t *testing.T) {
 			m.trials.sampler = conclude(fmt.Errorf("%w: %w", bpf.ErrLockdown, unix.EINVAL))
 			m.trials.follow = m.trials.sampler
 		}, map[string]Status{"lockdown": Fail, "sampler": Fail, "follow_targets": Fail}},
+		{"confidentiality that was not tried", func(m *machine) {
+			m.write("sys/kernel/security/lockdown", "none integrity [confidentiality]")
+			m.trials.sampler = conclude(unix.ENOMEM)
+		}, map[string]Status{"lockdown": Unknown, "sampler": Unknown}},
+		{"confidentiality, where the sampler works", func(m *machine) {
+			m.write("sys/kernel/security/lockdown", "none integrity [confidentiality]")
+		}, nil},
 		{"no lockdown", func(m *machine) { m.remove("sys/kernel/security/lockdown") }, nil},
 		{"unprivileged BPF allowed", func(m *machine) { m.write("proc/sys/kernel/unprivileged_bpf_disabled", "0") }, nil},
 		{"short stacks", func(m *machine) { m.write("proc/sys/kernel/perf_event_max_stack", "64") }, map[string]Status{"perf_event_max_stack": Warn}},

@@ -12,8 +12,8 @@ import (
 	"github.com/pilotlight/pilotlight/bpf"
 )
 
-// floors are the oldest kernels that run the programs: arm64 got tail calls
-// together with subprograms in 6.0.
+// floors are the oldest kernels that are known to run the programs: arm64 got tail calls
+// together with subprograms in 6.0. Distributions bring such things into older ones, so the trial overrules them.
 var floors = map[string]version{"amd64": {5, 10}, "arm64": {6, 1}}
 
 func kernelVersion(m *machine) Check {
@@ -29,6 +29,10 @@ func kernelVersion(m *machine) Check {
 		c.Status, c.Found = Fail, fmt.Sprintf("%s on %s, older than %s", m.release, m.architecture, floor)
 		c.Loss = "everything: the kernel lacks what the programs use"
 		c.Remedy = fmt.Sprintf("install a kernel %s or newer", floor)
+		if m.trials.sampler.answer == yes {
+			c.Status = Warn
+			c.Loss = fmt.Sprintf("nothing that was tried, but kernels before %s are not tested", floor)
+		}
 	default:
 		c.Found = fmt.Sprintf("%s on %s (needed: %s)", m.release, m.architecture, floor)
 	}
@@ -69,6 +73,9 @@ func kernelBTF(m *machine) Check {
 	return c
 }
 
+const lockdownRemedy = "use a kernel 5.11 or newer in the host's pid namespace, where programs need no helper for it, " +
+	"or boot with lockdown=integrity (or without lockdown=); it cannot be lowered while the kernel runs"
+
 // lockdown reads the mode in brackets:
 //
 //	none [integrity] confidentiality
@@ -84,11 +91,12 @@ func lockdown(m *machine) Check {
 	switch {
 	case !ok:
 		c.Status, c.Found = Unknown, fmt.Sprintf("%q was not understood", text)
-	case mode == "confidentiality" && m.trials.sampler.answer != yes:
+	case mode == "confidentiality" && m.trials.sampler.answer == inconclusive:
+		c.Status, c.Found = Unknown, mode+"; whether the sampler works under it is not known"
+	case mode == "confidentiality" && m.trials.sampler.answer == no:
 		c.Status, c.Found = Fail, mode
 		c.Loss = "everything: programs may not read the kernel's memory"
-		c.Remedy = "use a kernel 5.11 or newer in the host's pid namespace, where programs need no helper for it, or boot with lockdown=integrity (or without lockdown=); " +
-			"it cannot be lowered while the kernel runs"
+		c.Remedy = lockdownRemedy
 	default:
 		c.Found = mode
 	}
@@ -179,7 +187,7 @@ func (m *machine) remedy(err error) string {
 	var rejected *ebpf.VerifierError
 	switch {
 	case errors.Is(err, bpf.ErrLockdown):
-		return lockdown(m).Remedy
+		return lockdownRemedy
 	case errors.As(err, &rejected) && !refused:
 		return "report the kernel's release and this output"
 	case refused && !privileged:

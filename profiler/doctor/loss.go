@@ -56,6 +56,7 @@ func Refusal(err error) string {
 }
 
 func refusal(m *machine, err error) string {
+	m.trials.sampler = conclude(err)
 	refused := errors.Is(err, os.ErrPermission)
 	var missing []string
 	for _, check := range []func(*machine) Check{capBPF, capPerfmon} {

@@ -96,7 +96,6 @@ func TestRefusal(t *testing.T) {
 	refusal := func(m *machine, err error) string { return refusal(m, fmt.Errorf("load: %w", err)) }
 	confidential := restricted()
 	confidential.write("sys/kernel/security/lockdown", "none integrity [confidentiality]")
-	confidential.trials.sampler = trial{}
 	paranoid := restricted()
 	paranoid.write("proc/sys/kernel/perf_event_paranoid", "4")
 	paranoid.trials.cpuClock = refused
@@ -109,6 +108,7 @@ func TestRefusal(t *testing.T) {
 		"one":                 {restricted(unix.CAP_PERFMON), unix.EPERM, "CAP_PERFMON is not held; "},
 		"lockdown":            {confidential, unix.EPERM, "kernel lockdown is confidentiality; "},
 		"lockdown, otherwise": {confidential, unix.EINVAL, "kernel lockdown is confidentiality; "},
+		"lockdown, no memory": {confidential, unix.ENOMEM, ""},
 		"paranoid":            {paranoid, unix.EACCES, "perf_event_paranoid 4: "},
 		"memlock":             {restricted(), fmt.Errorf("%w: %w", bpf.ErrMemlock, unix.EPERM), "the memlock limit is too low"},
 		"memlock, it seems":   {restricted(unix.CAP_PERFMON), fmt.Errorf("%w: %w", bpf.ErrMemlock, unix.EPERM), "CAP_PERFMON is not held; "},
