@@ -433,6 +433,47 @@ func TestAgentTerminates(t *testing.T) {
 	}
 }
 
+// An agent whose target has ended says so, once and on its page, and stays: it gives what it has sampled.
+func TestAgentTargetEnds(t *testing.T) {
+	w := start(t, build(t, "split"))
+	a := startAgent(t, "-p", strconv.Itoa(w.pid()), "--children", "-F", "499")
+	const words = "no target process is left"
+	if _, page := a.get(t, "/"); strings.Contains(page, words) {
+		t.Errorf("with a target that runs: %s", page)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p, err := a.collect(t, "seconds=5")
+		if err != nil || count(p, contains(exactly("burn_a"))) == 0 {
+			t.Errorf("the download in which the target ended: %v", err)
+		}
+	}()
+	time.Sleep(2 * time.Second)
+	if said := a.said(); strings.Contains(said, words) {
+		t.Errorf("with a target that runs: %s", said)
+	}
+	w.stop()
+	for deadline := time.Now().Add(hang); !strings.Contains(a.said(), words); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing says that the target has ended")
+		}
+	}
+	<-done // three seconds: a second warning would have come
+	if n := strings.Count(a.said(), words); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	if _, page := a.get(t, "/"); !strings.Contains(page, words) {
+		t.Errorf("the page says nothing: %s", page)
+	}
+	if code, body := a.get(t, "/readyz"); code != http.StatusOK {
+		t.Errorf("/readyz: %d %s", code, body)
+	}
+	if code, _ := a.terminate(t); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+}
+
 // A second agent on the same data directory, or on the same address, says who is there and exits 1.
 func TestSecondAgent(t *testing.T) {
 	w := start(t, build(t, "split"))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -148,25 +147,37 @@ func runAgent(ctx context.Context, f *agentFlags, config profiler.Config, option
 	fanOut.Add("metrics", exporterFunc(m.Export))
 	fanOut.Add("page", exporterFunc(server.Export))
 	fmt.Fprintf(os.Stderr, "sampling %s at %d Hz; listening on %s\n", f.samplingFlags.String(), f.frequency, server.URL(listener))
-	return serve(ctx, server, listener, p, config.Log)
+	return serve(ctx, server, listener, p, config)
 }
 
-// serve runs until a signal or a failure of either the server or the sampling.
-func serve(ctx context.Context, server *web.Server, listener net.Listener, p *profiler.Profiler, log *slog.Logger) error {
+// serve runs until a signal or a failure of either the server or the sampling. Where all processes of the target have
+// ended it goes on too: what was sampled can still be asked for.
+func serve(ctx context.Context, server *web.Server, listener net.Listener, p *profiler.Profiler, config profiler.Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, listener) }()
-	select {
-	case err := <-served:
-		return err
-	case <-p.Done():
-		err := p.Stop()
-		log.Error("sampling ended", "err", err)
-		cancel()
-		return errors.Join(err, <-served)
-	case <-ctx.Done():
-		return <-served
+	var look <-chan time.Time
+	if config.Target.HasPIDs() {
+		look = time.Tick(time.Second)
+	}
+	for {
+		select {
+		case err := <-served:
+			return err
+		case <-p.Done():
+			err := p.Stop()
+			config.Log.Error("sampling ended", "err", err)
+			cancel()
+			return errors.Join(err, <-served)
+		case <-ctx.Done():
+			return <-served
+		case <-look:
+			if !p.HasTargets() {
+				look = nil
+				config.Log.Warn("no target process is left, and nothing more is sampled: stop the agent, or start it with another target")
+			}
+		}
 	}
 }
 

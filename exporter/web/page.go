@@ -34,7 +34,8 @@ var pages = template.Must(template.New("").Funcs(template.FuncMap{
 
 // status is what the page shows, and what its script fetches.
 type status struct {
-	Sampling bool    `json:"sampling"`
+	Sampling bool    `json:"sampling"` // whether more samples can come
+	State    string  `json:"state"`    // that in words
 	Uptime   string  `json:"uptime"`
 	Samples  string  `json:"samples"`
 	Cost     string  `json:"cost"`
@@ -47,7 +48,8 @@ func (s *Server) status(ctx context.Context) status {
 	defer cancel()
 	up := time.Since(s.options.Profiler.Started())
 	now := status{
-		Sampling: !s.sampled(),
+		Sampling: true,
+		State:    "sampling",
 		Uptime:   up.Truncate(time.Second).String(),
 		Cost:     cost(up),
 		Top:      s.recent.summary(),
@@ -57,6 +59,12 @@ func (s *Server) status(ctx context.Context) status {
 		now.Span = fmt.Sprintf("%d samples of the last %.0f s", now.Top.Samples, now.Top.Seconds)
 	}
 	stats, err := s.options.Profiler.Stats(ctx)
+	switch {
+	case s.sampled():
+		now.Sampling, now.State = false, "sampling has ended"
+	case stats.TargetsEnded:
+		now.Sampling, now.State = false, "no target process is left"
+	}
 	if err != nil {
 		now.Samples = "unknown: " + err.Error()
 		return now

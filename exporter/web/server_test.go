@@ -58,6 +58,8 @@ type profiler struct {
 	open    atomic.Int64
 	samples []profile.Sample
 	err     error
+	// targetsEnded is what Stats says of the target.
+	targetsEnded bool
 }
 
 func newProfiler(samples ...profile.Sample) *profiler {
@@ -90,7 +92,7 @@ func (p *profiler) Collect(ctx context.Context, f collect.Filter, d time.Duratio
 }
 
 func (p *profiler) Stats(context.Context) (collect.Stats, error) {
-	return collect.Stats{BPF: bpf.Counters{Taken: 1234, LostRingFull: 3}, Exported: 1200, BadRecords: 2}, p.err
+	return collect.Stats{BPF: bpf.Counters{Taken: 1234, LostRingFull: 3}, Exported: 1200, BadRecords: 2, TargetsEnded: p.targetsEnded}, p.err
 }
 
 func (p *profiler) Started() time.Time    { return p.started }
@@ -619,6 +621,26 @@ func TestPage(t *testing.T) {
 	}
 	if a := s.get(t, "/debug/pprof/"); a.code != http.StatusOK || !strings.Contains(a.body, "seconds") || !strings.Contains(a.body, "container") {
 		t.Errorf("%d %s", a.code, a.body)
+	}
+}
+
+// A page of zeros says why nothing comes.
+func TestPageTargetsEnded(t *testing.T) {
+	profiler := newProfiler()
+	profiler.targetsEnded = true
+	s := serve(t, Options{Profiler: profiler})
+	if a := s.get(t, "/"); !strings.Contains(a.body, `class="off" role="status">no target process is left<`) || strings.Contains(a.body, "fills in by itself") {
+		t.Error(a.body)
+	}
+	if a := s.get(t, "/api/v1/top"); !strings.Contains(a.body, `"sampling":false,"state":"no target process is left"`) {
+		t.Error(a.body)
+	}
+	if a := s.get(t, "/readyz"); a.code != http.StatusOK { // what was sampled can be asked for
+		t.Errorf("%d %s", a.code, a.body)
+	}
+	close(profiler.done)
+	if a := s.get(t, "/"); !strings.Contains(a.body, ">sampling has ended<") {
+		t.Error(a.body)
 	}
 }
 

@@ -27,6 +27,8 @@ type Stats struct {
 	// KernelNameBytes is the memory of the kernel's symbol table.
 	KernelNameBytes int
 	Rounds          uint64
+	// TargetsEnded says that the target was processes, and none of them is left: no more samples come.
+	TargetsEnded bool
 }
 
 // Lost are the samples lost, by reason, for every reason that can lose one.
@@ -58,6 +60,7 @@ func (c *Collector) measure() Stats {
 		Naming: c.namer.stats, Files: c.files.Stats, Table: c.processes.Stats,
 		Processes: c.processes.Len(), Windows: len(c.windows),
 		KernelNameBytes: c.kernel.bytes(), Rounds: c.rounds,
+		TargetsEnded: c.processes.Wanted != nil && !c.sampler.HasTargets(),
 	}
 	var err error
 	if s.Fired, err = c.sampler.Fired(); err != nil {

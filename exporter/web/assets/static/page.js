@@ -36,7 +36,7 @@ function show(status) {
   for (const id of ["uptime", "samples", "cost", "span"]) {
     document.getElementById(id).textContent = status[id];
   }
-  state(status.sampling, status.sampling ? "sampling" : "sampling has ended");
+  state(status.sampling, status.state);
   const functions = status.top.functions;
   if (functions.length > 0) {
     document.querySelector("#top tbody").replaceChildren(...functions.map(row));
