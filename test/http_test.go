@@ -274,6 +274,31 @@ func TestAgentProfiles(t *testing.T) {
 	}
 }
 
+// A process that the agent does not sample is refused; its descendants may be sampled all the same.
+func TestAgentRefusesOtherProcesses(t *testing.T) {
+	w, other := start(t, build(t, "split")), start(t, build(t, "split"))
+	a := startAgent(t, "-p", strconv.Itoa(w.pid()), "-F", "499")
+	for _, query := range []string{
+		fmt.Sprintf("seconds=1&pid=%d", other.pid()), fmt.Sprintf("seconds=1&pid=%d,%d", w.pid(), other.pid()),
+	} {
+		code, body := a.get(t, "/debug/pprof/profile?"+query)
+		want := fmt.Sprintf("process %d is not, or no longer, of the target, which is pid %d", other.pid(), w.pid())
+		if code != http.StatusBadRequest || !strings.HasPrefix(body, want) {
+			t.Errorf("%s: %d %.300q, not 400 %s", query, code, body, want)
+		}
+	}
+	for query, sampled := range map[string]bool{
+		fmt.Sprintf("seconds=1&pid=%d", w.pid()):                   true,
+		fmt.Sprintf("seconds=1&pid=%d&children=true", os.Getpid()): true,
+		fmt.Sprintf("seconds=1&pid=%d&children=true", other.pid()): false,
+	} {
+		p, err := a.collect(t, query)
+		if err != nil || (count(p, every) > 0) != sampled {
+			t.Errorf("%s: %v", query, err)
+		}
+	}
+}
+
 func TestAgentRefusesBadRequests(t *testing.T) {
 	w := start(t, build(t, "split"))
 	a := startAgent(t, "-p", strconv.Itoa(w.pid()))

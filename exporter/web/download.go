@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pilotlight/pilotlight/exporter/pprof"
+	"github.com/pilotlight/pilotlight/profiler/collect"
 )
 
 // profile collects a profile and sends it as pprof. The pprof tool shows the text of an error
@@ -55,6 +56,9 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request, q query) {
 	switch {
 	case r.Context().Err() != nil:
 		return // nobody is there to read it
+	case errors.Is(err, collect.ErrNotOfTarget):
+		s.refuse(w, badRequest("%v, which is %s: leave pid out, or ask an agent that samples that process", err, s.options.Target))
+		return
 	case err != nil && (s.stopping.Err() != nil || s.sampled()):
 		http.Error(w, "the agent is stopping: "+err.Error(), http.StatusServiceUnavailable)
 		return

@@ -361,6 +361,17 @@ func TestCollectFails(t *testing.T) {
 	}
 }
 
+// A process that the agent does not sample is the client's mistake.
+func TestCollectOutsideTarget(t *testing.T) {
+	profiler := newProfiler()
+	profiler.err = fmt.Errorf("process 12 is %w", collect.ErrNotOfTarget)
+	s := serve(t, Options{Profiler: profiler, Target: "pid 34"})
+	a := s.get(t, "/debug/pprof/profile?seconds=1")
+	if a.code != http.StatusBadRequest || !strings.HasPrefix(a.body, "process 12 is not, or no longer, of the target, which is pid 34: ") {
+		t.Errorf("%d %s", a.code, a.body)
+	}
+}
+
 func TestHealth(t *testing.T) {
 	profiler := newProfiler()
 	profiler.started = time.Time{}

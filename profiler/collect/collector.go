@@ -418,13 +418,39 @@ func (c *Collector) do(ctx context.Context, f func()) error {
 // maxRequests wait for the Collector's goroutine; more wait outside.
 const maxRequests = 64
 
+// ErrNotOfTarget says that a filter names a process that is not sampled.
+var ErrNotOfTarget = errors.New("not, or no longer, of the target")
+
+// checkTarget refuses a process that no samples can come of: descendants of the targets are among them
+// from their first instruction on. What a process outside has for descendants may be inside.
+func (c *Collector) checkTarget(f *Filter) error {
+	if c.processes.Wanted == nil || f.Children {
+		return nil
+	}
+	for _, pid := range f.PIDs {
+		if !c.processes.Wanted(pid) {
+			return fmt.Errorf("process %d is %w", pid, ErrNotOfTarget)
+		}
+	}
+	return nil
+}
+
 // Collect makes a profile of the samples that pass the filter, from now until
 // duration is over or ctx ends, whichever is first. What was collected until
-// then is returned in either case.
+// then is returned in either case. It is refused at once with ErrNotOfTarget where the filter's
+// processes are not sampled.
 func (c *Collector) Collect(ctx context.Context, f Filter, duration time.Duration) (*profile.Profile, error) {
 	var w *Window
-	if err := c.do(ctx, func() { w = c.open(f, monotonic()) }); err != nil {
+	var refused error
+	if err := c.do(ctx, func() {
+		if refused = c.checkTarget(&f); refused == nil {
+			w = c.open(f, monotonic())
+		}
+	}); err != nil {
 		return nil, err
+	}
+	if refused != nil {
+		return nil, refused
 	}
 	timer := time.NewTimer(duration)
 	defer timer.Stop()
