@@ -56,6 +56,7 @@ const (
 	unsupported                     // a rule says it that ours cannot
 	cfaRelative                     // in memory at CFA + off
 	inMemory                        // register: in memory at reg + off; CFA: what the memory at reg + off holds, + add
+	inRegister                      // in another register
 	sum                             // of a CFA: reg + off
 	plt                             // of a CFA: see CFAPLT
 )
@@ -63,6 +64,9 @@ const (
 // A state is what one row says.
 type state struct {
 	cfa, ra, fp, base location
+	// sp is that of the stack pointer, which is the CFA unless something else is said: at the end of longjmp it is in a register, and
+	// the CFA is where the jump buffer lies.
+	sp location
 }
 
 // An interpreter runs the instructions of a CIE, or those of an FDE.
@@ -82,6 +86,8 @@ func (m *interpreter) slot(reg uint64) *location {
 		return &m.state.ra
 	case reg == uint64(m.registers.fp):
 		return &m.state.fp
+	case reg == uint64(m.registers.sp):
+		return &m.state.sp
 	case m.registers.hasBase && reg == uint64(m.registers.base):
 		return &m.state.base
 	}
@@ -173,7 +179,10 @@ func (m *interpreter) execute(op uint8) bool {
 		m.set(in.uleb(), location{kind: undefined})
 	case cfaSameValue:
 		m.set(in.uleb(), location{kind: same})
-	case cfaRegister, cfaValOffset:
+	case cfaRegister:
+		reg, other := in.uleb(), in.uleb()
+		m.set(reg, location{kind: inRegister, reg: Register(min(other, noRegister))})
+	case cfaValOffset:
 		reg := in.uleb()
 		in.uleb()
 		m.set(reg, location{kind: unsupported})
@@ -237,10 +246,7 @@ func (m *interpreter) saved(reg uint64, off int64) {
 // defineCFA keeps what the CFA's location knows besides: an instruction that changes the offset alone follows an expression
 // in no valid program.
 func (m *interpreter) defineCFA(reg uint64, off int64) {
-	m.state.cfa = location{kind: sum, reg: Register(reg), off: off}
-	if reg > 0xff {
-		m.state.cfa.kind = unsupported
-	}
+	m.state.cfa = location{kind: sum, reg: Register(min(reg, noRegister)), off: off}
 }
 
 // rule puts a state into the words of rules; false where they do not suffice.
@@ -261,7 +267,7 @@ func (s *state) rule(registers registers, signal bool) (Rule, bool) {
 	default:
 		return Rule{}, false
 	}
-	ok := s.ra.kind != same || registers.linked
+	ok := (s.ra.kind != same || registers.linked) && s.sp.kind != inRegister
 	ok = ok && fits32(s.cfa.off) && fits32(s.cfa.add) &&
 		s.ra.save(&r.ReturnAddress) && s.fp.save(&r.FP) && s.base.save(&r.Base)
 	return r, ok
@@ -276,6 +282,8 @@ func (l location) save(to *Saved) bool {
 		*to = Saved{At: true, FromCFA: true, Offset: int32(l.off)}
 	case inMemory:
 		*to = Saved{At: true, Base: l.reg, Offset: int32(l.off)}
+	case inRegister:
+		*to = Saved{At: true, InBase: true, Base: l.reg}
 	default:
 		return false
 	}

@@ -71,7 +71,8 @@ type dump struct {
 }
 
 func (d *dump) line(line string) error {
-	fields := strings.Fields(line)
+	// A register that is in another one is printed as "r2 (rcx)".
+	fields := slices.DeleteFunc(strings.Fields(line), func(field string) bool { return strings.HasPrefix(field, "(") })
 	switch {
 	case len(fields) == 0:
 	case len(fields) >= 5 && slices.Contains(fields, "FDE"):
@@ -79,6 +80,7 @@ func (d *dump) line(line string) error {
 	case len(fields) >= 4 && slices.Contains(fields, "CIE"):
 		d.endEntry()
 		d.cie = fields[0]
+		d.common[d.cie] = nil // where it has no rows
 	case fields[0] == "LOC":
 		d.names = fields
 	case d.names != nil && len(fields) == len(d.names) && fields[1] != "ZERO":
@@ -118,7 +120,7 @@ func (d *dump) beginFunction(line string) error {
 	}
 	d.functions++
 	d.inFunction, d.end = true, objfile.Address(to)
-	d.last, d.lastColumns = printedRow{from: objfile.Address(from), columns: columns}, true
+	d.last, d.lastColumns = printedRow{from: objfile.Address(from), columns: columns}, columns != nil
 	return nil
 }
 
@@ -156,6 +158,8 @@ func (r Rule) print(m objfile.Machine) map[string]string {
 			return "u"
 		case s.FromCFA:
 			return fmt.Sprintf("c%+d", s.Offset)
+		case s.InBase:
+			return fmt.Sprintf("r%d", s.Base)
 		}
 		return "exp"
 	}

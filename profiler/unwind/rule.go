@@ -21,6 +21,9 @@ const (
 	ARM64LR Register = 30
 	ARM64SP Register = 31
 	ARM64PC Register = 32
+
+	// noRegister stands for those that no walk knows the value of.
+	noRegister = 0xff
 )
 
 // registers are the roles of an architecture's registers.
@@ -76,8 +79,10 @@ type Saved struct {
 	At bool
 	// FromCFA: at CFA + Offset; otherwise at Base + Offset, with the value that Base has in this frame.
 	FromCFA bool
-	Base    Register
-	Offset  int32
+	// InBase: it is in no memory, but is the value of Base.
+	InBase bool
+	Base   Register
+	Offset int32
 }
 
 // A Rule says how to step from a frame to its caller. The stack pointer of the caller is the CFA.
@@ -296,8 +301,11 @@ func (r Rule) String() string {
 }
 
 func (s Saved) String() string {
-	if s.FromCFA {
+	switch {
+	case s.FromCFA:
 		return fmt.Sprintf("[cfa%+d]", s.Offset)
+	case s.InBase:
+		return fmt.Sprintf("r%d", s.Base)
 	}
 	return fmt.Sprintf("[r%d%+d]", s.Base, s.Offset)
 }

@@ -160,8 +160,14 @@ func (w *Walker) step(roles registers, pc Register, rule Rule, r *Registers, fir
 		to, from Register
 		at       Saved
 	}{{pc, roles.ra, rule.ReturnAddress}, {roles.fp, roles.fp, rule.FP}, {roles.base, roles.base, rule.Base}} {
+		if saved.to == roles.base && !roles.hasBase {
+			continue
+		}
 		value, known := r.Get(saved.from)
-		if saved.at.At {
+		switch {
+		case saved.at.InBase:
+			value, known = r.Get(saved.at.Base)
+		case saved.at.At:
 			at := cfa
 			if !saved.at.FromCFA {
 				if at, ok = r.Get(saved.at.Base); !ok {
