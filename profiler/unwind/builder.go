@@ -116,7 +116,15 @@ func (b *builder) finish(end objfile.FileOffset) (*Table, error) {
 	}
 	t := b.table
 	t.index = append(t.index, uint32(len(t.rows)))
-	t.index, t.rows, t.rules = slices.Clone(t.index), slices.Clone(t.rows), slices.Clone(t.rules)
+	t.index, t.rows, t.rules = fit(t.index), fit(t.rows), slices.Clone(t.rules)
 	t.stats.Rows, t.stats.Rules = len(t.rows), len(t.rules)
 	return t, nil
+}
+
+// fit gives back memory that is spare, unless that is little.
+func fit[T any](s []T) []T {
+	if cap(s)-len(s) > len(s)/16 {
+		return slices.Clone(s)
+	}
+	return s
 }

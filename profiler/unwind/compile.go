@@ -115,15 +115,16 @@ func (c *compiler) addEntry() {
 		return
 	}
 	next, found := slices.BinarySearchFunc(c.functions, off, func(f function, off objfile.FileOffset) int { return cmp.Compare(f.start, off) })
-	if found || next > 0 && c.functions[next-1].end > off {
+	if found || next > 0 && c.functions[next-1].end() > off {
 		return
 	}
-	c.functions = slices.Insert(c.functions, next, function{start: off, end: off + objfile.FileOffset(min(room, entryBytes)), addr: c.file.Entry(), kind: entryPoint})
+	c.functions = slices.Insert(c.functions, next, function{start: off, length: uint32(min(room, entryBytes)), addr: c.file.Entry(), kind: entryPoint})
 }
 
 // build runs the functions' instructions in the order of their code.
 func (c *compiler) build() (*Table, error) {
 	b := newBuilder(c.file.Machine(), c.functions[0].start)
+	b.table.rows = make([]uint32, 0, min(10*len(c.functions), 1<<21)) // a function has nine on average
 	p := &program{compiler: c, builder: b, keepsFP: c.file.Machine() == objfile.EM_X86_64}
 	var end objfile.FileOffset
 	for i := range c.functions {
@@ -132,7 +133,7 @@ func (c *compiler) build() (*Table, error) {
 			continue
 		}
 		if i+1 < len(c.functions) && c.functions[i+1].start > f.start {
-			f.end = min(f.end, c.functions[i+1].start)
+			f.length = uint32(min(uint64(f.length), uint64(c.functions[i+1].start-f.start)))
 		}
 		if i > 0 && !isPadding(uint64(f.start-end), f.start) {
 			if err := b.add(end, Rule{}); err != nil {
@@ -143,7 +144,7 @@ func (c *compiler) build() (*Table, error) {
 			return nil, err
 		}
 		c.table.Functions++
-		end = f.end
+		end = f.end()
 	}
 	c.table.KeepsFramePointer = p.keepsFP
 	t, err := b.finish(end)
@@ -170,7 +171,7 @@ func (p *program) run(f *function) error {
 		return p.builder.add(f.start, Rule{Kind: Outermost})
 	case goFunction:
 		for _, s := range p.compiler.stacks[f.from:f.to] {
-			if off := f.start + objfile.FileOffset(s.skip); off < f.end {
+			if off := f.start + objfile.FileOffset(s.skip); off < f.end() {
 				if err := p.builder.add(off, s.rule); err != nil {
 					return err
 				}
@@ -178,25 +179,25 @@ func (p *program) run(f *function) error {
 		}
 		return nil
 	}
-	m := interpreter{registers: p.compiler.registers, cie: f.cie, in: f.section.in.sub(int(f.from), int(f.to)), state: f.cie.initial}
+	m := interpreter{registers: p.compiler.registers, cie: f.cie, in: f.cie.section.in.sub(int(f.from), int(f.to)), state: f.cie.initial}
 	p.frame = framePointer{}
-	at := f.start
+	at, end := f.start, f.end()
 	var err error
 	emit := func(until objfile.FileOffset) bool {
 		if until > at { // or the state held for nothing
 			err = p.add(at, &m.state, f.cie.signal)
 			at = until
 		}
-		return err == nil && at < f.end
+		return err == nil && at < end
 	}
 	ok := m.run(func(bytes uint64, to objfile.Address) bool {
-		until := at + objfile.FileOffset(min(bytes, uint64(f.end-at)))
+		until := at + objfile.FileOffset(min(bytes, uint64(end-at)))
 		if to != 0 {
 			if to < f.addr+objfile.Address(at-f.start) {
 				m.in.failed = true
 				return true
 			}
-			until = f.start + objfile.FileOffset(min(uint64(to-f.addr), uint64(f.end-f.start)))
+			until = f.start + objfile.FileOffset(min(uint64(to-f.addr), uint64(f.length)))
 		}
 		return emit(until)
 	})
@@ -208,7 +209,7 @@ func (p *program) run(f *function) error {
 		p.keepsFP = false
 		return p.builder.add(at, Rule{})
 	}
-	emit(f.end)
+	emit(end)
 	if err == nil && !p.frame.kept() {
 		p.keepsFP = false
 	}

@@ -2,6 +2,7 @@ package unwind
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
@@ -35,6 +36,7 @@ type section struct {
 }
 
 type cie struct {
+	section      *section
 	codeAlign    uint64
 	dataAlign    int64
 	returnColumn uint64
@@ -44,16 +46,17 @@ type cie struct {
 	initial      state
 }
 
-// A function is a stretch of code, and what tells of its frame.
+// A function is a stretch of code, and what tells of its frame. There are many.
 type function struct {
-	start, end objfile.FileOffset
-	addr       objfile.Address // of start
-	kind       functionKind
-	section    *section        // of an FDE
-	cie        *cie            // of an FDE
-	entry      objfile.Address // of a Go function
-	from, to   uint32          // its instructions, of an FDE; its stacks, of a Go function
+	start    objfile.FileOffset
+	addr     objfile.Address // of start
+	cie      *cie            // of an FDE
+	length   uint32          // in bytes
+	from, to uint32          // its instructions, of an FDE; its stacks, of a Go function
+	kind     functionKind
 }
+
+func (f *function) end() objfile.FileOffset { return f.start + objfile.FileOffset(f.length) }
 
 type functionKind uint8
 
@@ -65,6 +68,8 @@ const (
 
 // functions calls add for each FDE whose code is in the file, and returns why the section was not read to its end.
 func (s *section) functions(c *compiler) error {
+	// Entries have some 50 bytes; what was foreseen too much is not touched.
+	c.functions = slices.Grow(c.functions, s.in.end/40)
 	for in := s.in; !in.empty(); {
 		at := in.pos
 		length, wide := uint64(in.uint32()), false
@@ -141,7 +146,7 @@ func (s *section) readCIE(c *compiler, pos int) *cie {
 	if _, isCIE := s.reference(&in, wide); !isCIE {
 		return nil
 	}
-	k := new(cie)
+	k := &cie{section: s}
 	version := in.uint8()
 	augmentation := in.cstring()
 	if version == 4 {
@@ -228,8 +233,7 @@ func (s *section) function(c *compiler, entry cursor, k *cie) error {
 		return tooLarge("more than %d functions", maxFunctions)
 	}
 	c.functions = append(c.functions, function{
-		start: off, end: off + objfile.FileOffset(min(length, room)), addr: start,
-		section: s, cie: k, from: uint32(entry.pos), to: uint32(entry.end),
+		start: off, length: uint32(min(length, room, maxSpan)), addr: start, cie: k, from: uint32(entry.pos), to: uint32(entry.end),
 	})
 	return nil
 }

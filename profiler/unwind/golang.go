@@ -23,21 +23,23 @@ func (c *compiler) addGo() error {
 		return nil
 	}
 	before := len(c.functions)
+	var entry objfile.Address // of the last function
 	tooMany := false
 	err = table.Stacks(func(s pclntab.Stack) bool {
 		off, room, ok := c.place(s.Start)
 		if !ok {
 			return true
 		}
-		end := off + objfile.FileOffset(min(uint64(s.End-s.Start), room))
+		length := min(uint64(s.End-s.Start), room)
 		if tooMany = len(c.stacks) >= maxRows || len(c.functions) >= maxFunctions; tooMany {
 			return false
 		}
-		if n := len(c.functions); n == before || c.functions[n-1].entry != s.Entry {
-			c.functions = append(c.functions, function{start: off, end: end, addr: s.Start, entry: s.Entry, kind: goFunction, from: uint32(len(c.stacks))})
+		if len(c.functions) == before || entry != s.Entry {
+			c.functions = append(c.functions, function{start: off, addr: s.Start, kind: goFunction, from: uint32(len(c.stacks))})
+			entry = s.Entry
 		}
 		f := &c.functions[len(c.functions)-1]
-		f.end = end
+		f.length = uint32(min(uint64(off-f.start)+length, maxSpan))
 		c.stacks = append(c.stacks, goStack{uint32(off - f.start), c.goRule(s)})
 		f.to = uint32(len(c.stacks))
 		return true

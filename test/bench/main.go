@@ -99,7 +99,10 @@ func bench(ctx context.Context, binaries, rates []string, only string, span time
 		fmt.Printf("\nat %.0f samples a second: %.2f us of CPU a sample in user space\n", perSecond, medianOf(r.cpu)*1000/perSecond)
 	}
 	stop() // the targets would only slow it
-	return benchExecs(ctx, binary, dir, span, rounds)
+	if err := benchExecs(ctx, binary, dir, span, rounds); err != nil {
+		return err
+	}
+	return unwindTables(binary, rounds)
 }
 
 // benchExecs measures the agent beside a process that execs 100 children a second.
