@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -283,23 +284,28 @@ func (p *tracee) walk(t *testing.T, regs *unix.PtraceRegs) ([]Frame, End) {
 }
 
 // The stack is whole and right at every instruction of a program's life: in the dynamic loader, in prologues and epilogues,
-// in procedure linkage tables, signal handlers and the vdso.
+// in procedure linkage tables, signal handlers and the vdso, and while exceptions fly.
 func TestEveryInstruction(t *testing.T) {
 	stride := 1
+	compilers := map[string][]string{
+		"gcc -O2":        {"gcc", "-O2", "testdata/frames.c"},
+		"gcc static-pie": {"gcc", "-O2", "-static-pie", "testdata/frames.c"},
+		"clang -O2":      {"clang-19", "-O2", "testdata/frames.c"},
+	}
 	if testing.Short() {
 		stride = 13
+	} else {
+		maps.Copy(compilers, map[string][]string{
+			"gcc -O0":        {"gcc", "-O0", "testdata/frames.c"},
+			"gcc -O3 no-pie": {"gcc", "-O3", "-no-pie", "testdata/frames.c"},
+			"gcc static":     {"gcc", "-O2", "-static", "testdata/frames.c"},
+			"g++ -O2":        {"g++", "-O2", "testdata/exceptions.cc"},
+		})
 	}
-	for name, args := range map[string][]string{
-		"gcc -O2":        {"gcc", "-O2"},
-		"gcc -O3 no-pie": {"gcc", "-O3", "-no-pie"},
-		"gcc static":     {"gcc", "-O2", "-static"},
-		"gcc static-pie": {"gcc", "-O2", "-static-pie"},
-		"gcc -O0":        {"gcc", "-O0"},
-		"clang -O2":      {"clang-19", "-O2"},
-	} {
+	for name, args := range compilers {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "frames")
-			build := exec.Command(args[0], append(args[1:], "-fomit-frame-pointer", "-Wl,-z,lazy", "-o", path, "testdata/frames.c")...)
+			path := filepath.Join(t.TempDir(), "program")
+			build := exec.Command(args[0], append(args[1:], "-fomit-frame-pointer", "-Wl,-z,lazy", "-o", path)...)
 			if out, err := build.CombinedOutput(); err != nil {
 				t.Fatalf("%s: %v\n%s", build, err, out)
 			}
@@ -317,7 +323,7 @@ func stepThrough(t *testing.T, path string, stride int) {
 	if err := unix.PtraceGetRegs(p.pid, &regs); err != nil {
 		t.Fatal(err)
 	}
-	var walked, cut, deepest int
+	var walked, cut, landing, deepest int
 	lies, cuts := map[string]int{}, map[string]int{}
 	for n := 0; p.step(t, &regs); n++ {
 		if n%stride != 0 {
@@ -333,19 +339,26 @@ func stepThrough(t *testing.T, path string, stride int) {
 			continue
 		}
 		where := fmt.Sprintf("%v after %d of %d frames, in %s", end, len(frames), len(want), p.place(frames[len(frames)-1].LookupPC()))
-		if isPrefix && end == NoRule {
+		switch pc := p.place(regs.Rip); {
+		case isPrefix && end == NoRule:
 			cut++
 			cuts[where]++
-		} else {
-			lies[fmt.Sprintf("%s, pc in %s", where, p.place(regs.Rip))]++
+		case strings.Contains(pc, "libgcc_s.so"):
+			landing++
+		default:
+			lies[fmt.Sprintf("%s, pc in %s", where, pc)]++
 		}
 	}
-	t.Logf("%d stacks walked, up to %d frames deep; %d are cut in code that has no tables", walked, deepest, cut)
+	t.Logf("%d stacks walked, up to %d frames deep; %d are cut in code that has no tables; %d are torn", walked, deepest, cut, landing)
 	if walked < 1000 {
 		t.Errorf("only %d stacks were walked", walked)
 	}
 	for where, n := range lies {
 		t.Errorf("%d times wrong: %s", n, where)
+	}
+	// Where an exception lands, libgcc writes what the handler shall find in its registers over what it saved itself.
+	if float64(landing) > 0.001*float64(walked) {
+		t.Errorf("%d of %d stacks are torn", landing, walked)
 	}
 	// What runs once at the start and at the end comes with the compiler, without tables (crtbegin.o, crti.o).
 	if float64(cut) > 0.02*float64(walked) {
