@@ -30,6 +30,7 @@ type room struct {
 	PrivateTmp   bool              // /tmp is empty but for Writable
 	Writable     []string          // folders that stay what they are
 	NoCgroups    bool              // none is mounted
+	NoBTF        bool              // the kernel does not show its types
 	MemlockBytes uint64            // limit; 0 is none
 	NoCore       bool              // a limit of 0 on core dumps
 	Refuse       map[uint32]uint16 // system call -> errno
@@ -76,6 +77,11 @@ func (r *room) mounts() error {
 	for path, content := range r.Fake {
 		if err := fake(dir, path, content); err != nil {
 			return err
+		}
+	}
+	if r.NoBTF {
+		if err := unix.Mount("none", "/sys/kernel/btf", "tmpfs", 0, ""); err != nil {
+			return fmt.Errorf("no BTF: %w", err)
 		}
 	}
 	if r.NoCgroups {

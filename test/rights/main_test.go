@@ -64,7 +64,7 @@ func setUp() (err error) {
 		return err
 	}
 	self = filepath.Join(folder, "rights")
-	if err := copyProgram("/proc/self/exe", self); err != nil {
+	if err := copyFile("/proc/self/exe", self); err != nil {
 		return err
 	}
 	if pilotlight != "" {
@@ -79,7 +79,7 @@ func setUp() (err error) {
 	return nil
 }
 
-func copyProgram(from, to string) error {
+func copyFile(from, to string) error {
 	in, err := os.Open(from)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -390,6 +391,26 @@ func TestRefusedByTheMachine(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Where the kernel does not show its types, that is said, and a file with them will do.
+func TestNoBTF(t *testing.T) {
+	pid := strconv.Itoa(startBurner(t))
+	r := room{Capabilities: without(), NoBTF: true}
+	said := r.fails(t, 1, "record", "-p", pid, "-d", "300ms", "-o", "/dev/null")
+	if !strings.Contains(said, "/sys/kernel/btf/vmlinux") || !strings.Contains(said, "--btf FILE") {
+		t.Error(said)
+	}
+	types := filepath.Join(dataDir(t), "types")
+	if err := copyFile("/sys/kernel/btf/vmlinux", types); err != nil {
+		t.Fatal(err)
+	}
+	a := r.start(t, "-p", pid, "--btf", types)
+	checkLosses(t, a.losses())
+	if ok, all, inside := a.mostlyNamed(t, burning); !ok {
+		t.Errorf("%d of %d samples are named", inside, all)
+	}
+	a.stop(t)
 }
 
 // perfEvent is the role of a child that ends with status 0 where it may watch a whole CPU.

@@ -264,7 +264,7 @@ func startHiddenBurner(t *testing.T) int {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	program := filepath.Join(dir, "burner")
-	if err := copyProgram(self, program); err != nil {
+	if err := copyFile(self, program); err != nil {
 		t.Fatal(err)
 	}
 	return startProgram(t, program)

@@ -39,7 +39,7 @@ var suites = []suite{
 	{name: "perfevent", pkg: "./profiler/perfevent", everywhere: "."},
 	{
 		name: "rights", pkg: "./test/rights", tags: "vm", everywhere: "RootWorksOn|RefusedCalls", endsOn: "amd64",
-		ends: "MissingCapabilities|MissingInTheMachine|RefusedByTheMachine|ParanoidLevels|LowMemlock|CPUComesOnline",
+		ends: "MissingCapabilities|MissingInTheMachine|RefusedByTheMachine|ParanoidLevels|LowMemlock|NoBTF|CPUComesOnline",
 	},
 	{
 		name: "system", pkg: "./test", tags: "vm", files: []string{"workloads/gosplit/main.go"},
