@@ -120,6 +120,7 @@ func scriptProfile(ts *testscript.TestScript, not bool, args []string) {
 
 // At whatever moment a signal comes, what was collected is written and the status is 0.
 func TestRecordInterrupted(t *testing.T) {
+	heedHangup(t)
 	w := start(t, build(t, "split"))
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -17,6 +17,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -266,4 +267,13 @@ func monotonic(t testing.TB, wallNanos int64) int64 {
 		t.Fatal(err)
 	}
 	return wallNanos - time.Now().UnixNano() + now.Nano()
+}
+
+// heedHangup lets programs that the test starts heed SIGHUP, even where the test itself was started to ignore it (nohup): a signal
+// that is caught here is reset for them, and one that is ignored stays so.
+func heedHangup(t *testing.T) {
+	t.Helper()
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(caught) })
 }

@@ -431,6 +431,7 @@ func TestAgentMetrics(t *testing.T) {
 
 // The agent ends within 5 s of a signal with status 0, and gives a download that runs what it has.
 func TestAgentTerminates(t *testing.T) {
+	heedHangup(t)
 	w := start(t, build(t, "split"))
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(unix.SignalName(signal), func(t *testing.T) {
