@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
+	"github.com/pilotlight/pilotlight/profiler/doctor"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 	"github.com/pilotlight/pilotlight/symbolizer/demangle"
 )
@@ -49,7 +49,7 @@ func summarize(w io.Writer, p *profile.Profile, path string) {
 		fmt.Fprintf(w, "incomplete: %s\n", strings.Join(reasons, ", "))
 	}
 	for _, f := range leaves(p) {
-		fmt.Fprintf(w, "%7s  %s\n", percent(uint64(f.count), a.Exported), printable(f.name))
+		fmt.Fprintf(w, "%7s  %s\n", percent(uint64(f.count), a.Exported), doctor.Printable(f.name))
 	}
 }
 
@@ -81,14 +81,4 @@ func leaves(p *profile.Profile) []leafCount {
 		return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.name, b.name))
 	})
 	return top[:min(len(top), topFunctions)]
-}
-
-// printable keeps a name, which comes from any program on the host, from commanding the terminal.
-func printable(name string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, name)
 }

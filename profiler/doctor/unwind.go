@@ -6,7 +6,9 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/pilotlight/pilotlight/profiler/unwind"
 	"github.com/pilotlight/pilotlight/symbolizer/elfsym"
@@ -60,15 +62,20 @@ func ExamineUnwinding(path string) (*UnwindReport, error) {
 	return r, nil
 }
 
-// findGaps looks for what lies between rows.
+// findGaps looks for what lies between rows, in as many segments and with as many gaps as a linker may make.
 func (r *UnwindReport) findGaps(f *objfile.File, table *unwind.Table) {
+	const maxSegments, maxGaps = 16, 1 << 20
+	segments := 0
 	for _, s := range f.Segments() {
 		if s.Type != objfile.PT_LOAD || s.Flags&objfile.PF_X == 0 {
 			continue
 		}
+		if segments++; segments > maxSegments {
+			break
+		}
 		at, end := s.Off, s.Off+objfile.FileOffset(s.FileSize)
 		add := func(until objfile.FileOffset) {
-			if until > at {
+			if until > at && len(r.Gaps) < maxGaps {
 				r.Gaps = append(r.Gaps, Gap{Start: s.Addr + objfile.Address(at-s.Off), Bytes: uint64(until - at)})
 			}
 		}
@@ -97,9 +104,19 @@ func (r *UnwindReport) nameGaps(symbols *elfsym.Table) {
 			i--
 		}
 		if i >= 0 && uint64(symbol.Start-r.Gaps[i].Start) < r.Gaps[i].Bytes {
-			r.Gaps[i].Functions = append(r.Gaps[i].Functions, symbol.Name)
+			r.Gaps[i].Functions = append(r.Gaps[i].Functions, Printable(symbol.Name))
 		}
 	}
+}
+
+// Printable keeps a name, which comes from any program on the host, from commanding the terminal.
+func Printable(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, name)
 }
 
 // shownGaps is how many gaps the text lists.
@@ -137,7 +154,7 @@ func (r *UnwindReport) WriteText(w io.Writer) error {
 
 // list shows a few names.
 func list(names []string) string {
-	const most = 5
+	const most = 8
 	text := ""
 	for i, name := range names {
 		if i == most {

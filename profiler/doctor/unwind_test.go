@@ -20,18 +20,23 @@ func TestExamineUnwinding(t *testing.T) {
 	const source = `
 int bare(void);
 __asm__(".text\n.p2align 4\n.globl bare\n.type bare,@function\nbare:\n.skip 300,0x90\nret\n.size bare,.-bare\n");
+__asm__(".globl \"ESC[2Jbad\"\n.type \"ESC[2Jbad\",@function\n\"ESC[2Jbad\":\n.skip 64,0x90\nret\n.size \"ESC[2Jbad\",.-\"ESC[2Jbad\"\n");
 int main(void) { return bare(); }
 `
 	dir := t.TempDir()
 	path := filepath.Join(dir, "program")
 	cmd := exec.Command("gcc", "-O2", "-x", "c", "-o", path, "-")
-	cmd.Stdin = strings.NewReader(source)
+	cmd.Stdin = strings.NewReader(strings.ReplaceAll(source, "ESC", "\x1b"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	report, err := ExamineUnwinding(path)
 	if err != nil {
 		t.Fatal(err)
+	}
+	hostile := func(g Gap) bool { return slices.Contains(g.Functions, "?[2Jbad") }
+	if !slices.ContainsFunc(report.Gaps, hostile) {
+		t.Errorf("no gap has the function that would clear the screen: %+v", report.Gaps)
 	}
 	i := slices.IndexFunc(report.Gaps, func(g Gap) bool { return slices.Contains(g.Functions, "bare") })
 	if i < 0 || report.Gaps[i].Bytes < 301 {
@@ -45,7 +50,7 @@ int main(void) { return bare(); }
 		t.Errorf("%d bytes are covered, %d in gaps, of %d", covered, gaps, report.Stats.Code)
 	}
 	var text strings.Builder
-	if err := report.WriteText(&text); err != nil || !strings.Contains(text.String(), "bare") {
+	if err := report.WriteText(&text); err != nil || !strings.Contains(text.String(), "bare") || strings.Contains(text.String(), "\x1b") {
 		t.Errorf("%v\n%s", err, &text)
 	}
 }
