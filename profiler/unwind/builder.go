@@ -85,7 +85,7 @@ func (b *builder) reach(off objfile.FileOffset) error {
 	return nil
 }
 
-// encode gives a rule its code, and puts it into the table if it fits none. A rule that finds no room there is a gap.
+// encode gives a rule its code, and puts it into the table if it fits none.
 func (b *builder) encode(r Rule) (uint32, error) {
 	switch r.Kind {
 	case Gap:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
@@ -21,14 +22,15 @@ func tooLarge(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrTooLarge, fmt.Sprintf(format, args...))
 }
 
-// maxPadding bounds what is taken for padding: compilers align functions to 64 bytes at most.
-const maxPadding = 64
+// maxPadding bounds what is taken for padding: what aligns to 16 bytes.
+const maxPadding = 16
 
-// isPadding reports whether what lies between two functions does no more than align the second. No row is spent on that: it is
-// never executed.
-func isPadding(gap uint64, next objfile.FileOffset) bool {
-	alignment := uint64(next & -next)
-	return gap < min(alignment, maxPadding)
+// isPadding reports whether what lies between two functions is there to align the second alone. No row is spent on that. Between Go
+// functions nothing else can be: their table is complete.
+func isPadding(previous, next *function) bool {
+	gap := uint64(next.start - previous.end())
+	alignment := uint64(next.start & -next.start)
+	return gap < min(alignment, maxPadding) || previous.kind == goFunction && next.kind == goFunction
 }
 
 // A compiler makes the table of one file.
@@ -97,8 +99,9 @@ func Compile(f *objfile.File) (*Table, error) {
 
 // finish makes the table of the functions that were found.
 func (c *compiler) finish() (*Table, error) {
-	// Where two tell of the same code, the first section wins.
+	// Where two tell of the same function, the first section wins.
 	slices.SortStableFunc(c.functions, func(a, b function) int { return cmp.Compare(a.start, b.start) })
+	c.functions = slices.CompactFunc(c.functions, func(a, b function) bool { return a.start == b.start })
 	c.addEntry()
 	return c.build()
 }
@@ -111,7 +114,7 @@ const entryBytes = 128
 // musl, and in much that is written by hand.
 func (c *compiler) addEntry() {
 	off, room, ok := c.place(c.file.Entry())
-	if !ok || c.file.Entry() == 0 {
+	if !ok || c.file.Entry() == 0 || !c.isStarted() {
 		return
 	}
 	next, found := slices.BinarySearchFunc(c.functions, off, func(f function, off objfile.FileOffset) int { return cmp.Compare(f.start, off) })
@@ -129,13 +132,11 @@ func (c *compiler) build() (*Table, error) {
 	var end objfile.FileOffset
 	for i := range c.functions {
 		f := &c.functions[i]
-		if i > 0 && f.start < end && f.start == c.functions[i-1].start {
-			continue
-		}
-		if i+1 < len(c.functions) && c.functions[i+1].start > f.start {
+		// The tail of a function that another one lies in is a gap.
+		if i+1 < len(c.functions) {
 			f.length = uint32(min(uint64(f.length), uint64(c.functions[i+1].start-f.start)))
 		}
-		if i > 0 && !isPadding(uint64(f.start-end), f.start) {
+		if i > 0 && !isPadding(&c.functions[i-1], f) {
 			if err := b.add(end, Rule{}); err != nil {
 				return nil, err
 			}
@@ -156,6 +157,30 @@ func (c *compiler) build() (*Table, error) {
 	return t, nil
 }
 
+// isStarted reports whether the kernel starts the file at its entry point. Of libraries some linkers say that it is where their
+// code begins; of the dynamic loader it begins by taking the stack pointer, or by clearing the frame pointer.
+func (c *compiler) isStarted() bool {
+	if c.file.Type() == objfile.ET_EXEC {
+		return true
+	}
+	for _, s := range c.file.Segments() {
+		if s.Type == objfile.PT_INTERP {
+			return true
+		}
+	}
+	begins := []string{"\x48\x89\xe7", "\x31\xed", "\x48\x31\xed"} // mov %rsp,%rdi; xor %ebp,%ebp; xor %rbp,%rbp
+	if c.file.Machine() == objfile.EM_AARCH64 {
+		begins = []string{"\xe0\x03\x00\x91", "\x1d\x00\x80\xd2", "\x1e\x00\x80\xd2"} // mov x0,sp; mov x29,#0; mov x30,#0
+	}
+	var code [8]byte
+	n, _ := c.file.ReadAtAddress(code[:], c.file.Entry())
+	instructions := string(code[:n])
+	for _, marker := range []string{"\xf3\x0f\x1e\xfa", "\x5f\x24\x03\xd5"} { // endbr64, bti c
+		instructions = strings.TrimPrefix(instructions, marker)
+	}
+	return slices.ContainsFunc(begins, func(begin string) bool { return strings.HasPrefix(instructions, begin) })
+}
+
 // A program runs the instructions of functions, and adds their rules.
 type program struct {
 	compiler *compiler
@@ -172,7 +197,7 @@ func (p *program) run(f *function) error {
 	case goFunction:
 		for _, s := range p.compiler.stacks[f.from:f.to] {
 			if off := f.start + objfile.FileOffset(s.skip); off < f.end() {
-				if err := p.builder.add(off, s.rule); err != nil {
+				if err := p.builder.add(off, s.rule(p.compiler.registers)); err != nil {
 					return err
 				}
 			}
@@ -185,7 +210,7 @@ func (p *program) run(f *function) error {
 	var err error
 	emit := func(until objfile.FileOffset) bool {
 		if until > at { // or the state held for nothing
-			err = p.add(at, &m.state, f.cie.signal)
+			err = p.add(at, &m.state, f.cie)
 			at = until
 		}
 		return err == nil && at < end
@@ -216,8 +241,8 @@ func (p *program) run(f *function) error {
 	return err
 }
 
-func (p *program) add(at objfile.FileOffset, s *state, signal bool) error {
-	r, ok := s.rule(p.compiler.registers, signal)
+func (p *program) add(at objfile.FileOffset, s *state, cie *cie) error {
+	r, ok := s.rule(p.compiler.registers, cie)
 	if !ok {
 		p.compiler.table.Unsupported++
 		r = Rule{}

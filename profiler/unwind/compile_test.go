@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -103,13 +104,12 @@ func TestSources(t *testing.T) {
 		args     []string
 		source   string
 	}{
-		".eh_frame":              {"gcc", plain, ".eh_frame"},
-		".debug_frame":           {"gcc", onlyDebug, ".debug_frame"},
-		".debug_frame, zlib":     {"gcc", append(slices.Clone(onlyDebug), "-gz=zlib"), ".debug_frame"},
-		".debug_frame, DWARF 64": {"gcc", append(slices.Clone(onlyDebug), "-gdwarf64"), ".debug_frame"},
-		"arm64":                  {"aarch64-linux-gnu-gcc", plain, ".eh_frame"},
-		"arm64, signed":          {"aarch64-linux-gnu-gcc", append(slices.Clone(plain), "-mbranch-protection=pac-ret+leaf"), ".eh_frame"},
-		"arm64, no frame chain":  {"aarch64-linux-gnu-gcc", append(slices.Clone(plain), "-O3", "-mno-omit-leaf-frame-pointer"), ".eh_frame"},
+		".eh_frame":             {"gcc", plain, ".eh_frame"},
+		".debug_frame":          {"gcc", onlyDebug, ".debug_frame"},
+		".debug_frame, zlib":    {"gcc", append(slices.Clone(onlyDebug), "-gz=zlib"), ".debug_frame"},
+		"arm64":                 {"aarch64-linux-gnu-gcc", plain, ".eh_frame"},
+		"arm64, signed":         {"aarch64-linux-gnu-gcc", append(slices.Clone(plain), "-mbranch-protection=pac-ret+leaf"), ".eh_frame"},
+		"arm64, no frame chain": {"aarch64-linux-gnu-gcc", append(slices.Clone(plain), "-O3", "-mno-omit-leaf-frame-pointer"), ".eh_frame"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := build(t, c.compiler, c.args...)
@@ -117,7 +117,8 @@ func TestSources(t *testing.T) {
 			if got := table.Stats().Sources; !slices.Contains(got, c.source) {
 				t.Errorf("sources: %q", got)
 			}
-			if c.source != ".eh_frame" {
+			if c.source == ".debug_frame" {
+				checkWide(t, path, table)
 				return
 			}
 			content, err := os.ReadFile(path)
@@ -134,6 +135,89 @@ func TestSources(t *testing.T) {
 				t.Errorf("%d rows without section headers, %d with them", len(headless.rows), len(table.rows))
 			}
 		})
+	}
+}
+
+// checkWide writes the file's .debug_frame anew with lengths and references of 64 bits, and compiles that.
+func checkWide(t *testing.T, path string, want *Table) {
+	t.Helper()
+	f := open(t, path)
+	s, _ := f.Section(".debug_frame")
+	narrow, err := f.InflatedData(s, maxSection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	le := binary.LittleEndian
+	var wide []byte
+	moved := map[uint32]uint64{}
+	for at := 0; at < len(narrow); {
+		length, id := int(le.Uint32(narrow[at:])), le.Uint32(narrow[at+4:])
+		moved[uint32(at)] = uint64(len(wide))
+		wide = append(wide, "\xff\xff\xff\xff"...)
+		wide = le.AppendUint64(wide, uint64(length)+4)
+		if id == 0xffffffff {
+			wide = le.AppendUint64(wide, ^uint64(0))
+		} else {
+			wide = le.AppendUint64(wide, moved[id])
+		}
+		wide = append(wide, narrow[at+8:at+4+length]...)
+		at += 4 + length
+	}
+	c := newCompiler(f)
+	if err := newSection(".debug_frame", wide, 0).functions(c); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got.rows, want.rows) {
+		t.Errorf("%d rows from 64-bit DWARF, %d from 32-bit", len(got.rows), len(want.rows))
+	}
+}
+
+// Every code means a rule, which is packed into a code that means the same; and what is packed is unpacked as it was.
+func TestCodec(t *testing.T) {
+	for m, kinds := range map[objfile.Machine]uint32{objfile.EM_X86_64: x86SPFirst, objfile.EM_AARCH64: arm64FP} {
+		c := codecOf(m)
+		for code := uint32(1) << kindPos; code < (kinds+1)<<kindPos; code++ {
+			r := c.unpack(code)
+			packed, ok := c.pack(r)
+			if !ok && r.Offset != 0 && (r.Base.Kind == Unchanged || r.Base.Offset < -word && r.FP.Offset < 0) && m == objfile.EM_X86_64 {
+				t.Fatalf("%v: code %#x means %v, which has no code", m, code, r)
+			}
+			if got := c.unpack(packed); ok && got != r {
+				t.Fatalf("%v: code %#x means %v, packed and unpacked %v", m, code, r, got)
+			}
+		}
+		roles := registersOf(m)
+		random := rand.New(rand.NewPCG(5, 6))
+		packed := 0
+		for range 200000 {
+			saved := func() Saved {
+				offset, base := int32(random.IntN(60)-50)*4, []Register{0, roles.sp}[random.IntN(2)]
+				return []Saved{{}, fromCFA(offset), {Kind: AtBase, Base: base, Offset: offset}, {Kind: InBase, Base: base}}[random.IntN(4)]
+			}
+			r := Rule{
+				Kind: Kind(random.IntN(5)), CFA: CFAKind(random.IntN(3)), CFABase: []Register{roles.sp, roles.fp, 3}[random.IntN(3)],
+				Offset: int32(random.IntN(80)-10) * 4, ReturnAddress: fromCFA(-word), FP: saved(),
+			}
+			if random.IntN(2) == 0 {
+				r.Kind, r.CFA, r.Base = Step, CFARegister, saved()
+			}
+			if m == objfile.EM_AARCH64 {
+				r.ReturnAddress = saved()
+			}
+			if code, ok := c.pack(r); ok {
+				packed++
+				if got := c.unpack(code); got != r {
+					t.Fatalf("%v: %v became %v", m, r, got)
+				}
+			}
+		}
+		if packed == 0 {
+			t.Errorf("%v: nothing was packed", m)
+		}
 	}
 }
 

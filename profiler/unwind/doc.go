@@ -33,7 +33,7 @@
 // stack counts in words of 8 bytes.
 //
 //	kind 0  no rule      payload 0: a gap; 1: the outermost frame, which nobody called
-//	kind 7  table        payload is an index into the rules of the file, 20 bytes each: see [Rule]
+//	kind 7  table        payload is an index into the rules of the file: see [Rule]
 //
 //	x86-64, return address at CFA-8            payload
 //	kind 1  CFA = rsp + 8a                     a: 12 bits, b: 5 bits; rbp at CFA-8b, unchanged if b is 0
@@ -58,6 +58,8 @@ const (
 	maxSegments = 64
 	// maxFunctions bounds the functions; libLLVM has 118,000.
 	maxFunctions = 4 << 20
+	// maxCIE bounds one of the entries that functions have in common; compilers write 30 bytes.
+	maxCIE = 4 << 10
 	// maxCIEs bounds the entries that functions have in common: one for each file that was compiled, or less.
 	maxCIEs = 1 << 16
 	// maxRows bounds the rows; libLLVM has a million.

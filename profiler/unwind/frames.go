@@ -68,7 +68,7 @@ const (
 
 // functions calls add for each FDE whose code is in the file, and returns why the section was not read to its end.
 func (s *section) functions(c *compiler) error {
-	// Entries have some 50 bytes; what was foreseen too much is not touched.
+	// Entries have some 50 bytes.
 	c.functions = slices.Grow(c.functions, s.in.end/40)
 	for in := s.in; !in.empty(); {
 		at := in.pos
@@ -142,6 +142,9 @@ func (s *section) readCIE(c *compiler, pos int) *cie {
 	if in.failed || length > uint64(in.end-in.pos) {
 		return nil
 	}
+	if length > maxCIE { // they may overlap, and each is read
+		return nil
+	}
 	in.end = in.pos + int(length)
 	if _, isCIE := s.reference(&in, wide); !isCIE {
 		return nil
@@ -161,9 +164,6 @@ func (s *section) readCIE(c *compiler, pos int) *cie {
 		k.returnColumn = in.uleb()
 	}
 	if !k.augment(&in, augmentation) || in.failed || version == 0 || version == 2 || version > 4 {
-		return nil
-	}
-	if k.returnColumn != uint64(c.registers.ra) {
 		return nil
 	}
 	m := interpreter{registers: c.registers, cie: k, in: in}

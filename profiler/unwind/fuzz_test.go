@@ -59,6 +59,7 @@ func FuzzCompile(f *testing.F) {
 			f.Add(data, uint64(s.Addr), name == ".debug_frame", false)
 		}
 	}
+	f.Add(overlapping(), uint64(0), false, false)
 	f.Add([]byte("\x10\x00\x00\x00\x00\x00\x00\x00\x01zRS\x00\x01\x78\x10\x01\x03\x0a\x0b\x0a\x0a"), uint64(0), false, true)
 	files := map[bool]*objfile.File{false: codeFile(f, objfile.EM_X86_64), true: codeFile(f, objfile.EM_AARCH64)}
 	f.Fuzz(func(t *testing.T, data []byte, address uint64, debug, arm64 bool) {
@@ -84,6 +85,39 @@ func FuzzCompile(f *testing.F) {
 			t.Errorf("%d rows of %d bytes", len(table.rows), len(data))
 		}
 	})
+}
+
+// overlapping is an .eh_frame in which functions begin at the same place, and lie in one another.
+func overlapping() []byte {
+	le := binary.LittleEndian
+	cie := []byte("\x00\x00\x00\x00\x01\x00\x01\x78\x10\x0c\x07\x08\x90\x01\x00\x00") // CFA = rsp+8, return address at CFA-8
+	data := append(le.AppendUint32(nil, uint32(len(cie))), cie...)
+	for i, f := range [][2]uint64{{0x1000, 0x2000}, {0x1000, 0x2000}, {0x1010, 0x10}, {0x1018, 0x100}, {0x1018, 8}} {
+		fde := le.AppendUint32(nil, uint32(len(data)+4))
+		fde = le.AppendUint64(fde, fuzzCode+f[0])
+		fde = le.AppendUint64(fde, f[1])
+		fde = append(fde, cfaDefCFAOffset, byte(16*(i+1)), cfaNop, cfaNop)
+		data = append(le.AppendUint32(data, uint32(len(fde))), fde...)
+	}
+	return data
+}
+
+// Where functions overlap the later one holds for its own code, the first for what is before, and nothing for what is after.
+func TestOverlap(t *testing.T) {
+	c := newCompiler(codeFile(t, objfile.EM_X86_64))
+	if err := newSection(".eh_frame", overlapping(), 0).functions(c); err != nil {
+		t.Fatal(err)
+	}
+	table, err := c.finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkTable(t, table)
+	for off, want := range map[objfile.FileOffset]int32{0x1000: 16, 0x100f: 16, 0x1010: 48, 0x1017: 48, 0x1018: 64, 0x1117: 64, 0x1118: 0, 0x2fff: 0} {
+		if got := table.Rule(fuzzCode + off); got.Offset != want {
+			t.Errorf("at %#x: %v, want CFA = rsp+%d", off, got, want)
+		}
+	}
 }
 
 func checkTable(t *testing.T, table *Table) {
@@ -129,7 +163,10 @@ func (h *hostile) Find(address uint64) (*Table, objfile.FileOffset, bool) {
 
 // Whatever is in memory: a walk ends, with no more frames than it may have and four reads for each.
 func FuzzWalk(f *testing.F) {
-	table := compile(f, open(f, build(f, "gcc", "-O2", "-static")))
+	tables := map[bool]*Table{
+		false: compile(f, open(f, build(f, "gcc", "-O2", "-static"))),
+		true:  compile(f, open(f, build(f, "aarch64-linux-gnu-gcc", "-O2", "-static"))),
+	}
 	word := func(v ...uint64) (b []byte) {
 		for _, w := range v {
 			b = binary.LittleEndian.AppendUint64(b, w)
@@ -140,7 +177,7 @@ func FuzzWalk(f *testing.F) {
 	f.Add(word(0, 8, 0x1800, 8), uint64(0x1800), uint64(8), uint64(16), true)
 	f.Fuzz(func(t *testing.T, memory []byte, pc, sp, fp uint64, arm64 bool) {
 		const max = 100
-		h := &hostile{table: table, words: memory}
+		h := &hostile{table: tables[arm64], words: memory}
 		w := Walker{Code: h, Memory: h}
 		var r Registers
 		m := objfile.EM_X86_64

@@ -34,13 +34,13 @@ func (c *compiler) addGo() error {
 		if tooMany = len(c.stacks) >= maxRows || len(c.functions) >= maxFunctions; tooMany {
 			return false
 		}
-		if len(c.functions) == before || entry != s.Entry {
+		if len(c.functions) == before || entry != s.Entry || off != c.functions[len(c.functions)-1].end() {
 			c.functions = append(c.functions, function{start: off, addr: s.Start, kind: goFunction, from: uint32(len(c.stacks))})
 			entry = s.Entry
 		}
 		f := &c.functions[len(c.functions)-1]
 		f.length = uint32(min(uint64(off-f.start)+length, maxSpan))
-		c.stacks = append(c.stacks, goStack{uint32(off - f.start), c.goRule(s)})
+		c.stacks = append(c.stacks, goStack{uint32(off - f.start), s.Depth, s.Outermost, s.Switches})
 		f.to = uint32(len(c.stacks))
 		return true
 	})
@@ -56,28 +56,28 @@ func (c *compiler) addGo() error {
 	return nil
 }
 
-// A goStack is a stretch of a function, from skip bytes after its start on.
+// A goStack is a stretch of a function, from skip bytes after its start on. There are many.
 type goStack struct {
-	skip uint32
-	rule Rule
+	skip                uint32
+	depth               int32
+	outermost, switches bool
 }
 
-func (c *compiler) goRule(s pclntab.Stack) Rule {
-	linked := c.registers.linked
-	r := Rule{Kind: Step, CFABase: c.registers.sp, Offset: s.Depth}
+func (s goStack) rule(r registers) Rule {
+	rule := Rule{Kind: Step, CFABase: r.sp, Offset: s.depth}
 	switch {
-	case s.Outermost:
+	case s.outermost:
 		return Rule{Kind: Outermost}
-	case s.Switches: // on the other stack only the frame pointer leads back, past the caller
-		return Rule{Kind: Step, CFABase: c.registers.fp, Offset: 2 * word, ReturnAddress: fromCFA(-word), FP: fromCFA(-2 * word)}
-	case linked && s.Depth > 0:
-		r.ReturnAddress, r.FP = fromCFA(-s.Depth), fromCFA(-s.Depth-word)
-	case !linked:
-		r.Offset += word
-		r.ReturnAddress = fromCFA(-word)
-		if s.Depth > 0 {
-			r.FP = fromCFA(-2 * word)
+	case s.switches: // on the other stack only the frame pointer leads back, past the caller
+		return Rule{Kind: StackSwitch, CFABase: r.fp, Offset: 2 * word, ReturnAddress: fromCFA(-word), FP: fromCFA(-2 * word)}
+	case r.linked && s.depth > 0:
+		rule.ReturnAddress, rule.FP = fromCFA(-s.depth), fromCFA(-s.depth-word)
+	case !r.linked:
+		rule.Offset += word
+		rule.ReturnAddress = fromCFA(-word)
+		if s.depth > 0 {
+			rule.FP = fromCFA(-2 * word)
 		}
 	}
-	return r
+	return rule
 }

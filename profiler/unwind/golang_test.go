@@ -31,9 +31,6 @@ func TestGoRows(t *testing.T) {
 			if got := table.Stats().Sources; !slices.Contains(got, "pclntab") {
 				t.Fatalf("sources: %q", got)
 			}
-			if architecture == "amd64" && !table.Stats().KeepsFramePointer {
-				t.Error("it does not keep its frame pointers")
-			}
 			var compared, switching, outermost int
 			readelf(t, path, func(r printedRow) {
 				off, ok := f.Layout().OffsetOf(r.from)
@@ -43,7 +40,7 @@ func TestGoRows(t *testing.T) {
 				switch rule := table.Rule(off); {
 				case rule.Kind == Outermost:
 					outermost++
-				case rule.Kind == Step && rule.CFABase == registersOf(f.Machine()).fp:
+				case rule.Kind == StackSwitch:
 					switching++
 				default:
 					compared++

@@ -65,7 +65,7 @@ const (
 type state struct {
 	cfa, ra, fp, base location
 	// sp is that of the stack pointer, which is the CFA unless something else is said: at the end of longjmp it is in a register, and
-	// the CFA is where the jump buffer lies.
+	// the CFA is where the jump buffer lies. Rules know the CFA alone.
 	sp location
 }
 
@@ -82,7 +82,7 @@ type interpreter struct {
 // slot is the location of a register that rules speak of, nil for others.
 func (m *interpreter) slot(reg uint64) *location {
 	switch {
-	case reg == uint64(m.registers.ra):
+	case reg == m.cie.returnColumn:
 		return &m.state.ra
 	case reg == uint64(m.registers.fp):
 		return &m.state.fp
@@ -184,12 +184,10 @@ func (m *interpreter) execute(op uint8) bool {
 		m.set(reg, location{kind: inRegister, reg: Register(min(other, noRegister))})
 	case cfaValOffset:
 		reg := in.uleb()
-		in.uleb()
-		m.set(reg, location{kind: unsupported})
+		m.valueOf(reg, int64(in.uleb()))
 	case cfaValOffsetSF:
 		reg := in.uleb()
-		in.sleb()
-		m.set(reg, location{kind: unsupported})
+		m.valueOf(reg, in.sleb())
 	case cfaRememberState:
 		if m.depth == len(m.stack) {
 			return false
@@ -207,11 +205,11 @@ func (m *interpreter) execute(op uint8) bool {
 	case cfaDefCFASF:
 		m.defineCFA(in.uleb(), in.sleb()*m.cie.dataAlign)
 	case cfaDefCFARegister:
-		m.defineCFA(in.uleb(), cfa.off)
+		m.changeCFA(in.uleb(), cfa.off)
 	case cfaDefCFAOffset:
-		cfa.off = int64(in.uleb())
+		m.changeCFA(uint64(cfa.reg), int64(in.uleb()))
 	case cfaDefCFAOffsetSF:
-		cfa.off = in.sleb() * m.cie.dataAlign
+		m.changeCFA(uint64(cfa.reg), in.sleb()*m.cie.dataAlign)
 	case cfaDefCFAExpression:
 		*cfa = cfaExpressionOf(m.operand(), m.registers)
 	case cfaExpression:
@@ -243,19 +241,35 @@ func (m *interpreter) saved(reg uint64, off int64) {
 	m.set(reg, location{kind: cfaRelative, off: off})
 }
 
-// defineCFA keeps what the CFA's location knows besides: an instruction that changes the offset alone follows an expression
-// in no valid program.
+// valueOf is what val_offset says: the register's value is CFA + off. Of the stack pointer, and 0, that is no news.
+func (m *interpreter) valueOf(reg uint64, off int64) {
+	l := location{kind: unsupported}
+	if reg == uint64(m.registers.sp) && off == 0 {
+		l.kind = same
+	}
+	m.set(reg, l)
+}
+
+// changeCFA changes a part of what defineCFA said. After an expression there is no such part.
+func (m *interpreter) changeCFA(reg uint64, off int64) {
+	if m.state.cfa.kind != sum {
+		m.state.cfa = location{kind: unsupported}
+		return
+	}
+	m.defineCFA(reg, off)
+}
+
 func (m *interpreter) defineCFA(reg uint64, off int64) {
 	m.state.cfa = location{kind: sum, reg: Register(min(reg, noRegister)), off: off}
 }
 
 // rule puts a state into the words of rules; false where they do not suffice.
-func (s *state) rule(registers registers, signal bool) (Rule, bool) {
+func (s *state) rule(registers registers, cie *cie) (Rule, bool) {
 	if s.ra.kind == undefined {
 		return Rule{Kind: Outermost}, true
 	}
 	r := Rule{Kind: Step, CFABase: s.cfa.reg, Offset: int32(s.cfa.off), Add: int32(s.cfa.add)}
-	if signal {
+	if cie.signal {
 		r.Kind = SignalFrame
 	}
 	switch s.cfa.kind {
@@ -267,9 +281,15 @@ func (s *state) rule(registers registers, signal bool) (Rule, bool) {
 	default:
 		return Rule{}, false
 	}
-	ok := (s.ra.kind != same || registers.linked) && s.sp.kind != inRegister
+	// A signal's frame restores the stack pointer from where the CFA is loaded, too.
+	isCFA := s.sp.kind == same || s.sp.kind == inMemory && s.cfa.kind == inMemory && s.cfa.add == 0 && s.sp.reg == s.cfa.reg && s.sp.off == s.cfa.off
+	ra := s.ra
+	if ra.kind == same && cie.returnColumn != uint64(registers.ra) { // a helper that is called with the address elsewhere
+		ra = location{kind: inRegister, reg: Register(min(cie.returnColumn, noRegister))}
+	}
+	ok := isCFA && (ra.kind != same || registers.linked)
 	ok = ok && fits32(s.cfa.off) && fits32(s.cfa.add) &&
-		s.ra.save(&r.ReturnAddress) && s.fp.save(&r.FP) && s.base.save(&r.Base)
+		ra.save(&r.ReturnAddress) && s.fp.save(&r.FP) && s.base.save(&r.Base)
 	return r, ok
 }
 
@@ -279,11 +299,11 @@ func (l location) save(to *Saved) bool {
 	case same, undefined:
 		*to = Saved{}
 	case cfaRelative:
-		*to = Saved{At: true, FromCFA: true, Offset: int32(l.off)}
+		*to = fromCFA(int32(l.off))
 	case inMemory:
-		*to = Saved{At: true, Base: l.reg, Offset: int32(l.off)}
+		*to = Saved{Kind: AtBase, Base: l.reg, Offset: int32(l.off)}
 	case inRegister:
-		*to = Saved{At: true, InBase: true, Base: l.reg}
+		*to = Saved{Kind: InBase, Base: l.reg}
 	default:
 		return false
 	}

@@ -154,11 +154,11 @@ func (r Rule) print(m objfile.Machine) map[string]string {
 	}
 	saved := func(s Saved) string {
 		switch {
-		case !s.At:
+		case s.Kind == Unchanged:
 			return "u"
-		case s.FromCFA:
+		case s.Kind == AtCFA:
 			return fmt.Sprintf("c%+d", s.Offset)
-		case s.InBase:
+		case s.Kind == InBase:
 			return fmt.Sprintf("r%d", s.Base)
 		}
 		return "exp"

@@ -56,6 +56,8 @@ const (
 	// SignalFrame is a Step to where a signal interrupted the program: that address is no return address, and the instruction
 	// at it is still to be executed.
 	SignalFrame
+	// StackSwitch is a Step to a caller whose frame is on another stack.
+	StackSwitch
 )
 
 // A CFAKind says how the canonical frame address is found.
@@ -73,14 +75,24 @@ const (
 	CFAPLT
 )
 
-// A Saved says where the value is that a register has in the caller.
+// A SavedKind says where the value is that a register has in the caller.
+type SavedKind uint8
+
+// The places of values.
+const (
+	// Unchanged: in the register itself.
+	Unchanged SavedKind = iota
+	// AtCFA: in memory at CFA + Offset.
+	AtCFA
+	// AtBase: in memory at Base + Offset, with the value that Base has in this frame.
+	AtBase
+	// InBase: in the register Base.
+	InBase
+)
+
+// A Saved is the place of the value that a register has in the caller.
 type Saved struct {
-	// At is false where the register still holds it.
-	At bool
-	// FromCFA: at CFA + Offset; otherwise at Base + Offset, with the value that Base has in this frame.
-	FromCFA bool
-	// InBase: it is in no memory, but is the value of Base.
-	InBase bool
+	Kind   SavedKind
 	Base   Register
 	Offset int32
 }
@@ -113,7 +125,7 @@ const (
 const word = 8
 
 // fromCFA is a register saved at an offset from the CFA.
-func fromCFA(offset int32) Saved { return Saved{At: true, FromCFA: true, Offset: offset} }
+func fromCFA(offset int32) Saved { return Saved{Kind: AtCFA, Offset: offset} }
 
 // A codec packs the rules of one architecture into codes, and unpacks them. Rules that do not fit have no code.
 type codec interface {
@@ -166,15 +178,15 @@ func (x86Codec) pack(r Rule) (uint32, bool) {
 	switch onFP := r.CFABase == X86RBP; {
 	case !onFP && r.CFABase != X86RSP:
 		return 0, false
-	case !r.Base.At && onFP:
+	case r.Base.Kind == Unchanged && onFP:
 		kind = x86FP
-	case !r.Base.At:
+	case r.Base.Kind == Unchanged:
 		kind = x86SP
 	case onFP && r.FP == fromCFA(-2*word):
 		kind, saved = x86FPBoth, r.Base
-	case !onFP && !r.FP.At:
+	case !onFP && r.FP.Kind == Unchanged:
 		kind, saved = x86SPBase, r.Base
-	case !onFP && r.FP.FromCFA && r.Base == fromCFA(r.FP.Offset-word):
+	case !onFP && r.FP.Kind == AtCFA && r.Base == fromCFA(r.FP.Offset-word):
 		kind = x86SPBoth
 	case !onFP && r.FP == fromCFA(-2*word):
 		kind, saved = x86SPFirst, r.Base
@@ -182,8 +194,8 @@ func (x86Codec) pack(r Rule) (uint32, bool) {
 		return 0, false
 	}
 	var b uint32 // 0: not saved
-	if saved.At {
-		if b, ok = words(-int64(saved.Offset), x86SaveBits); !ok || b == 0 || !saved.FromCFA {
+	if saved.Kind != Unchanged {
+		if b, ok = words(-int64(saved.Offset), x86SaveBits); !ok || b == 0 || saved.Kind != AtCFA {
 			return 0, false
 		}
 	}
@@ -228,10 +240,10 @@ const (
 )
 
 func (arm64Codec) pack(r Rule) (uint32, bool) {
-	if r.Kind != Step || r.CFA != CFARegister || r.Base.At {
+	if r.Kind != Step || r.CFA != CFARegister || r.Base.Kind != Unchanged {
 		return 0, false
 	}
-	if !r.ReturnAddress.At && !r.FP.At && r.CFABase == ARM64SP {
+	if r.ReturnAddress.Kind == Unchanged && r.FP.Kind == Unchanged && r.CFABase == ARM64SP {
 		a, ok := words(int64(r.Offset), arm64LeafBits)
 		return arm64Leaf<<kindPos | a, ok
 	}
@@ -244,7 +256,7 @@ func (arm64Codec) pack(r Rule) (uint32, bool) {
 		return 0, false
 	}
 	a, ok := words(int64(r.Offset), arm64Bits)
-	if !ok || !r.FP.At || !r.FP.FromCFA || r.FP.Offset%word != 0 || r.ReturnAddress != fromCFA(r.FP.Offset+word) {
+	if !ok || r.FP.Kind != AtCFA || r.FP.Offset%word != 0 || r.ReturnAddress != fromCFA(r.FP.Offset+word) {
 		return 0, false
 	}
 	d := -int64(r.FP.Offset)/word - int64(a)
@@ -290,21 +302,24 @@ func (r Rule) String() string {
 		name  string
 		saved Saved
 	}{{"ra", r.ReturnAddress}, {"fp", r.FP}, {"base", r.Base}} {
-		if s.saved.At {
+		if s.saved.Kind != Unchanged {
 			text += fmt.Sprintf(" %s=%v", s.name, s.saved)
 		}
 	}
-	if r.Kind == SignalFrame {
+	switch r.Kind {
+	case SignalFrame:
 		text += " signal"
+	case StackSwitch:
+		text += " switch"
 	}
 	return text
 }
 
 func (s Saved) String() string {
 	switch {
-	case s.FromCFA:
+	case s.Kind == AtCFA:
 		return fmt.Sprintf("[cfa%+d]", s.Offset)
-	case s.InBase:
+	case s.Kind == InBase:
 		return fmt.Sprintf("r%d", s.Base)
 	}
 	return fmt.Sprintf("[r%d%+d]", s.Base, s.Offset)

@@ -26,7 +26,8 @@ type Table struct {
 
 // Stats are what a compilation found and made.
 type Stats struct {
-	// Functions are those that something was known of; Broken are those whose tables end in nonsense, from where on they are a gap.
+	// Functions are those that something is known of. Broken counts those of them whose instructions end in nonsense, from where on they
+	// are a gap, and those besides that nothing could be read of.
 	Functions, Broken int
 	// Unsupported counts the rows that say something that rules cannot: they are gaps.
 	Unsupported int
@@ -34,7 +35,7 @@ type Stats struct {
 	Rows, Rules int
 	// Code is how many bytes the executable segments have, Covered for how many of them there is a rule.
 	Code, Covered uint64
-	// KeepsFramePointer: in all functions that call others the frame pointer leads to the caller.
+	// KeepsFramePointer: in all functions that something is known of, and that call others, the frame pointer leads to the caller.
 	KeepsFramePointer bool
 	// Sources are the sections that the rules come from.
 	Sources []string

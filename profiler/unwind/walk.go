@@ -1,6 +1,8 @@
 package unwind
 
 import (
+	"fmt"
+
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
 
@@ -66,7 +68,12 @@ var endNames = [...]string{
 	"root", "max depth", "unmapped pc", "no table", "no rule", "unknown register", "unreadable stack", "stack not advancing",
 }
 
-func (e End) String() string { return endNames[e] }
+func (e End) String() string {
+	if int(e) >= len(endNames) {
+		return fmt.Sprintf("End(%d)", uint8(e))
+	}
+	return endNames[e]
+}
 
 // A Frame is one of a stack.
 type Frame struct {
@@ -85,7 +92,7 @@ func (f Frame) LookupPC() uint64 {
 }
 
 // A Walker walks stacks of one process. It is the reference for the walk in BPF: simple, exact, and in no hurry. The zero value of PointerBits
-// is right for x86-64.
+// is right for x86-64. Of a function of arm64 that a signal interrupted before it saved x30, the caller is not found.
 type Walker struct {
 	Code   Code
 	Memory Memory
@@ -118,7 +125,7 @@ func (w *Walker) Walk(m objfile.Machine, r Registers, frames []Frame, max int) (
 		if end != Root || rule.Kind == Outermost {
 			return frames, end
 		}
-		if end := w.step(roles, pc, rule, &r, first); end != Root {
+		if end := w.step(roles, pc, rule, &r, interrupted); end != Root {
 			return frames, end
 		}
 		interrupted = rule.Kind == SignalFrame
@@ -142,7 +149,7 @@ func (w *Walker) rule(address uint64) (Rule, End) {
 }
 
 // step makes the registers those of the caller; Root is no end.
-func (w *Walker) step(roles registers, pc Register, rule Rule, r *Registers, first bool) End {
+func (w *Walker) step(roles registers, pc Register, rule Rule, r *Registers, interrupted bool) End {
 	cfa, end := w.cfa(rule, r, pc)
 	if end != Root {
 		return end
@@ -151,8 +158,8 @@ func (w *Walker) step(roles registers, pc Register, rule Rule, r *Registers, fir
 	if !ok {
 		return UnknownRegister
 	}
-	// A function that has no frame yet may have its caller's; a signal may have switched stacks.
-	if rule.Kind != SignalFrame && (cfa < sp || cfa == sp && !first) {
+	// A function that has no frame yet may have its caller's. Signals have stacks of their own.
+	if rule.Kind == Step && (cfa < sp || cfa == sp && !interrupted) {
 		return NotAdvancing
 	}
 	var caller Registers
@@ -164,12 +171,12 @@ func (w *Walker) step(roles registers, pc Register, rule Rule, r *Registers, fir
 			continue
 		}
 		value, known := r.Get(saved.from)
-		switch {
-		case saved.at.InBase:
+		switch saved.at.Kind {
+		case InBase:
 			value, known = r.Get(saved.at.Base)
-		case saved.at.At:
+		case AtCFA, AtBase:
 			at := cfa
-			if !saved.at.FromCFA {
+			if saved.at.Kind == AtBase {
 				if at, ok = r.Get(saved.at.Base); !ok {
 					return UnknownRegister
 				}

@@ -15,9 +15,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pilotlight/pilotlight/symbolizer/elfsym"
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 	"github.com/pilotlight/pilotlight/symbolizer/pclntab"
 )
@@ -414,6 +416,85 @@ func TestGoStack(t *testing.T) {
 				t.Errorf("the stack is %q, the program says %q", got, want)
 			}
 		})
+	}
+}
+
+// From the thread's own stack, to which the runtime switches, the walk leads back to the goroutine's: to all but the function that
+// called systemstack.
+func TestGoStackSwitch(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	path := buildGo(t, "amd64")
+	cmd := exec.Command(path)
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != ""; {
+	}
+	p := attach(t, cmd.Process.Pid)
+	names, err := pclntab.Open(open(t, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	symbols, err := elfsym.Build(open(t, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for s := range symbols.All() {
+		if s.Name == "runtime.stopTheWorldWithSema" {
+			if _, err := unix.PtracePokeText(p.pid, uintptr(s.Start), []byte{0xcc}); err != nil { // int3
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := unix.Kill(p.pid, unix.SIGCONT); err != nil { // its other threads have stopped too
+		t.Fatal(err)
+	}
+	var status unix.WaitStatus
+	for deadline := time.Now().Add(time.Minute); status.StopSignal() != unix.SIGTRAP; {
+		if err := unix.PtraceCont(p.pid, 0); err != nil {
+			t.Fatal(err)
+		}
+		pid := 0
+		for pid == 0 {
+			if pid, err = unix.Wait4(p.pid, &status, unix.WALL|unix.WNOHANG, nil); err != nil || pid != 0 && !status.Stopped() {
+				t.Fatalf("%v, status %#x", err, status)
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("the garbage is not collected")
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	var regs unix.PtraceRegs
+	if err := unix.PtraceGetRegs(p.pid, &regs); err != nil {
+		t.Fatal(err)
+	}
+	regs.Rip-- // where int3 stands
+	frames, end := p.walk(t, &regs)
+	var got []string
+	for _, f := range frames {
+		lines, _ := names.Lookup(objfile.Address(f.LookupPC()))
+		for _, line := range lines {
+			got = append(got, line.Function)
+		}
+	}
+	if end != Root {
+		t.Errorf("%v after %q", end, got)
+	}
+	at := 0
+	for _, want := range []string{"runtime.stopTheWorldWithSema", "runtime.systemstack", "runtime.GC", "main.stop", "main.large", "main.main", "runtime.main", "runtime.goexit"} {
+		i := slices.Index(got[at:], want)
+		if i < 0 {
+			t.Fatalf("no %s where it should be in %q", want, got)
+		}
+		at += i
 	}
 }
 

@@ -44,13 +44,11 @@ func (f *File) InflatedData(s Section, max int) ([]byte, error) {
 		return nil, fmt.Errorf("section %q: %w", s.Name, err)
 	}
 	defer r.Close()
-	// The size is the file's word: the memory grows with what is really there.
-	var inflated bytes.Buffer
-	n, err := io.Copy(&inflated, io.LimitReader(r, int64(size)))
-	if err != nil || uint64(n) != size {
+	inflated := make([]byte, size)
+	if n, err := io.ReadFull(r, inflated); err != nil {
 		return nil, fmt.Errorf("section %q: %w", s.Name, errorAt(ErrCorrupt, s.Off, "inflates to %d of %d bytes: %v", n, size, err))
 	}
-	return inflated.Bytes(), nil
+	return inflated, nil
 }
 
 func inflater(kind uint32, data []byte, max uint64) (io.ReadCloser, error) {

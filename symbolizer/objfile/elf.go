@@ -46,6 +46,7 @@ func (t Type) String() string {
 const (
 	PT_LOAD         uint32 = 1
 	PT_DYNAMIC      uint32 = 2
+	PT_INTERP       uint32 = 3
 	PT_NOTE         uint32 = 4
 	PT_TLS          uint32 = 7
 	PT_GNU_EH_FRAME uint32 = 0x6474e550
