@@ -36,8 +36,8 @@ var matrix = []kernel{
 	{"5.10", "amd64", `linux-image-5\.10\.[0-9.+a-z-]*-cloud-amd64`, end},
 	{"6.1", "arm64", `linux-image-6\.1\.[0-9.+a-z-]*-cloud-arm64`, end},
 	{"6.12", "amd64", `linux-image-6\.12\.[0-9.+a-z-]*-cloud-amd64`, usual},
-	{"6.12", "arm64", `linux-image-6\.12\.[0-9.+a-z-]*-cloud-arm64`, middle},
 	{"6.1", "amd64", `linux-image-6\.1\.[0-9.+a-z-]*-cloud-amd64`, middle},
+	{"6.12", "arm64", `linux-image-6\.12\.[0-9.+a-z-]*-cloud-arm64`, middle},
 }
 
 func (k kernel) String() string { return k.version + "-" + k.architecture }
