@@ -229,16 +229,16 @@ func (s *soak) terminate(t *testing.T, a *agent) {
 	if s.target {
 		s.checkExact(t, a)
 	}
-	before, stolen := a.metrics(t), stolenSeconds(t)
+	before, stolen := a.currentMetrics(t), stolenSeconds(t)
 	done := a.startDownload(t, 600)
 	for deadline := time.Now().Add(hang); a.metrics(t)["pilotlight_profiles_open"] < 2; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) { // that of the interval is always open
 			t.Fatal("the download does not begin")
 		}
 	}
-	after := a.metrics(t)
+	after := a.currentMetrics(t)
 	time.Sleep(2 * time.Second)
-	last := a.metrics(t)
+	last := a.currentMetrics(t)
 	resume := func() {}
 	if !s.target { // an emulated machine that is busy writes no profile in the 3 s that clients get
 		resume = s.rest()
@@ -258,6 +258,23 @@ func (s *soak) terminate(t *testing.T, a *agent) {
 	most := last[name] - before[name] + float64(s.hz*runtime.NumCPU())*took.Seconds()
 	if least := last[name] - after[name]; float64(taken) < least || float64(taken) > most {
 		t.Errorf("the download that ended with the agent has %d samples, not %.0f to %.0f as the metrics say", taken, least, most)
+	}
+}
+
+// currentMetrics asks until the agent does not answer with its last counts for want of newer ones, which it counts too.
+func (a *agent) currentMetrics(t *testing.T) map[string]float64 {
+	t.Helper()
+	const failures = "pilotlight_stats_failures_total"
+	metrics := a.metrics(t)
+	for deadline := time.Now().Add(hang); ; {
+		again := a.metrics(t)
+		if again[failures] == metrics[failures] {
+			return again
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the agent gives no counts")
+		}
+		metrics = again
 	}
 }
 
