@@ -117,7 +117,6 @@ func (b *builder) finish(end objfile.FileOffset) (*Table, error) {
 	t := b.table
 	t.index = append(t.index, uint32(len(t.rows)))
 	t.index, t.rows, t.rules = fit(t.index), fit(t.rows), slices.Clone(t.rules)
-	t.stats.Rows, t.stats.Rules = len(t.rows), len(t.rules)
 	return t, nil
 }
 

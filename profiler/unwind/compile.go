@@ -40,7 +40,7 @@ type compiler struct {
 	code      []objfile.Segment // the executable ones
 	functions []function
 	stacks    []goStack
-	table     Stats
+	stats     Stats
 }
 
 func newCompiler(f *objfile.File) *compiler {
@@ -48,7 +48,7 @@ func newCompiler(f *objfile.File) *compiler {
 	for _, s := range f.Segments() {
 		if s.Type == objfile.PT_LOAD && s.Flags&objfile.PF_X != 0 && len(c.code) < maxSegments {
 			c.code = append(c.code, s)
-			c.table.Code += s.FileSize
+			c.stats.Code += s.FileSize
 		}
 	}
 	return c
@@ -85,14 +85,14 @@ func Compile(f *objfile.File) (*Table, error) {
 		if err := s.functions(c); errors.Is(err, ErrTooLarge) {
 			return nil, err
 		} else if err != nil {
-			c.table.Damage = append(c.table.Damage, err)
+			c.stats.Damage = append(c.stats.Damage, err)
 		}
 		if len(c.functions) > before {
-			c.table.Sources = append(c.table.Sources, s.name)
+			c.stats.Sources = append(c.stats.Sources, s.name)
 		}
 	}
 	if len(c.functions) == 0 {
-		return nil, errors.Join(append(c.table.Damage, ErrNone)...)
+		return nil, errors.Join(append(c.stats.Damage, ErrNone)...)
 	}
 	return c.finish()
 }
@@ -144,16 +144,16 @@ func (c *compiler) build() (*Table, error) {
 		if err := p.run(f); err != nil {
 			return nil, err
 		}
-		c.table.Functions++
+		c.stats.Functions++
 		end = f.end()
 	}
-	c.table.KeepsFramePointer = p.keepsFP
+	c.stats.KeepsFramePointer = p.keepsFP
 	t, err := b.finish(end)
 	if err != nil {
 		return nil, err
 	}
-	c.table.Rows, c.table.Rules, c.table.Covered = len(t.rows), len(t.rules), t.stats.Covered
-	t.stats = c.table
+	c.stats.Rows, c.stats.Rules, c.stats.Covered = len(t.rows), len(t.rules), t.stats.Covered
+	t.stats = c.stats
 	return t, nil
 }
 
@@ -230,7 +230,7 @@ func (p *program) run(f *function) error {
 		return err
 	}
 	if !ok {
-		p.compiler.table.Broken++
+		p.compiler.stats.Broken++
 		p.keepsFP = false
 		return p.builder.add(at, Rule{})
 	}
@@ -244,7 +244,7 @@ func (p *program) run(f *function) error {
 func (p *program) add(at objfile.FileOffset, s *state, cie *cie) error {
 	r, ok := s.rule(p.compiler.registers, cie)
 	if !ok {
-		p.compiler.table.Unsupported++
+		p.compiler.stats.Unsupported++
 		r = Rule{}
 	}
 	p.frame.see(at, r)

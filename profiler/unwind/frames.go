@@ -213,7 +213,7 @@ func (k *cie) augment(in *cursor, augmentation string) bool {
 // function adds the function of an FDE. What is not in the file, such as a function that the linker dropped, is left out.
 func (s *section) function(c *compiler, entry cursor, k *cie) error {
 	if k == nil {
-		c.table.Broken++
+		c.stats.Broken++
 		return nil
 	}
 	start := entry.pointer(k.encoding)
@@ -222,7 +222,7 @@ func (s *section) function(c *compiler, entry cursor, k *cie) error {
 		entry.take(entry.uleb())
 	}
 	if entry.failed {
-		c.table.Broken++
+		c.stats.Broken++
 		return nil
 	}
 	off, room, ok := c.place(start)

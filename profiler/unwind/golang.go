@@ -19,7 +19,7 @@ func (c *compiler) addGo() error {
 	if errors.Is(err, pclntab.ErrNone) {
 		return nil
 	} else if err != nil {
-		c.table.Damage = append(c.table.Damage, err)
+		c.stats.Damage = append(c.stats.Damage, err)
 		return nil
 	}
 	before := len(c.functions)
@@ -48,10 +48,10 @@ func (c *compiler) addGo() error {
 		return tooLarge("more than %d functions or %d rows of Go", maxFunctions, maxRows)
 	}
 	if err != nil {
-		c.table.Damage = append(c.table.Damage, err)
+		c.stats.Damage = append(c.stats.Damage, err)
 	}
 	if len(c.functions) > before {
-		c.table.Sources = append(c.table.Sources, "pclntab")
+		c.stats.Sources = append(c.stats.Sources, "pclntab")
 	}
 	return nil
 }

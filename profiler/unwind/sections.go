@@ -22,7 +22,7 @@ func (c *compiler) sections() ([]*section, error) {
 		case errors.Is(err, objfile.ErrTooLarge):
 			return nil, tooLarge("%v", err)
 		case errors.Is(err, objfile.ErrCorrupt), errors.Is(err, objfile.ErrUnsupported):
-			c.table.Damage = append(c.table.Damage, err)
+			c.stats.Damage = append(c.stats.Damage, err)
 			continue
 		case err != nil:
 			return nil, err

@@ -375,21 +375,7 @@ func TestGoStack(t *testing.T) {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			path := buildGo(t, "amd64", args...)
-			cmd := exec.Command(path)
-			cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-			var want []string
-			for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != ""; {
-				want = append(want, lines.Text())
-			}
-			p := attach(t, cmd.Process.Pid)
+			p, want := stopGoFrames(t, path)
 			var regs unix.PtraceRegs
 			if err := unix.PtraceGetRegs(p.pid, &regs); err != nil {
 				t.Fatal(err)
@@ -425,19 +411,7 @@ func TestGoStackSwitch(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	path := buildGo(t, "amd64")
-	cmd := exec.Command(path)
-	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != ""; {
-	}
-	p := attach(t, cmd.Process.Pid)
+	p, _ := stopGoFrames(t, path)
 	names, err := pclntab.Open(open(t, path))
 	if err != nil {
 		t.Fatal(err)
@@ -496,6 +470,26 @@ func TestGoStackSwitch(t *testing.T) {
 		}
 		at += i
 	}
+}
+
+// stopGoFrames traces a program that has stopped itself, and returns the functions that it says it is in. The calling goroutine must be
+// locked to its thread.
+func stopGoFrames(t *testing.T, path string) (p *tracee, functions []string) {
+	t.Helper()
+	cmd := exec.Command(path)
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != ""; {
+		functions = append(functions, lines.Text())
+	}
+	return attach(t, cmd.Process.Pid), functions
 }
 
 // attach traces the first thread of a process that stops, or has stopped, itself.
