@@ -36,7 +36,7 @@ func isPadding(previous, next *function) bool {
 // A compiler makes the table of one file.
 type compiler struct {
 	file      *objfile.File
-	registers registers
+	roles     roles
 	code      []objfile.Segment // the executable ones
 	functions []function
 	stacks    []goStack
@@ -44,7 +44,7 @@ type compiler struct {
 }
 
 func newCompiler(f *objfile.File) *compiler {
-	c := &compiler{file: f, registers: registersOf(f.Machine())}
+	c := &compiler{file: f, roles: rolesOf(f.Machine())}
 	for _, s := range f.Segments() {
 		if s.Type == objfile.PT_LOAD && s.Flags&objfile.PF_X != 0 && len(c.code) < maxSegments {
 			c.code = append(c.code, s)
@@ -56,11 +56,8 @@ func newCompiler(f *objfile.File) *compiler {
 
 // place returns the file offset of code, and how many bytes of its segment are left from there.
 func (c *compiler) place(a objfile.Address) (off objfile.FileOffset, room uint64, ok bool) {
-	for i, s := range c.code {
+	for _, s := range c.code {
 		if a >= s.Addr && uint64(a-s.Addr) < s.FileSize {
-			if i > 0 { // what is near comes next
-				c.code[0], c.code[i] = s, c.code[0]
-			}
 			skip := uint64(a - s.Addr)
 			return s.Off + objfile.FileOffset(skip), s.FileSize - skip, true
 		}
@@ -197,14 +194,14 @@ func (p *program) run(f *function) error {
 	case goFunction:
 		for _, s := range p.compiler.stacks[f.from:f.to] {
 			if off := f.start + objfile.FileOffset(s.skip); off < f.end() {
-				if err := p.builder.add(off, s.rule(p.compiler.registers)); err != nil {
+				if err := p.builder.add(off, s.rule(p.compiler.roles)); err != nil {
 					return err
 				}
 			}
 		}
 		return nil
 	}
-	m := interpreter{registers: p.compiler.registers, cie: f.cie, in: f.cie.section.in.sub(int(f.from), int(f.to)), state: f.cie.initial}
+	m := interpreter{roles: p.compiler.roles, cie: f.cie, in: f.cie.section.in.sub(int(f.from), int(f.to)), state: f.cie.initial}
 	p.frame = framePointer{}
 	at, end := f.start, f.end()
 	var err error
@@ -242,7 +239,7 @@ func (p *program) run(f *function) error {
 }
 
 func (p *program) add(at objfile.FileOffset, s *state, cie *cie) error {
-	r, ok := s.rule(p.compiler.registers, cie)
+	r, ok := s.rule(p.compiler.roles, cie)
 	if !ok {
 		p.compiler.stats.Unsupported++
 		r = Rule{}

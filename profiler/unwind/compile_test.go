@@ -49,6 +49,12 @@ func isELF(path string) bool {
 	return err == nil
 }
 
+// offsetOf returns where in the file the code at an address is.
+func offsetOf(f *objfile.File, a objfile.Address) (objfile.FileOffset, bool) {
+	off, _, ok := newCompiler(f).place(a)
+	return off, ok
+}
+
 // build compiles testdata/frames.c and returns the program's path.
 func build(t testing.TB, compiler string, args ...string) string {
 	t.Helper()
@@ -79,7 +85,7 @@ func compareFile(t *testing.T, path string) *Table {
 	table := compile(t, f)
 	compared := 0
 	readelf(t, path, func(r printedRow) {
-		off, ok := f.Layout().OffsetOf(r.from)
+		off, ok := offsetOf(f, r.from)
 		if !ok {
 			return
 		}
@@ -190,7 +196,7 @@ func TestCodec(t *testing.T) {
 				t.Fatalf("%v: code %#x means %v, packed and unpacked %v", m, code, r, got)
 			}
 		}
-		roles := registersOf(m)
+		roles := rolesOf(m)
 		random := rand.New(rand.NewPCG(5, 6))
 		packed := 0
 		for range 200000 {

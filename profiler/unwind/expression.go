@@ -21,7 +21,7 @@ const (
 //	breg off                                      register + off
 //	breg off, deref [, plus_uconst add]           frames that realign the stack; signal frames; hand-written code
 //	breg7 8, breg16 0, lit15, and, litN, ge, lit3, shl, plus       procedure linkage tables of x86-64, N is 10 or 11
-func cfaExpressionOf(e cursor, r registers) location {
+func cfaExpressionOf(e cursor, r roles) location {
 	l, ok := e.breg()
 	if !ok {
 		return location{kind: unsupported}
@@ -86,7 +86,7 @@ func (c *cursor) addition() (int64, bool) {
 }
 
 // pltTail reports whether the rest is that of a procedure linkage table's expression. It reads nothing.
-func (c *cursor) pltTail(r registers) bool {
+func (c *cursor) pltTail(r roles) bool {
 	rest := c.data[c.pos:c.end]
 	return len(rest) == 9 && rest[0] == opBreg0+byte(r.ra) && rest[1] == 0 && rest[2] == opLit0+15 && rest[3] == opAnd &&
 		rest[4] >= opLit0 && rest[4] <= opLit31 && rest[5] == opGe && rest[6] == opLit0+3 && rest[7] == opShl && rest[8] == opPlus

@@ -166,7 +166,7 @@ func (s *section) readCIE(c *compiler, pos int) *cie {
 	if !k.augment(&in, augmentation) || in.failed || version == 0 || version == 2 || version > 4 {
 		return nil
 	}
-	m := interpreter{registers: c.registers, cie: k, in: in}
+	m := interpreter{roles: c.roles, cie: k, in: in}
 	if !m.run(nil) {
 		return nil
 	}

@@ -63,7 +63,7 @@ type goStack struct {
 	outermost, switches bool
 }
 
-func (s goStack) rule(r registers) Rule {
+func (s goStack) rule(r roles) Rule {
 	rule := Rule{Kind: Step, CFABase: r.sp, Offset: s.depth}
 	switch {
 	case s.outermost:

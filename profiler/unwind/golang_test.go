@@ -33,7 +33,7 @@ func TestGoRows(t *testing.T) {
 			}
 			var compared, switching, outermost int
 			readelf(t, path, func(r printedRow) {
-				off, ok := f.Layout().OffsetOf(r.from)
+				off, ok := offsetOf(f, r.from)
 				if !ok {
 					return
 				}

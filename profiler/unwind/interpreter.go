@@ -71,12 +71,12 @@ type state struct {
 
 // An interpreter runs the instructions of a CIE, or those of an FDE.
 type interpreter struct {
-	registers registers
-	cie       *cie
-	in        cursor
-	state     state
-	stack     [maxRemembered]state
-	depth     int
+	roles roles
+	cie   *cie
+	in    cursor
+	state state
+	stack [maxRemembered]state
+	depth int
 }
 
 // slot is the location of a register that rules speak of, nil for others.
@@ -84,11 +84,11 @@ func (m *interpreter) slot(reg uint64) *location {
 	switch {
 	case reg == m.cie.returnColumn:
 		return &m.state.ra
-	case reg == uint64(m.registers.fp):
+	case reg == uint64(m.roles.fp):
 		return &m.state.fp
-	case reg == uint64(m.registers.sp):
+	case reg == uint64(m.roles.sp):
 		return &m.state.sp
-	case m.registers.hasBase && reg == uint64(m.registers.base):
+	case m.roles.hasBase && reg == uint64(m.roles.base):
 		return &m.state.base
 	}
 	return nil
@@ -211,7 +211,7 @@ func (m *interpreter) execute(op uint8) bool {
 	case cfaDefCFAOffsetSF:
 		m.changeCFA(uint64(cfa.reg), in.sleb()*m.cie.dataAlign)
 	case cfaDefCFAExpression:
-		*cfa = cfaExpressionOf(m.operand(), m.registers)
+		*cfa = cfaExpressionOf(m.operand(), m.roles)
 	case cfaExpression:
 		reg := in.uleb()
 		m.set(reg, addressExpressionOf(m.operand()))
@@ -244,7 +244,7 @@ func (m *interpreter) saved(reg uint64, off int64) {
 // valueOf is what val_offset says: the register's value is CFA + off. Of the stack pointer, and 0, that is no news.
 func (m *interpreter) valueOf(reg uint64, off int64) {
 	l := location{kind: unsupported}
-	if reg == uint64(m.registers.sp) && off == 0 {
+	if reg == uint64(m.roles.sp) && off == 0 {
 		l.kind = same
 	}
 	m.set(reg, l)
@@ -264,33 +264,33 @@ func (m *interpreter) defineCFA(reg uint64, off int64) {
 }
 
 // rule puts a state into the words of rules; false where they do not suffice.
-func (s *state) rule(registers registers, cie *cie) (Rule, bool) {
+func (s *state) rule(r roles, cie *cie) (Rule, bool) {
 	if s.ra.kind == undefined {
 		return Rule{Kind: Outermost}, true
 	}
-	r := Rule{Kind: Step, CFABase: s.cfa.reg, Offset: int32(s.cfa.off), Add: int32(s.cfa.add)}
+	rule := Rule{Kind: Step, CFABase: s.cfa.reg, Offset: int32(s.cfa.off), Add: int32(s.cfa.add)}
 	if cie.signal {
-		r.Kind = SignalFrame
+		rule.Kind = SignalFrame
 	}
 	switch s.cfa.kind {
 	case sum:
 	case inMemory:
-		r.CFA = CFAMemory
+		rule.CFA = CFAMemory
 	case plt:
-		r.CFA = CFAPLT
+		rule.CFA = CFAPLT
 	default:
 		return Rule{}, false
 	}
 	// A signal's frame restores the stack pointer from where the CFA is loaded, too.
 	isCFA := s.sp.kind == same || s.sp.kind == inMemory && s.cfa.kind == inMemory && s.cfa.add == 0 && s.sp.reg == s.cfa.reg && s.sp.off == s.cfa.off
 	ra := s.ra
-	if ra.kind == same && cie.returnColumn != uint64(registers.ra) { // a helper that is called with the address elsewhere
+	if ra.kind == same && cie.returnColumn != uint64(r.ra) { // a helper that is called with the address elsewhere
 		ra = location{kind: inRegister, reg: Register(min(cie.returnColumn, noRegister))}
 	}
-	ok := isCFA && (ra.kind != same || registers.linked)
+	ok := isCFA && (ra.kind != same || r.linked)
 	ok = ok && fits32(s.cfa.off) && fits32(s.cfa.add) &&
-		ra.save(&r.ReturnAddress) && s.fp.save(&r.FP) && s.base.save(&r.Base)
-	return r, ok
+		ra.save(&rule.ReturnAddress) && s.fp.save(&rule.FP) && s.base.save(&rule.Base)
+	return rule, ok
 }
 
 // save says where a register is saved. One whose value is lost is taken for unchanged: nobody asks for it.

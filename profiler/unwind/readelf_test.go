@@ -238,7 +238,7 @@ func TestRowsAgreeWithReadelf(t *testing.T) {
 		gaps := 0
 		functions := readelf(t, path, func(r printedRow) {
 			for _, at := range []objfile.Address{r.from, r.from + objfile.Address(random.Uint64N(uint64(r.to-r.from)))} {
-				off, ok := f.Layout().OffsetOf(at)
+				off, ok := offsetOf(f, at)
 				if !ok {
 					continue
 				}

@@ -26,8 +26,8 @@ const (
 	noRegister = 0xff
 )
 
-// registers are the roles of an architecture's registers.
-type registers struct {
+// roles are what an architecture's registers are for.
+type roles struct {
 	sp, fp, ra Register
 	// base is a register that some code keeps its frame's address in, beside fp; hasBase is false where there is none.
 	base    Register
@@ -35,11 +35,11 @@ type registers struct {
 	linked  bool // a call leaves the return address in ra, not on the stack
 }
 
-func registersOf(m objfile.Machine) registers {
+func rolesOf(m objfile.Machine) roles {
 	if m == objfile.EM_AARCH64 {
-		return registers{sp: ARM64SP, fp: ARM64FP, ra: ARM64LR, linked: true}
+		return roles{sp: ARM64SP, fp: ARM64FP, ra: ARM64LR, linked: true}
 	}
-	return registers{sp: X86RSP, fp: X86RBP, ra: X86RIP, base: X86RBX, hasBase: true}
+	return roles{sp: X86RSP, fp: X86RBP, ra: X86RIP, base: X86RBX, hasBase: true}
 }
 
 // A Kind says what a Rule is.

@@ -102,7 +102,7 @@ type Walker struct {
 
 // Walk appends the frames of a stack to frames, innermost first, up to max of them, and says why it ended.
 func (w *Walker) Walk(m objfile.Machine, r Registers, frames []Frame, max int) ([]Frame, End) {
-	roles := registersOf(m)
+	roles := rolesOf(m)
 	pc := roles.ra
 	if m == objfile.EM_AARCH64 {
 		pc = ARM64PC
@@ -149,7 +149,7 @@ func (w *Walker) rule(address uint64) (Rule, End) {
 }
 
 // step makes the registers those of the caller; Root is no end.
-func (w *Walker) step(roles registers, pc Register, rule Rule, r *Registers, interrupted bool) End {
+func (w *Walker) step(roles roles, pc Register, rule Rule, r *Registers, interrupted bool) End {
 	cfa, end := w.cfa(rule, r, pc)
 	if end != Root {
 		return end

@@ -76,16 +76,6 @@ func (l Layout) AddressOf(off FileOffset) (Address, bool) {
 	return 0, false
 }
 
-// OffsetOf returns the file offset of the code at an address of an executable segment: the way back from [Layout.AddressOf].
-func (l Layout) OffsetOf(a Address) (FileOffset, bool) {
-	for _, s := range l.code {
-		if a >= s.addr && uint64(a-s.addr) < s.size {
-			return s.off + FileOffset(a-s.addr), true
-		}
-	}
-	return 0, false
-}
-
 // padded returns the executable segment nearest to off among those that share a page with it.
 func (l Layout) padded(off FileOffset) (best span, ok bool) {
 	nearest := l.page
