@@ -170,7 +170,7 @@ func (c *compiler) isStarted() bool {
 		begins = []string{"\xe0\x03\x00\x91", "\x1d\x00\x80\xd2", "\x1e\x00\x80\xd2"} // mov x0,sp; mov x29,#0; mov x30,#0
 	}
 	var code [8]byte
-	n, _ := c.file.ReadAtAddress(code[:], c.file.Entry())
+	n, _ := c.file.ReadAtAddress(code[:], c.file.Entry()) // fewer bytes, or none, begin like neither
 	instructions := string(code[:n])
 	for _, marker := range []string{"\xf3\x0f\x1e\xfa", "\x5f\x24\x03\xd5"} { // endbr64, bti c
 		instructions = strings.TrimPrefix(instructions, marker)
