@@ -10,11 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,7 +34,7 @@ const hostHz = 199
 type window struct {
 	profile *profile.Profile
 	seconds float64
-	// busy are CPU seconds by CPU: user, system and softirq time of /proc/stat.
+	// busy are CPU seconds by CPU.
 	busy []float64
 	// ticks are runs of the program a second, by CPU, while the workloads ran undisturbed.
 	ticks []float64
@@ -49,6 +47,12 @@ type window struct {
 // observe collects a profile of the whole host through a running agent. The workloads, which are stopped before and
 // after, run for some seconds of its span, so that all that they burn is in it.
 func observe(t *testing.T, a *agent, seconds int, loads ...*workload) window {
+	t.Helper()
+	return observeBy(t, cpuTimes, a, seconds, loads...)
+}
+
+// observeBy is observe with a clock of the CPUs' busy seconds other than /proc/stat.
+func observeBy(t *testing.T, clock func(testing.TB) []float64, a *agent, seconds int, loads ...*workload) window {
 	t.Helper()
 	type collected struct {
 		p   *profile.Profile
@@ -67,7 +71,7 @@ func observe(t *testing.T, a *agent, seconds int, loads ...*workload) window {
 	counters := countersMap(t)
 	defer counters.Close()
 	burned := processTimes(t, loads)
-	busy, counted, began := cpuTimes(t), countersByCPU(t, counters), time.Now()
+	busy, counted, began := clock(t), countersByCPU(t, counters), time.Now()
 	signalAll(t, syscall.SIGCONT, loads)
 	// Signals to hundreds of processes keep interrupts off, and of the ticks due then the kernel gives one: ticks are counted between them.
 	first, ticksBegan := countersByCPU(t, counters), time.Now()
@@ -78,7 +82,7 @@ func observe(t *testing.T, a *agent, seconds int, loads ...*workload) window {
 	}
 	signalAll(t, syscall.SIGSTOP, loads)
 	w.counted, w.seconds = countersByCPU(t, counters), time.Since(began).Seconds()
-	for cpu, after := range cpuTimes(t) {
+	for cpu, after := range clock(t) {
 		w.busy = append(w.busy, after-busy[cpu])
 	}
 	for cpu := range w.counted {
@@ -232,7 +236,7 @@ func (w window) checkCPUs(t *testing.T) {
 		}
 	}
 	for cpu, c := range w.counted {
-		if !w.fitsBusy(cpu) {
+		if !fitsTime(c.Taken, w.busy[cpu], 0.02) {
 			t.Errorf("CPU %d: %d samples where %.2f busy seconds give %.0f", cpu, c.Taken, w.busy[cpu], w.busy[cpu]*hostHz)
 		}
 		t.Logf("CPU %d: %d samples in %.2f busy seconds (%.1f %%), %d runs in %.2f s (%.1f %%)", cpu, c.Taken, w.busy[cpu],
@@ -243,9 +247,6 @@ func (w window) checkCPUs(t *testing.T) {
 		}
 	}
 }
-
-// fitsBusy says whether a CPU's samples fit its busy time.
-func (w window) fitsBusy(cpu int) bool { return fitsTime(w.counted[cpu].Taken, w.busy[cpu], 0.02) }
 
 // checkProcesses compares the samples of every process that burned something with what the kernel says it burned.
 func (w window) checkProcesses(t *testing.T) {
@@ -482,63 +483,18 @@ func testSoftirq(t *testing.T, a *agent) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.WriteFile(steering, []byte("0"), 0) })
-	// CPU 1 is busy for a part of the time while CPU 0 always is, which the emulator's turns may make coincide with the kernel's own
-	// ticks, by which /proc/stat counts (see testBusy): one window of three must fit.
-	var w window
-	for i := range 3 {
-		stop := make(chan struct{})
-		sent := make(chan int)
-		go flood(stop, sent)
-		w = observe(t, a, 5)
-		close(stop)
-		t.Logf("%d packets", <-sent)
-		if w.fitsBusy(0) && w.fitsBusy(1) {
-			break
-		}
-		t.Logf("window %d does not fit: %d and %d samples in %.2f and %.2f busy seconds", i+1, w.counted[0].Taken, w.counted[1].Taken, w.busy[0], w.busy[1])
-	}
+	l := startStopped(t, exec.Command(build(t, "packets")))
+	pin(t, l.pid(), 0)
+	clock := startBusyClock(t)
+	before := clock.idleSoftirqs(t)
+	w := observeBy(t, clock.busy, a, 5, l)
+	seconds := clock.idleSoftirqs(t) - before
 	w.checkCPUs(t)
-	idle := count(w.profile, func(s *profile.Sample) bool { return labelPID(s) == 0 })
+	idle := count(w.profile, ofProcess(0))
 	kernel := count(w.profile, func(s *profile.Sample) bool { return strings.HasPrefix(label(s, "comm"), "ksoftirqd") })
-	t.Logf("%d samples of idle CPUs in softirqs, %d of ksoftirqd", idle, kernel)
-	if idle == 0 || kernel == 0 {
-		t.Errorf("%d samples of idle CPUs in softirqs, %d of ksoftirqd", idle, kernel)
-	}
-}
-
-// flood sends packets from CPU 0 to a socket on this host that nobody reads, until it is stopped; then it says how many.
-func flood(stop <-chan struct{}, sent chan<- int) {
-	// The thread must outlive this: it may be the one whose end is the agent's (Pdeathsig).
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var before, set unix.CPUSet
-	set.Set(0)
-	n := 0
-	defer func() { sent <- n }()
-	if unix.SchedGetaffinity(0, &before) != nil || unix.SchedSetaffinity(0, &set) != nil {
-		return
-	}
-	defer func() { _ = unix.SchedSetaffinity(0, &before) }()
-	receiver, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		return
-	}
-	defer receiver.Close()
-	sender, err := net.Dial("udp", receiver.LocalAddr().String())
-	if err != nil {
-		return
-	}
-	defer sender.Close()
-	packet := make([]byte, 100)
-	for {
-		select {
-		case <-stop:
-			return
-		default:
-			if _, err := sender.Write(packet); err == nil {
-				n++
-			}
-		}
+	t.Logf("%d samples of idle CPUs in softirqs, where %.2f s give %.0f; %d of ksoftirqd", idle, seconds, seconds*hostHz, kernel)
+	if seconds < 0.5 || !fitsTime(uint64(idle), seconds, 0.02) || kernel == 0 {
+		t.Errorf("%d samples of idle CPUs in softirqs, where %.2f s give %.0f; %d of ksoftirqd", idle, seconds, seconds*hostHz, kernel)
 	}
 }
 

@@ -51,7 +51,7 @@ var suites = []suite{
 }
 
 // programs are the workloads that the suites use, built static.
-var programs = []string{"split", "split-static", "shapes", "threads", "syscalls", "execs", "exits", "load", "mapchurn", "gosplit"}
+var programs = []string{"split", "split-static", "shapes", "threads", "syscalls", "execs", "exits", "load", "mapchurn", "gosplit", "packets"}
 
 // An image is the file system that a machine of one architecture starts with.
 type image struct {

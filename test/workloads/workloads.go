@@ -89,6 +89,7 @@ var recipes = map[string]recipe{
 	"execs":            {source: "execs.c"},
 	"manystacks":       {source: "manystacks.c"},
 	"load":             {source: "load.c"},
+	"packets":          {source: "packets.c"},
 	"mapchurn":         {source: "mapchurn.c"},
 }
 
