@@ -88,19 +88,30 @@ func Compile(f *objfile.File) (*Table, error) {
 			c.stats.Sources = append(c.stats.Sources, s.name)
 		}
 	}
-	if len(c.functions) == 0 {
-		return nil, errors.Join(append(c.stats.Damage, ErrNone)...)
-	}
 	return c.finish()
 }
 
-// finish makes the table of the functions that were found.
+// finish makes the table of the functions that were found, and of what their instructions tell of others.
 func (c *compiler) finish() (*Table, error) {
-	// Where two tell of the same function, the first section wins.
-	slices.SortStableFunc(c.functions, func(a, b function) int { return cmp.Compare(a.start, b.start) })
-	c.functions = slices.CompactFunc(c.functions, func(a, b function) bool { return a.start == b.start })
+	c.sort()
+	known := len(c.functions)
+	if err := c.addTrampolines(); err != nil {
+		return nil, err
+	}
+	if len(c.functions) == 0 {
+		return nil, errors.Join(append(c.stats.Damage, ErrNone)...)
+	}
+	if len(c.functions) > known {
+		c.sort()
+	}
 	c.addEntry()
 	return c.build()
+}
+
+// sort puts the functions into the order of their code. Where two tell of the same, the first section wins.
+func (c *compiler) sort() {
+	slices.SortStableFunc(c.functions, func(a, b function) int { return cmp.Compare(a.start, b.start) })
+	c.functions = slices.CompactFunc(c.functions, func(a, b function) bool { return a.start == b.start })
 }
 
 // entryBytes is how far the code at a file's entry point is taken for its outermost function, where nothing tells of it. That of
@@ -191,6 +202,9 @@ func (p *program) run(f *function) error {
 	switch f.kind {
 	case entryPoint:
 		return p.builder.add(f.start, Rule{Kind: Outermost})
+	case trampoline:
+		p.keepsFP = false
+		return p.builder.add(f.start, trampolineRule(p.compiler.file.Machine()))
 	case goFunction:
 		for _, s := range p.compiler.stacks[f.from:f.to] {
 			if off := f.start + objfile.FileOffset(s.skip); off < f.end() {

@@ -64,6 +64,7 @@ const (
 	fde functionKind = iota
 	goFunction
 	entryPoint // of which nothing is said
+	trampoline // likewise
 )
 
 // functions calls add for each FDE whose code is in the file, and returns why the section was not read to its end.

@@ -88,7 +88,7 @@ func (m *interpreter) slot(reg uint64) *location {
 		return &m.state.fp
 	case reg == uint64(m.roles.sp):
 		return &m.state.sp
-	case m.roles.hasBase && reg == uint64(m.roles.base):
+	case reg == uint64(m.roles.base):
 		return &m.state.base
 	}
 	return nil

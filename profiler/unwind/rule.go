@@ -29,17 +29,17 @@ const (
 // roles are what an architecture's registers are for.
 type roles struct {
 	sp, fp, ra Register
-	// base is a register that some code keeps its frame's address in, beside fp; hasBase is false where there is none.
-	base    Register
-	hasBase bool
-	linked  bool // a call leaves the return address in ra, not on the stack
+	// base is one more that rules speak of. On x86-64 some code keeps its frame's address in it, in place of fp. On arm64 it is ra, whose value
+	// is known in frames that were interrupted alone: any call changes it.
+	base   Register
+	linked bool // a call leaves the return address in ra, not on the stack
 }
 
 func rolesOf(m objfile.Machine) roles {
 	if m == objfile.EM_AARCH64 {
-		return roles{sp: ARM64SP, fp: ARM64FP, ra: ARM64LR, linked: true}
+		return roles{sp: ARM64SP, fp: ARM64FP, ra: ARM64LR, base: ARM64LR, linked: true}
 	}
-	return roles{sp: X86RSP, fp: X86RBP, ra: X86RIP, base: X86RBX, hasBase: true}
+	return roles{sp: X86RSP, fp: X86RBP, ra: X86RIP, base: X86RBX}
 }
 
 // A Kind says what a Rule is.
@@ -104,7 +104,7 @@ type Rule struct {
 	CFABase Register
 	Offset  int32
 	Add     int32
-	// ReturnAddress, FP (rbp, x29) and Base (rbx; none on arm64).
+	// ReturnAddress, FP (rbp, x29) and Base (rbx; on arm64 x30, which a SignalFrame alone gives back).
 	ReturnAddress, FP, Base Saved
 }
 

@@ -37,7 +37,7 @@ type Stats struct {
 	Code, Covered uint64
 	// KeepsFramePointer: in all functions that something is known of, and that call others, the frame pointer leads to the caller.
 	KeepsFramePointer bool
-	// Sources are the sections that the rules come from.
+	// Sources are the sections that the rules come from, and "instructions" where code told of itself.
 	Sources []string
 	// Damage says why sections were not read to their ends.
 	Damage []error

@@ -79,7 +79,8 @@ func (e End) String() string {
 type Frame struct {
 	// PC is where the frame's code goes on.
 	PC uint64
-	// Interrupted: the instruction at PC was not executed yet. Else a call stands before it, and names are looked up at PC-1.
+	// Interrupted: the instruction at PC was not executed yet, and no call stands before it: the frame was interrupted, or is that of a signal's
+	// trampoline, which nobody has called. Else names are looked up at PC-1.
 	Interrupted bool
 }
 
@@ -92,7 +93,7 @@ func (f Frame) LookupPC() uint64 {
 }
 
 // A Walker walks stacks of one process. It is the reference for the walk in BPF: simple, exact, and in no hurry. The zero value of PointerBits
-// is right for x86-64. Of a function of arm64 that a signal interrupted before it saved x30, the caller is not found.
+// is right for x86-64.
 type Walker struct {
 	Code   Code
 	Memory Memory
@@ -125,10 +126,12 @@ func (w *Walker) Walk(m objfile.Machine, r Registers, frames []Frame, max int) (
 		if end != Root || rule.Kind == Outermost {
 			return frames, end
 		}
+		signal := rule.Kind == SignalFrame
+		frames[len(frames)-1].Interrupted = interrupted || signal
 		if end := w.step(roles, pc, rule, &r, interrupted); end != Root {
 			return frames, end
 		}
-		interrupted = rule.Kind == SignalFrame
+		interrupted = signal
 	}
 }
 
@@ -167,8 +170,8 @@ func (w *Walker) step(roles roles, pc Register, rule Rule, r *Registers, interru
 		to, from Register
 		at       Saved
 	}{{pc, roles.ra, rule.ReturnAddress}, {roles.fp, roles.fp, rule.FP}, {roles.base, roles.base, rule.Base}} {
-		if saved.to == roles.base && !roles.hasBase {
-			continue
+		if saved.to == roles.base && roles.linked && rule.Kind != SignalFrame {
+			continue // the call has changed it
 		}
 		value, known := r.Get(saved.from)
 		switch saved.at.Kind {

@@ -189,7 +189,7 @@ func (p *tracee) step(t *testing.T, regs *unix.PtraceRegs) bool {
 		}
 		if signal != 0 { // we stand at the handler's first instruction
 			restorer, _ := p.word(t, regs.Rsp)
-			p.calls = append(p.calls, call{before.Rsp - 1, Frame{PC: before.Rip, Interrupted: true}}, call{regs.Rsp, Frame{PC: restorer}})
+			p.calls = append(p.calls, call{before.Rsp - 1, Frame{PC: before.Rip, Interrupted: true}}, call{regs.Rsp, Frame{PC: restorer, Interrupted: true}})
 			break
 		}
 		if signal = int(status.StopSignal()); signal == int(unix.SIGTRAP) {
@@ -307,7 +307,7 @@ func TestEveryInstruction(t *testing.T) {
 	for name, args := range compilers {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "program")
-			build := exec.Command(args[0], append(args[1:], "-fomit-frame-pointer", "-Wl,-z,lazy", "-o", path)...)
+			build := exec.Command(args[0], append(args[1:], "-DUNTOLD", "-fomit-frame-pointer", "-Wl,-z,lazy", "-o", path)...)
 			if out, err := build.CombinedOutput(); err != nil {
 				t.Fatalf("%s: %v\n%s", build, err, out)
 			}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package unwind
+
+import (
+	"encoding/binary"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/pilotlight/pilotlight/symbolizer/elfsym"
+	"github.com/pilotlight/pilotlight/symbolizer/objfile"
+)
+
+// recorded is the stack of an emulated program that has one file of code.
+type recorded struct {
+	file  *objfile.File
+	table *Table
+	sp    uint64
+	stack []byte
+}
+
+func (r *recorded) Word(address uint64) (uint64, bool) {
+	at := address - r.sp
+	if at >= uint64(len(r.stack)) || uint64(len(r.stack))-at < 8 {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint64(r.stack[at:]), true
+}
+
+func (r *recorded) Find(address uint64) (*Table, objfile.FileOffset, bool) {
+	off, ok := offsetOf(r.file, objfile.Address(address))
+	return r.table, off, ok
+}
+
+// On arm64 a signal interrupts a leaf, whose return address is nowhere but in the x30 that the kernel has saved.
+func TestSignalARM64(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "signal")
+	build := exec.Command("aarch64-linux-gnu-gcc", "-O2", "-fomit-frame-pointer", "-static", "-o", path, "testdata/signal_arm64.c")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", build, err, out)
+	}
+	out, err := exec.Command("qemu-aarch64", path).Output()
+	if err != nil || len(out) < 5*word {
+		t.Fatalf("qemu-aarch64: %v, %d bytes", err, len(out))
+	}
+	var registers [4]uint64
+	for i := range registers {
+		registers[i] = binary.LittleEndian.Uint64(out[i*word:])
+	}
+	file := open(t, path)
+	p := &recorded{file: file, table: compile(t, file), sp: registers[1], stack: out[len(registers)*word:]}
+	var r Registers
+	for i, reg := range []Register{ARM64PC, ARM64SP, ARM64FP, ARM64LR} {
+		r.Set(reg, registers[i])
+	}
+	w := Walker{Code: p, Memory: p, PointerBits: 48}
+	frames, end := w.Walk(objfile.EM_AARCH64, r, nil, 100)
+	symbols, err := elfsym.Build(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range frames {
+		symbol, _ := symbols.Lookup(objfile.Address(f.LookupPC()))
+		names = append(names, symbol.Name)
+	}
+	want := []string{"handler", "restore", "leaf", "middle", "main", "__libc_start_call_main", "__libc_start_main", "_start"}
+	if end != Root || !slices.Equal(names, want) {
+		t.Errorf("%v after %q, want %q", end, names, want)
+	}
+}
