@@ -93,6 +93,9 @@ func Compile(f *objfile.File) (*Table, error) {
 
 // finish makes the table of the functions that were found, and of what their instructions tell of others.
 func (c *compiler) finish() (*Table, error) {
+	if err := c.addLeaves(); err != nil {
+		return nil, err
+	}
 	c.sort()
 	known := len(c.functions)
 	if err := c.addTrampolines(); err != nil {
@@ -202,6 +205,8 @@ func (p *program) run(f *function) error {
 	switch f.kind {
 	case entryPoint:
 		return p.builder.add(f.start, Rule{Kind: Outermost})
+	case leaf:
+		return p.builder.add(f.start, Rule{Kind: Step, CFABase: p.compiler.roles.sp})
 	case trampoline:
 		p.keepsFP = false
 		return p.builder.add(f.start, trampolineRule(p.compiler.file.Machine()))

@@ -64,6 +64,7 @@ const (
 	fde functionKind = iota
 	goFunction
 	entryPoint // of which nothing is said
+	leaf       // likewise
 	trampoline // likewise
 )
 

@@ -71,3 +71,32 @@ func TestSignalARM64(t *testing.T) {
 		t.Errorf("%v after %q, want %q", end, names, want)
 	}
 }
+
+// Of a file without any unwind information, as the vdso of arm64 is one, the functions without a frame are known.
+func TestLeavesARM64(t *testing.T) {
+	path := build(t, "aarch64-linux-gnu-gcc", "-O2", "-fomit-frame-pointer", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-shared", "-fPIC", "-nostdlib")
+	file := open(t, path)
+	table := compile(t, file)
+	symbols, err := elfsym.Build(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := map[string]Rule{}
+	for s := range symbols.All() {
+		for at := s.Start; at < s.Start+objfile.Address(s.Size); at += 4 {
+			off, _ := offsetOf(file, at)
+			rule := table.Rule(off)
+			if first, ok := rules[s.Name]; ok && first != rule {
+				t.Errorf("%s+%#x: %v, before it %v", s.Name, at-s.Start, rule, first)
+			}
+			rules[s.Name] = rule
+		}
+	}
+	for name, want := range map[string]Rule{
+		"leaf": {Kind: Step, CFABase: ARM64SP}, "many": {}, "dynamic": {}, "aligned": {}, "large": {}, "recurse": {}, "jump": {}, "stop": {}, "leave": {}, "main": {},
+	} {
+		if got := rules[name]; got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}
