@@ -93,19 +93,12 @@ func Compile(f *objfile.File) (*Table, error) {
 
 // finish makes the table of the functions that were found, and of what their instructions tell of others.
 func (c *compiler) finish() (*Table, error) {
-	if err := c.addLeaves(); err != nil {
+	if err := c.addUntold(); err != nil {
 		return nil, err
 	}
 	c.sort()
-	known := len(c.functions)
-	if err := c.addTrampolines(); err != nil {
-		return nil, err
-	}
 	if len(c.functions) == 0 {
 		return nil, errors.Join(append(c.stats.Damage, ErrNone)...)
-	}
-	if len(c.functions) > known {
-		c.sort()
 	}
 	c.addEntry()
 	return c.build()

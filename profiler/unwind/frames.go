@@ -63,7 +63,7 @@ type functionKind uint8
 const (
 	fde functionKind = iota
 	goFunction
-	entryPoint // of which nothing is said
+	entryPoint // or another outermost function, of which nothing is said
 	leaf       // likewise
 	trampoline // likewise
 )

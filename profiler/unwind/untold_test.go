@@ -4,9 +4,11 @@ package unwind
 
 import (
 	"encoding/binary"
+	"maps"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/pilotlight/pilotlight/symbolizer/elfsym"
@@ -98,5 +100,44 @@ func TestLeavesARM64(t *testing.T) {
 		if got := rules[name]; got != want {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
+	}
+}
+
+// What calls a function and passes its value on to exit is the outermost, where nothing is told of it; what passes it on to another is not.
+func TestUntoldRoots(t *testing.T) {
+	const source = `
+		#define KEEP __attribute__((visibility("hidden"), noinline))
+		KEEP __attribute__((noreturn)) void exit(int status) { for (;;) __asm__ volatile("" : : "r"(status)); }
+		KEEP int other(int x) { __asm__ volatile("" : "+r"(x)); return x; }
+		KEEP void outermost(int (*main)(void)) { exit(main()); }
+		KEEP void outermost_memory(int (**main)(void)) { exit((*main)()); }
+		KEEP int caller(int (*f)(void)) { return other(f()) + 1; }`
+	for _, compiler := range []string{"gcc", "aarch64-linux-gnu-gcc"} {
+		t.Run(compiler, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "untold.so")
+			cmd := exec.Command(compiler, "-O2", "-shared", "-fPIC", "-nostdlib", "-fno-builtin", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-o", path, "-x", "c", "-")
+			cmd.Stdin = strings.NewReader(source)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			file := open(t, path)
+			table := compile(t, file)
+			symbols, err := elfsym.Build(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			outermost := map[string]int{}
+			for row := range table.All {
+				if row.Rule.Kind != Outermost {
+					continue
+				}
+				address, _ := file.AddressOf(row.From)
+				symbol, _ := symbols.Lookup(address)
+				outermost[symbol.Name] += int(row.To - row.From)
+			}
+			if want := map[string]int{"outermost": 1, "outermost_memory": 1}; !maps.Equal(outermost, want) {
+				t.Errorf("bytes of calls that are the outermost: %v, want %v", outermost, want)
+			}
+		})
 	}
 }
