@@ -3,7 +3,7 @@
 // Package test holds Pilotlight's whole-system tests: they run the real binary on real processes and look at what a
 // user would see. The processes are workloads (folder workloads) that know how they spent their time.
 //
-// The tests need root, gcc, g++, rustc, strip, setpriv and libc6-dbg; where one is missing they fail, they do not
+// The tests need root, gcc, g++, clang-19, musl-gcc, rustc, strip, setpriv and libc6-dbg; where one is missing they fail, they do not
 // skip. Nothing but processes that a test started is ever sampled.
 package test
 

@@ -3,7 +3,7 @@
 set -eu
 
 # The compiler of the BPF objects is pinned: make test compares its output with the committed files.
-packages='clang-19 llvm-19 libbpf-dev gcc g++ libc6-dev libc6-dbg binutils util-linux bpftrace linux-perf
+packages='clang-19 llvm-19 libbpf-dev gcc g++ musl-tools libc6-dev libc6-dbg binutils util-linux bpftrace linux-perf
 	clang-format-19 shellcheck systemd cpio gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross
 	qemu-user'
 

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// A Builder builds workloads. It needs gcc, g++, rustc, go and strip, or the cross compilers of another architecture.
+// A Builder builds workloads. It needs gcc, g++, clang-19, musl-gcc, rustc, go and strip, or the cross compilers of another architecture.
 // Safe for concurrent use.
 type Builder struct {
 	// Source is the folder of this package, Output where the programs go.
@@ -59,12 +59,15 @@ const (
 	golang
 )
 
-// A recipe says how a workload is made. C and C++ are built with frame pointers; leaves that touch the stack have a frame too.
+// A recipe says how a workload is made. It is built with frame pointers, and C and C++ so that leaves that touch the stack have a frame too; or, where
+// omit is set, without any, as compilers do by themselves.
 type recipe struct {
 	language language
+	compiler string // "" is that of the language
 	source   string
 	flags    []string
 	strip    bool
+	omit     bool
 }
 
 var recipes = map[string]recipe{
@@ -91,13 +94,31 @@ var recipes = map[string]recipe{
 	"load":             {source: "load.c"},
 	"packets":          {source: "packets.c"},
 	"mapchurn":         {source: "mapchurn.c"},
+	"deep":             {source: "deep.c", omit: true},
+	"deep-O3":          {source: "deep.c", omit: true, flags: []string{"-O3"}},
+	"deep-clang":       {source: "deep.c", omit: true, compiler: "clang-19"},
+	"deep-clang-O3":    {source: "deep.c", omit: true, compiler: "clang-19", flags: []string{"-O3"}},
+	"deep-no-pie":      {source: "deep.c", omit: true, flags: []string{"-no-pie", "-fno-pie"}},
+	"deep-static":      {source: "deep.c", omit: true, flags: []string{"-static"}},
+	"deep-static-pie":  {source: "deep.c", omit: true, flags: []string{"-static-pie"}},
+	"deep-musl":        {source: "deep.c", omit: true, compiler: "musl-gcc", flags: []string{"-static"}},
+	"deep-rust":        {language: rust, source: "deep.rs", omit: true},
+	"throws":           {language: cpp, source: "throws.cpp", omit: true},
+	"throws-clang":     {language: cpp, source: "throws.cpp", omit: true, compiler: "clang++-19"},
+	"throws-static":    {language: cpp, source: "throws.cpp", omit: true, flags: []string{"-static"}},
+	"reload":           {source: "reload.c", omit: true},
+	"layers-first.so":  {source: "layers.c", omit: true, flags: []string{"-shared", "-fPIC"}},
+	"layers-second.so": {source: "layers.c", omit: true, flags: []string{"-shared", "-fPIC", "-DSECOND"}},
 }
 
 func (b Builder) command(r recipe, output string) []string {
 	switch r.language {
 	case rust:
-		return slices.Concat([]string{rustc(), "--edition", "2021", "-Z", "unstable-options"}, r.flags,
-			[]string{"-C", "force-frame-pointers=yes", "-C", "opt-level=2", r.source, "-o", output})
+		flags := []string{"-C", "force-frame-pointers=yes", "-C", "opt-level=2"}
+		if r.omit {
+			flags = []string{"-C", "opt-level=3"}
+		}
+		return slices.Concat([]string{rustc(), "--edition", "2021", "-Z", "unstable-options"}, r.flags, flags, []string{r.source, "-o", output})
 	case golang:
 		return slices.Concat([]string{"go", "build", "-o", output}, r.flags, []string{r.source})
 	}
@@ -105,10 +126,16 @@ func (b Builder) command(r recipe, output string) []string {
 	if b.Architecture == "arm64" {
 		compiler = "aarch64-linux-gnu-" + compiler
 	}
-	command := []string{
-		compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer", r.source,
+	if r.compiler != "" {
+		compiler = r.compiler
 	}
-	command = append(command, r.flags...)
+	command := []string{compiler, "-O2", "-Wall", "-Wextra", "-Werror"}
+	if r.omit {
+		command = append(command, "-fomit-frame-pointer")
+	} else {
+		command = append(command, "-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer")
+	}
+	command = append(append(command, r.source), r.flags...)
 	if b.Static {
 		command = append(command, "-static")
 	}
