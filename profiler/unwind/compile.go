@@ -40,6 +40,7 @@ type compiler struct {
 	code      []objfile.Segment // the executable ones
 	functions []function
 	stacks    []goStack
+	rules     []Rule // of functions that have one
 	stats     Stats
 }
 
@@ -101,6 +102,7 @@ func (c *compiler) finish() (*Table, error) {
 		return nil, errors.Join(append(c.stats.Damage, ErrNone)...)
 	}
 	c.addEntry()
+	c.sort()
 	return c.build()
 }
 
@@ -118,14 +120,9 @@ const entryBytes = 128
 // musl, and in much that is written by hand.
 func (c *compiler) addEntry() {
 	off, room, ok := c.place(c.file.Entry())
-	if !ok || c.file.Entry() == 0 || !c.isStarted() {
-		return
+	if ok && c.file.Entry() != 0 && c.isStarted() && !c.covers(off) {
+		c.addRule(off, int(min(room, entryBytes)), Rule{Kind: Outermost})
 	}
-	next, found := slices.BinarySearchFunc(c.functions, off, func(f function, off objfile.FileOffset) int { return cmp.Compare(f.start, off) })
-	if found || next > 0 && c.functions[next-1].end() > off {
-		return
-	}
-	c.functions = slices.Insert(c.functions, next, function{start: off, length: uint32(min(room, entryBytes)), addr: c.file.Entry(), kind: entryPoint})
 }
 
 // build runs the functions' instructions in the order of their code.
@@ -196,13 +193,10 @@ type program struct {
 // run adds the rules of one function. From where its instructions are broken on it is a gap.
 func (p *program) run(f *function) error {
 	switch f.kind {
-	case entryPoint:
-		return p.builder.add(f.start, Rule{Kind: Outermost})
-	case leaf:
-		return p.builder.add(f.start, Rule{Kind: Step, CFABase: p.compiler.roles.sp})
-	case trampoline:
-		p.keepsFP = false
-		return p.builder.add(f.start, trampolineRule(p.compiler.file.Machine()))
+	case ruled:
+		r := p.compiler.rules[f.from]
+		p.keepsFP = p.keepsFP && r.Kind != SignalFrame
+		return p.builder.add(f.start, r)
 	case goFunction:
 		for _, s := range p.compiler.stacks[f.from:f.to] {
 			if off := f.start + objfile.FileOffset(s.skip); off < f.end() {

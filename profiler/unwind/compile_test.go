@@ -138,7 +138,15 @@ func TestSources(t *testing.T) {
 			if err != nil || len(f.Sections()) > 0 {
 				t.Fatal(err, len(f.Sections()))
 			}
-			if headless := compile(t, f); !slices.Equal(headless.rows, table.rows) || !slices.Equal(headless.rules, table.rules) {
+			headless := compile(t, f)
+			for row := range headless.All {
+				if got := table.Rule(row.From); got != row.Rule {
+					t.Errorf("%#x: %v without section headers, %v with them", row.From, row.Rule, got)
+				}
+			}
+			// The procedure linkage table of arm64 is known by its section alone.
+			missing := len(table.rows) - len(headless.rows)
+			if missing != 0 && f.Machine() == objfile.EM_X86_64 || missing > 4 {
 				t.Errorf("%d rows without section headers, %d with them", len(headless.rows), len(table.rows))
 			}
 		})

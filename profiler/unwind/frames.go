@@ -52,7 +52,7 @@ type function struct {
 	addr     objfile.Address // of start
 	cie      *cie            // of an FDE
 	length   uint32          // in bytes
-	from, to uint32          // its instructions, of an FDE; its stacks, of a Go function
+	from, to uint32          // its instructions, of an FDE; its stacks, of a Go function; its rule
 	kind     functionKind
 }
 
@@ -63,9 +63,7 @@ type functionKind uint8
 const (
 	fde functionKind = iota
 	goFunction
-	entryPoint // or another outermost function, of which nothing is said
-	leaf       // likewise
-	trampoline // likewise
+	ruled // of one rule, by its instructions
 )
 
 // functions calls add for each FDE whose code is in the file, and returns why the section was not read to its end.

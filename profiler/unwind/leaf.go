@@ -10,13 +10,16 @@ import (
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
 
+// leafRule is that of arm64 code without a frame.
+var leafRule = Rule{Kind: Step, CFABase: ARM64SP}
+
 // maxLeafCode bounds the code that is read to find leaves. The vdso of arm64 has 3 KB.
 const maxLeafCode = 64 << 10
 
 // addLeaves adds the functions of the vdso of arm64, of which nothing tells: those that have no frame, which are all but one. Their return address is
 // in x30 from the first instruction to the last, and the stack pointer is their caller's.
 func (c *compiler) addLeaves() error {
-	if c.file.Machine() != objfile.EM_AARCH64 || len(c.functions) > 0 || c.stats.Code > maxLeafCode {
+	if c.file.Machine() != objfile.EM_AARCH64 || c.stats.Code > maxLeafCode {
 		return nil
 	}
 	symbols, err := elfsym.Build(c.file)
@@ -39,7 +42,7 @@ func (c *compiler) addLeaves() error {
 			return fmt.Errorf("code at %#x: %w", uint64(s.Start), err)
 		}
 		if isLeaf(code) && !bytes.HasPrefix(code, trampolineOf(c.file.Machine())) {
-			c.functions = append(c.functions, function{start: off, addr: s.Start, length: uint32(s.Size), kind: leaf})
+			c.addRule(off, len(code), leafRule)
 		}
 	}
 	return nil

@@ -17,29 +17,47 @@ const maxSearch = 4 << 20
 
 // addUntold adds what is known by its instructions alone.
 func (c *compiler) addUntold() error {
+	c.sort()
 	before := len(c.functions)
-	if err := c.addLeaves(); err != nil {
+	if before == 0 {
+		if err := c.addLeaves(); err != nil {
+			return err
+		}
+	}
+	if err := c.addLinkageTables(); err != nil {
 		return err
 	}
 	c.sort()
-	var found []function
 	var calls []lastCall
 	err := c.searchGaps(func(g gap, code []byte) {
-		found = appendTrampolines(found, c.file.Machine(), g, code)
+		c.addTrampolines(g, code)
 		calls = appendLastCalls(calls, c.file.Machine(), g, code)
 	})
 	if err != nil {
 		return err
 	}
-	roots, err := c.roots(calls)
-	if err != nil {
+	if err := c.addRoots(calls); err != nil {
 		return err
 	}
-	c.functions = slices.Concat(c.functions, found, roots)
 	if len(c.functions) > before {
 		c.stats.Sources = append(c.stats.Sources, "instructions")
 	}
 	return nil
+}
+
+// addRule lets a rule hold for a stretch of code.
+func (c *compiler) addRule(off objfile.FileOffset, length int, r Rule) {
+	if len(c.rules) == 0 || c.rules[len(c.rules)-1] != r {
+		c.rules = append(c.rules, r)
+	}
+	rule := uint32(len(c.rules) - 1)
+	if n := len(c.functions); n > 0 {
+		if last := &c.functions[n-1]; last.kind == ruled && last.from == rule && last.end() == off {
+			last.length += uint32(length)
+			return
+		}
+	}
+	c.functions = append(c.functions, function{start: off, length: uint32(length), kind: ruled, from: rule})
 }
 
 // A gap is code that no function has.
@@ -124,20 +142,19 @@ func trampolineRule(m objfile.Machine) Rule {
 	return r
 }
 
-func appendTrampolines(found []function, m objfile.Machine, g gap, code []byte) []function {
-	instructions := trampolineOf(m)
+func (c *compiler) addTrampolines(g gap, code []byte) {
+	instructions := trampolineOf(c.file.Machine())
 	for at := 0; ; at += len(instructions) {
 		next := bytes.Index(code[at:], instructions)
 		if next < 0 {
-			return found
+			return
 		}
 		at += next
 		// The handler returns to the first instruction, and return addresses are looked up at the byte before them. glibc and the kernel
 		// have a nop there; where nobody has, no return address but this is likely to lead there.
 		off := g.off + objfile.FileOffset(at)
-		found = append(found,
-			function{start: off - min(off, 1), length: 1, kind: trampoline},
-			function{start: off, length: uint32(len(instructions)), kind: trampoline})
+		before := min(off, 1)
+		c.addRule(off-before, len(instructions)+int(before), trampolineRule(c.file.Machine()))
 	}
 }
 
@@ -185,16 +202,16 @@ func appendLastCalls(calls []lastCall, m objfile.Machine, g gap, code []byte) []
 	return calls
 }
 
-// roots are the calls whose value goes to a function that never returns: whoever makes one was called by nobody that matters.
-func (c *compiler) roots(calls []lastCall) ([]function, error) {
+// addRoots adds the calls whose value goes to a function that never returns: whoever makes one was called by nobody that matters.
+func (c *compiler) addRoots(calls []lastCall) error {
 	if len(calls) == 0 {
-		return nil, nil
+		return nil
 	}
 	symbols, err := elfsym.Build(c.file)
 	if errors.Is(err, elfsym.ErrNone) || errors.Is(err, objfile.ErrCorrupt) {
-		return nil, nil
+		return nil
 	} else if err != nil {
-		return nil, err
+		return err
 	}
 	ends := map[objfile.Address]bool{}
 	for s := range symbols.All() {
@@ -203,11 +220,10 @@ func (c *compiler) roots(calls []lastCall) ([]function, error) {
 			ends[s.Start] = true
 		}
 	}
-	var roots []function
 	for _, call := range calls {
 		if ends[call.next] {
-			roots = append(roots, function{start: call.last, length: 1, kind: entryPoint})
+			c.addRule(call.last, 1, Rule{Kind: Outermost})
 		}
 	}
-	return roots, nil
+	return nil
 }

@@ -141,3 +141,78 @@ func TestUntoldRoots(t *testing.T) {
 		})
 	}
 }
+
+// Of procedure linkage tables the instructions tell what GNU ld tells where it does, at each byte that is executed.
+func TestLinkageTables(t *testing.T) {
+	for name, args := range map[string][]string{
+		"lazy":       {"-Wl,-z,lazy", "-fcf-protection=none"},
+		"lazy, ibt":  {"-Wl,-z,lazy", "-fcf-protection=full", "-Wl,-z,ibtplt"},
+		"now":        {"-Wl,-z,now", "-fcf-protection=none"},
+		"not a pie":  {"-no-pie", "-Wl,-z,lazy"},
+		"a pie, ibt": {"-Wl,-z,now", "-Wl,-z,ibtplt"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			told := open(t, build(t, "gcc", append([]string{"-O2"}, args...)...))
+			untold := open(t, build(t, "gcc", append([]string{"-O2", "-Wl,--no-ld-generated-unwind-info"}, args...)...))
+			want, got := compile(t, told), compile(t, untold)
+			compared := 0
+			for _, name := range []string{".plt", ".plt.sec", ".plt.got"} {
+				s, ok := told.Section(name)
+				other, _ := untold.Section(name)
+				if !ok {
+					continue
+				}
+				for at := range s.Size {
+					from := want.Rule(s.Off + objfile.FileOffset(at)).at(s.Addr + objfile.Address(at))
+					if rule := got.Rule(other.Off + objfile.FileOffset(at)); rule.Kind == Gap {
+						continue // padding
+					} else if rule != from {
+						t.Errorf("%s+%#x: %v, ld says %v", name, at, rule, from)
+					}
+					compared++
+				}
+			}
+			if compared < 16*6 {
+				t.Errorf("%d bytes compared", compared)
+			}
+		})
+	}
+}
+
+// On arm64 the header pushes the return address, and entries leave all as it is.
+func TestLinkageTableARM64(t *testing.T) {
+	for name, args := range map[string][]string{"plain": {"-O2"}, "bti": {"-O2", "-mbranch-protection=standard", "-Wl,-z,force-bti"}} {
+		t.Run(name, func(t *testing.T) {
+			file := open(t, build(t, "aarch64-linux-gnu-gcc", args...))
+			table := compile(t, file)
+			s, ok := file.Section(".plt")
+			if !ok || s.Size < 100 {
+				t.Fatalf("%+v", s)
+			}
+			header := objfile.FileOffset(4)
+			if name == "bti" {
+				header += 4
+			}
+			for at := objfile.FileOffset(0); at < objfile.FileOffset(s.Size); at += 4 {
+				want := leafRule
+				if at >= header && at < 32 {
+					want = Rule{Kind: Step, CFABase: ARM64SP, Offset: 16, ReturnAddress: fromCFA(-word)}
+				}
+				if got := table.Rule(s.Off + at); got != want {
+					t.Errorf("+%#x: %v, want %v", at, got, want)
+				}
+			}
+		})
+	}
+}
+
+// at is the rule at an address, where that makes a difference.
+func (r Rule) at(a objfile.Address) Rule {
+	if r.CFA == CFAPLT {
+		if r.CFA = CFARegister; int64(a&15) >= int64(r.Add) {
+			r.Offset += word
+		}
+		r.Add = 0
+	}
+	return r
+}
