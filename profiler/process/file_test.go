@@ -8,6 +8,7 @@ import (
 	osexec "os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -165,6 +166,7 @@ func TestFilesDeleted(t *testing.T) {
 	}
 	files := NewFiles()
 	defer files.Close()
+	awaitMapped(t, cmd.Process.Pid, path)
 	table := NewTable(files, discardLog)
 	p := table.At(cmd.Process.Pid, 1)
 	if p == nil || p.Exe != path {
@@ -443,4 +445,20 @@ func descriptors(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return len(entries)
+}
+
+// awaitMapped waits until a process that was just started has mapped its program: Start returns while the exec goes on.
+func awaitMapped(t *testing.T, pid int, path string) {
+	t.Helper()
+	for range 1000 {
+		maps, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/maps")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(maps), path) {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatalf("process %d does not map %s", pid, path)
 }
