@@ -14,6 +14,7 @@
 
 #include "maps.bpf.h"
 #include "namespace.bpf.h"
+#include "scratch.bpf.h"
 #include "stack.bpf.h"
 #include "types.bpf.h"
 
@@ -28,9 +29,11 @@ const volatile s32 cgroup_subsys = -1; /* cgroup v1: index of the controller who
 const volatile u64 softirq_start;      /* the kernel function that runs softirqs */
 const volatile u64 softirq_size;       /* 0: not known, idle tasks never count */
 const volatile u32 max_frames =
-	LIMIT_STACK_FRAMES; /* what a walk can give: sysctl kernel.perf_event_max_stack, if lower */
-const volatile u32 ring_wakeup_bytes;  /* wake the reader once so much is waiting */
-const volatile u32 task_btf;           /* the kernel has bpf_get_current_task_btf */
+	LIMIT_KERNEL_WALK_FRAMES; /* what the kernel's walk can give: sysctl kernel.perf_event_max_stack, if lower */
+const volatile u32 walks; /* user stacks are walked here, by unwind tables; else by the kernel, by frame pointers */
+const volatile u32 copy_all; /* copies every stack, so that the walk can be compared */
+const volatile u32 ring_wakeup_bytes; /* wake the reader once so much is waiting */
+const volatile u32 task_btf; /* the kernel has bpf_get_current_task_btf */
 const volatile u32 cgroup_level; /* v2: how deep filter_cgroup is below the root; 0: not known, or no helper for it */
 
 /*
@@ -72,25 +75,24 @@ struct {
 	__type(value, u8);
 } cgroup_matches SEC(".maps");
 
+#include "cold.bpf.h"
+#include "walk.bpf.h"
+
 /* Names the types that no variable has, so that they are in this object's BTF and Go gets them. */
 const struct sample *const unused_sample __attribute__((unused));
 const enum limit *const unused_limit __attribute__((unused));
 const enum frame_kind *const unused_frame_kind __attribute__((unused));
 const enum reason *const unused_reason __attribute__((unused));
 const enum sample_flag *const unused_sample_flag __attribute__((unused));
-
-/* Working memory of this CPU: a program's own stack ends at 512 bytes. 1.3 KB a CPU. */
-struct scratch {
-	struct stack_chunk chunk;
-	u64 deep[LIMIT_CHUNKS * LIMIT_CHUNK_FRAMES];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct scratch);
-} scratch SEC(".maps");
+const struct unwind_rule *const unused_unwind_rule __attribute__((unused));
+const struct code_range *const unused_code_range __attribute__((unused));
+const struct stack_copy *const unused_stack_copy __attribute__((unused));
+const enum process_flag *const unused_process_flag __attribute__((unused));
+const enum rule_kind *const unused_rule_kind __attribute__((unused));
+const enum rule_cfa *const unused_rule_cfa __attribute__((unused));
+const enum rule_saved *const unused_rule_saved __attribute__((unused));
+const enum rule_register *const unused_rule_register __attribute__((unused));
+const enum rule_none *const unused_rule_none __attribute__((unused));
 
 static __always_inline bool in_user_mode(struct perf_event_data *ctx)
 {
@@ -101,30 +103,36 @@ static __always_inline bool in_user_mode(struct perf_event_data *ctx)
 #endif
 }
 
+/* Is the function that runs softirqs among the addresses of the kernel's walk? */
+__noinline int has_softirq(u32 frames)
+{
+	struct scratch *s = this_cpu_scratch();
+
+	if (!s)
+		return 0;
+	for (u32 i = 0; i < LIMIT_KERNEL_WALK_FRAMES; i++) {
+		if (i >= frames)
+			break;
+		if (s->frames[i] - softirq_start < softirq_size)
+			return 1;
+	}
+	return 0;
+}
+
 /*
  * The idle task is work only where an interrupt made it run softirqs. The
  * preempt count would say so at once, but its place differs by architecture
  * and version, and kernels built without KALLSYMS_ALL do not let a program
  * refer to it (seen on 6.18); the function on the stack is there on all.
  */
-static __noinline bool serving_softirq(struct perf_event_data *ctx, struct scratch *w)
+static __always_inline bool serving_softirq(struct perf_event_data *ctx, struct scratch *w)
 {
 	long size;
-	u32 frames;
 
 	if (!softirq_size)
 		return false;
-	size = bpf_get_stack(ctx, w->deep, LIMIT_STACK_FRAMES * sizeof(u64), 0);
-	if (size <= 0)
-		return false;
-	frames = (u64)size / sizeof(u64);
-	for (u32 i = 0; i < LIMIT_STACK_FRAMES; i++) {
-		if (i >= frames)
-			break;
-		if (w->deep[i] - softirq_start < softirq_size)
-			return true;
-	}
-	return false;
+	size = bpf_get_stack(ctx, w->frames, LIMIT_KERNEL_WALK_FRAMES * sizeof(u64), 0);
+	return size > 0 && has_softirq((u64)size / sizeof(u64));
 }
 
 /*
@@ -211,61 +219,59 @@ static __always_inline bool in_wanted_cgroup(u64 id)
 
 /*
  * The same raw addresses mean other code in another process and after an exec,
- * so the key of a raw stack is seeded with both. The start time, which would
+ * so both are in the key of a stack that holds some. The start time, which would
  * tell a reused pid as well, is left to Go, which compares the process anyway:
  * fetching it from the leader cost half a microsecond of cold cache lines.
  */
-static __always_inline u64 raw_seed(u32 tgid, u32 exec_id)
+static __always_inline u64 owner_of(u32 tgid, u32 exec_id)
 {
-	return stack_key_step(stack_key_step(stack_secret, tgid), exec_id);
+	return (u64)exec_id << 32 | tgid;
 }
 
 struct stack_result {
 	u64 key;
-	u8 flags;
+	u8 flags; /* enum sample_flag */
 	u8 reason;
 };
 
-/*
- * A stack deeper than one chunk: read again in full and put in as a chain. The
- * first chunk goes in last, so whoever finds it finds the rest.
- */
-static __noinline u64 insert_deep(struct perf_event_data *ctx, struct scratch *s, u64 flags, u64 kind,
-				  struct stack_counters *c)
+/* Puts one chunk of the stack in scratch.frames into stack_traces. A global function: see unwind.bpf.h. */
+__noinline int put_chunk(u64 key, u32 index)
 {
-	u64 key = s->chunk.seed;
-	long size, err = 0;
-	u32 frames;
+	struct scratch *s = this_cpu_scratch();
 
-	s->chunk.frames = 0;
-	size = bpf_get_stack(ctx, s->deep, LIMIT_STACK_FRAMES * sizeof(u64), flags);
-	if (size <= 0) {
-		c->unreadable++;
-		return 0;
-	}
-	frames = (u64)size / sizeof(u64);
-	for (u32 i = 0; i < LIMIT_STACK_FRAMES; i++) {
-		if (i >= frames)
+	if (!s || index >= LIMIT_CHUNKS)
+		return 1;
+	key = stack_chunk_key(key, index);
+	s->chunk.index = index;
+	__builtin_memcpy(s->chunk.frame, &s->frames[index * LIMIT_CHUNK_FRAMES], sizeof(s->chunk.frame));
+	return bpf_map_update_elem(&stack_traces, &key, &s->chunk, BPF_ANY) != 0;
+}
+
+/* The first chunk goes in last, so whoever finds it finds the rest. */
+__noinline int put_chunks(u64 key, u32 frames)
+{
+	u32 last = (frames - 1) / LIMIT_CHUNK_FRAMES;
+
+	for (u32 i = 0; i < LIMIT_CHUNKS; i++) {
+		if (i > last)
 			break;
-		s->deep[i] = (s->deep[i] & FRAME_PAYLOAD_MASK) | kind;
-		key = stack_key_step(key, s->deep[i]);
+		if (put_chunk(key, last - i))
+			return 1;
 	}
-	key = stack_key_end(key, frames);
-	s->chunk.frames = frames;
+	return 0;
+}
+
+/* Puts the stack in s->frames into stack_traces, if it is not there. */
+static __always_inline u64 put_stack(struct scratch *s, u64 key, u32 frames, u64 owner, struct stack_counters *c)
+{
+	key = stack_key_end(key, frames, owner);
 	if (bpf_map_lookup_elem(&stack_traces, &key)) {
 		c->known++;
 		return key;
 	}
-	for (u32 chunk = LIMIT_CHUNKS; chunk-- > 0;) {
-		u64 chunk_key = stack_chunk_key(key, chunk);
-
-		if (chunk * LIMIT_CHUNK_FRAMES >= frames)
-			continue;
-		s->chunk.index = chunk;
-		__builtin_memcpy(s->chunk.frame, &s->deep[chunk * LIMIT_CHUNK_FRAMES], sizeof(s->chunk.frame));
-		err |= bpf_map_update_elem(&stack_traces, &chunk_key, &s->chunk, BPF_ANY);
-	}
-	if (err) {
+	s->chunk.frames = frames;
+	s->chunk.owner = owner;
+	if (put_chunks(key, frames)) {
 		c->map_full++;
 		return 0;
 	}
@@ -286,24 +292,41 @@ static __always_inline bool has_user_side(void)
 	return BPF_CORE_READ(task, mm) && !(BPF_CORE_READ(task, flags) & (PF_KTHREAD | PF_USER_WORKER));
 }
 
+/* Marks the addresses of the kernel's walk with their kind, and begins the key. A global function: see walk_frames. */
+__noinline u64 hash_frames(u32 frames, u64 kind)
+{
+	struct scratch *s = this_cpu_scratch();
+	u64 key = stack_secret;
+
+	if (!s)
+		return 0;
+	for (u32 i = 0; i < LIMIT_KERNEL_WALK_FRAMES; i++) {
+		if (i >= frames)
+			break;
+		s->frames[i] = (s->frames[i] & FRAME_PAYLOAD_MASK) | kind;
+		key = stack_key_step(key, s->frames[i]);
+	}
+	return key;
+}
+
 /*
- * One side's stack, which is there unless it is the user's. The first read is a short one: bpf_get_stack clears what it
- * does not fill, and at low rates each cold cache line costs more than a frame.
+ * One side's stack by the kernel's walk, which is there unless it is the user's. The first read is a short one:
+ * bpf_get_stack clears what it does not fill, and at low rates each cold cache line costs more than a frame.
  * With 16 frames instead of 32 the whole program took 3.9 us instead of 4.8 at
  * 97 Hz; a stack that is deeper is walked again, in lines that are warm by then.
  */
 static __always_inline struct stack_result take_stack(struct perf_event_data *ctx, struct scratch *s, u64 flags,
-						      u64 kind, u64 seed, struct stack_counters *c,
+						      u64 kind, u64 owner, u8 is_new, struct stack_counters *c,
 						      enum reason unreadable)
 {
 	struct stack_result result = {};
-	u64 fresh = c->fresh, key = seed;
+	u64 fresh = c->fresh, key;
 	long size;
 	u32 frames;
 
-	size = bpf_get_stack(ctx, s->chunk.frame, LIMIT_SHORT_FRAMES * sizeof(u64), flags);
+	size = bpf_get_stack(ctx, s->frames, LIMIT_SHORT_FRAMES * sizeof(u64), flags);
 	if (size == LIMIT_SHORT_FRAMES * sizeof(u64))
-		size = bpf_get_stack(ctx, s->chunk.frame, sizeof(s->chunk.frame), flags);
+		size = bpf_get_stack(ctx, s->frames, LIMIT_KERNEL_WALK_FRAMES * sizeof(u64), flags);
 	if (size <= 0) {
 		/*
 		 * Empty is right only where there is no such side. Elsewhere the kernel gave nothing: it walks
@@ -318,49 +341,53 @@ static __always_inline struct stack_result take_stack(struct perf_event_data *ct
 		return result;
 	}
 	frames = (u64)size / sizeof(u64);
-	s->chunk.seed = seed;
-
-	if (frames == LIMIT_CHUNK_FRAMES) {
-		result.key = insert_deep(ctx, s, flags, kind, c);
-		if (!result.key) {
-			result.reason = s->chunk.frames ? REASON_STACK_MAP_FULL : unreadable;
-			return result;
-		}
-		if (s->chunk.frames >= max_frames) {
-			c->truncated++;
-			result.reason = REASON_MAX_DEPTH;
-		}
-		result.flags = c->fresh != fresh;
-		return result;
-	}
-
-	for (u32 i = 0; i < LIMIT_CHUNK_FRAMES; i++) {
-		if (i >= frames)
-			break;
-		s->chunk.frame[i] = (s->chunk.frame[i] & FRAME_PAYLOAD_MASK) | kind;
-		key = stack_key_step(key, s->chunk.frame[i]);
-	}
-	key = stack_key_end(key, frames);
+	key = hash_frames(frames, kind);
 	if (frames >= max_frames) {
 		c->truncated++;
 		result.reason = REASON_MAX_DEPTH;
 	}
-
-	if (bpf_map_lookup_elem(&stack_traces, &key)) {
-		c->known++;
-		result.key = key;
-		return result;
-	}
-	s->chunk.frames = frames;
-	s->chunk.index = 0;
-	if (bpf_map_update_elem(&stack_traces, &key, &s->chunk, BPF_ANY)) {
-		c->map_full++;
+	result.key = put_stack(s, key, frames, owner, c);
+	if (!result.key)
 		result.reason = REASON_STACK_MAP_FULL;
-		return result;
+	result.flags = c->fresh != fresh ? is_new : 0;
+	return result;
+}
+
+/* The user stack by our own walk, or by a copy of it where what the walk needs is not here yet. */
+static __always_inline struct stack_result walk_stack(struct perf_event_data *ctx, struct scratch *s, u64 now,
+						      bool user_mode, u32 tgid, u32 exec_id, u32 *generation,
+						      struct stack_counters *c)
+{
+	struct stack_result result = {};
+	struct walk *w = &s->walk;
+	u64 fresh = c->fresh;
+	bool cold, copy = copy_all;
+
+	begin_walk(ctx, s, user_mode);
+	if (w->compat) {
+		take_leaf(s, REASON_COMPAT_TASK);
+	} else if (find_process(&w->process, tgid, exec_id)) {
+		*generation = w->process.generation;
+		copy |= w->process.flags & PROCESS_COPY;
+		walk_frames(bpf_get_current_pid_tgid());
+	} else {
+		take_leaf(s, REASON_COLD_LIMITED);
 	}
-	c->fresh++;
-	result.key = key;
-	result.flags = 1;
+	cold = w->reason == REASON_COLD_LIMITED || w->reason == REASON_UNMAPPED_PC || w->reason == REASON_TABLE_PENDING;
+	if ((cold || copy) && send_copy(s, now, tgid)) {
+		result.flags = SAMPLE_COPY;
+		if (cold) {
+			c->copied++;
+			return result;
+		}
+	}
+	c->truncated += w->reason != REASON_NONE;
+	result.reason = w->reason;
+	result.key = put_stack(s, w->key, w->frames, w->raw ? owner_of(tgid, exec_id) : 0, c);
+	if (!result.key)
+		result.reason = REASON_STACK_MAP_FULL;
+	if (c->fresh != fresh)
+		result.flags |= SAMPLE_USER_STACK_NEW;
 	return result;
 }
 
@@ -408,7 +435,7 @@ static __always_inline bool wanted(struct cpu_counters *c, u64 *pid_tgid, u64 *c
 static __always_inline void send(struct perf_event_data *ctx, struct cpu_counters *c, struct scratch *w, u64 now,
 				 u64 pid_tgid, u64 cgroup_id)
 {
-	u32 tgid = pid_tgid >> 32, exec_id = current_exec_id();
+	u32 tgid = pid_tgid >> 32, exec_id = current_exec_id(), generation = 0;
 	struct stack_result kernel = {}, user;
 	bool user_mode = in_user_mode(ctx);
 	struct sample *s;
@@ -417,10 +444,13 @@ static __always_inline void send(struct perf_event_data *ctx, struct cpu_counter
 	if (user_mode)
 		c->kernel.none++;
 	else
-		kernel = take_stack(ctx, w, 0, (u64)FRAME_KIND_KERNEL << FRAME_KIND_SHIFT, stack_secret, &c->kernel,
-				    REASON_KERNEL_UNREADABLE);
-	user = take_stack(ctx, w, BPF_F_USER_STACK, (u64)FRAME_KIND_RAW << FRAME_KIND_SHIFT, raw_seed(tgid, exec_id),
-			  &c->user, REASON_USER_UNREADABLE);
+		kernel = take_stack(ctx, w, 0, (u64)FRAME_KIND_KERNEL << FRAME_KIND_SHIFT, 0, SAMPLE_KERNEL_STACK_NEW,
+				    &c->kernel, REASON_KERNEL_UNREADABLE);
+	if (walks && (user_mode || has_user_side()))
+		user = walk_stack(ctx, w, now, user_mode, tgid, exec_id, &generation, &c->user);
+	else
+		user = take_stack(ctx, w, BPF_F_USER_STACK, (u64)FRAME_KIND_RAW << FRAME_KIND_SHIFT,
+				  owner_of(tgid, exec_id), SAMPLE_USER_STACK_NEW, &c->user, REASON_USER_UNREADABLE);
 
 	s = bpf_ringbuf_reserve(&samples, sizeof(*s), 0);
 	if (!s) {
@@ -434,11 +464,10 @@ static __always_inline void send(struct perf_event_data *ctx, struct cpu_counter
 	s->value = ctx->sample_period;
 	s->pid = tgid;
 	s->tid = pid_tgid;
-	s->generation = 0;
+	s->generation = generation;
 	s->exec_id = exec_id;
 	s->cpu = bpf_get_smp_processor_id();
-	s->flags = (user.flags ? SAMPLE_USER_STACK_NEW : 0) | (kernel.flags ? SAMPLE_KERNEL_STACK_NEW : 0) |
-		   (user_mode ? 0 : SAMPLE_KERNEL_MODE);
+	s->flags = user.flags | kernel.flags | (user_mode ? 0 : SAMPLE_KERNEL_MODE);
 	s->user_reason = user.reason;
 	s->kernel_reason = kernel.reason;
 	bpf_get_current_comm(s->comm, sizeof(s->comm));
@@ -455,8 +484,7 @@ int on_sample(struct perf_event_data *ctx)
 {
 	u64 now = bpf_ktime_get_ns(), pid_tgid = bpf_get_current_pid_tgid(), cgroup_id = 0;
 	struct cpu_counters *c = this_cpu_counters();
-	u32 zero = 0;
-	struct scratch *w = bpf_map_lookup_elem(&scratch, &zero);
+	struct scratch *w = this_cpu_scratch();
 
 	if (!c || !w)
 		return 0;

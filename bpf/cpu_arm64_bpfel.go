@@ -13,6 +13,22 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type CpuCodeRange struct {
+	_       structs.HostLayout
+	Start   uint64
+	Frame   uint64
+	Pages   uint32
+	Index   uint32
+	Rules   uint32
+	Callers uint32
+}
+
+type CpuCopyBudget struct {
+	_      structs.HostLayout
+	Since  uint64
+	Copies uint64
+}
+
 type CpuCpuCounters struct {
 	_                 structs.HostLayout
 	Seen              uint64
@@ -43,13 +59,40 @@ const (
 type CpuLimit uint32
 
 const (
-	CpuLimitLIMIT_STACK_FRAMES CpuLimit = 127
-	CpuLimitLIMIT_CHUNK_FRAMES CpuLimit = 32
-	CpuLimitLIMIT_SHORT_FRAMES CpuLimit = 16
-	CpuLimitLIMIT_CHUNKS       CpuLimit = 4
-	CpuLimitLIMIT_CGROUP_DEPTH CpuLimit = 32
-	CpuLimitLIMIT_PID_LEVELS   CpuLimit = 33
-	CpuLimitLIMIT_COMM         CpuLimit = 16
+	CpuLimitLIMIT_STACK_FRAMES       CpuLimit = 1024
+	CpuLimitLIMIT_KERNEL_WALK_FRAMES CpuLimit = 127
+	CpuLimitLIMIT_CHUNK_FRAMES       CpuLimit = 32
+	CpuLimitLIMIT_SHORT_FRAMES       CpuLimit = 16
+	CpuLimitLIMIT_CHUNKS             CpuLimit = 32
+	CpuLimitLIMIT_SHARD_WORDS        CpuLimit = 1048576
+	CpuLimitLIMIT_SHARDS             CpuLimit = 14
+	CpuLimitLIMIT_CODE_RANGES        CpuLimit = 65536
+	CpuLimitLIMIT_BLOCK_BITS         CpuLimit = 12
+	CpuLimitLIMIT_RULE_BITS          CpuLimit = 20
+	CpuLimitLIMIT_WINDOW_WORDS       CpuLimit = 64
+	CpuLimitLIMIT_REMEMBERED_FRAMES  CpuLimit = 64
+	CpuLimitLIMIT_COPY_BYTES         CpuLimit = 16384
+	CpuLimitLIMIT_COPY_BELOW         CpuLimit = 128
+	CpuLimitLIMIT_CGROUP_DEPTH       CpuLimit = 32
+	CpuLimitLIMIT_PID_LEVELS         CpuLimit = 33
+	CpuLimitLIMIT_COMM               CpuLimit = 16
+)
+
+type CpuProcess struct {
+	_          structs.HostLayout
+	Tgid       uint32
+	ExecId     uint32
+	Generation uint32
+	Ranges     uint32
+	Count      uint32
+	Flags      uint32
+	Check      uint32
+}
+
+type CpuProcessFlag uint32
+
+const (
+	CpuProcessFlagPROCESS_COPY CpuProcessFlag = 1
 )
 
 type CpuReason uint32
@@ -64,12 +107,80 @@ const (
 	CpuReasonREASON_KERNEL_UNREADABLE CpuReason = 6
 	CpuReasonREASON_MAX_DEPTH         CpuReason = 7
 	CpuReasonREASON_UNMAPPED_PC       CpuReason = 8
-	CpuReasonREASON_STALE_MAPPING     CpuReason = 9
-	CpuReasonREASON_PROCESS_UNKNOWN   CpuReason = 10
-	CpuReasonREASON_FILE_GONE         CpuReason = 11
-	CpuReasonREASON_FILE_UNREADABLE   CpuReason = 12
-	CpuReasonREASON_NO_SYMBOL         CpuReason = 13
-	CpuReasonREASON_COUNT             CpuReason = 14
+	CpuReasonREASON_NO_TABLE          CpuReason = 9
+	CpuReasonREASON_TABLE_PENDING     CpuReason = 10
+	CpuReasonREASON_NO_RULE           CpuReason = 11
+	CpuReasonREASON_UNKNOWN_REGISTER  CpuReason = 12
+	CpuReasonREASON_STACK_UNREADABLE  CpuReason = 13
+	CpuReasonREASON_NOT_ADVANCING     CpuReason = 14
+	CpuReasonREASON_COMPAT_TASK       CpuReason = 15
+	CpuReasonREASON_COLD_LIMITED      CpuReason = 16
+	CpuReasonREASON_STALE_MAPPING     CpuReason = 17
+	CpuReasonREASON_PROCESS_UNKNOWN   CpuReason = 18
+	CpuReasonREASON_FILE_GONE         CpuReason = 19
+	CpuReasonREASON_FILE_UNREADABLE   CpuReason = 20
+	CpuReasonREASON_NO_SYMBOL         CpuReason = 21
+	CpuReasonREASON_COUNT             CpuReason = 22
+)
+
+type CpuRememberedWalk struct {
+	_          structs.HostLayout
+	Tid        uint32
+	Generation uint32
+	First      uint32
+	Pad        uint32
+	Frame      [64]struct {
+		_       structs.HostLayout
+		Frame   uint64
+		Sp      uint64
+		Fp      uint64
+		PcSlots uint64
+	}
+}
+
+type CpuRuleCfa uint32
+
+const (
+	CpuRuleCfaRULE_CFA_REGISTER CpuRuleCfa = 0
+	CpuRuleCfaRULE_CFA_MEMORY   CpuRuleCfa = 1
+	CpuRuleCfaRULE_CFA_PLT      CpuRuleCfa = 2
+)
+
+type CpuRuleKind uint32
+
+const (
+	CpuRuleKindRULE_GAP          CpuRuleKind = 0
+	CpuRuleKindRULE_OUTERMOST    CpuRuleKind = 1
+	CpuRuleKindRULE_STEP         CpuRuleKind = 2
+	CpuRuleKindRULE_SIGNAL_FRAME CpuRuleKind = 3
+	CpuRuleKindRULE_STACK_SWITCH CpuRuleKind = 4
+)
+
+type CpuRuleNone uint32
+
+const (
+	CpuRuleNoneRULE_NONE_GAP       CpuRuleNone = 0
+	CpuRuleNoneRULE_NONE_OUTERMOST CpuRuleNone = 1
+	CpuRuleNoneRULE_NONE_NO_TABLE  CpuRuleNone = 2
+	CpuRuleNoneRULE_NONE_PENDING   CpuRuleNone = 3
+)
+
+type CpuRuleRegister uint32
+
+const (
+	CpuRuleRegisterRULE_SP        CpuRuleRegister = 0
+	CpuRuleRegisterRULE_FP        CpuRuleRegister = 1
+	CpuRuleRegisterRULE_BASE      CpuRuleRegister = 2
+	CpuRuleRegisterRULE_REGISTERS CpuRuleRegister = 3
+)
+
+type CpuRuleSaved uint32
+
+const (
+	CpuRuleSavedRULE_UNCHANGED CpuRuleSaved = 0
+	CpuRuleSavedRULE_AT_CFA    CpuRuleSaved = 1
+	CpuRuleSavedRULE_AT_BASE   CpuRuleSaved = 2
+	CpuRuleSavedRULE_IN_BASE   CpuRuleSaved = 3
 )
 
 type CpuSample struct {
@@ -98,12 +209,46 @@ const (
 	CpuSampleFlagSAMPLE_USER_STACK_NEW   CpuSampleFlag = 1
 	CpuSampleFlagSAMPLE_KERNEL_STACK_NEW CpuSampleFlag = 2
 	CpuSampleFlagSAMPLE_KERNEL_MODE      CpuSampleFlag = 4
+	CpuSampleFlagSAMPLE_COPY             CpuSampleFlag = 8
 )
 
 type CpuScratch struct {
 	_     structs.HostLayout
 	Chunk CpuStackChunk
-	Deep  [128]uint64
+	Walk  struct {
+		_            structs.HostLayout
+		Pc           uint64
+		Sp           uint64
+		Fp           uint64
+		Base         uint64
+		Key          uint64
+		Window       uint64
+		WindowBytes  uint32
+		Frames       uint32
+		Reads        uint32
+		Interrupted  uint8
+		BaseKnown    uint8
+		Compat       uint8
+		Raw          uint8
+		Reason       uint8
+		_            [1]byte
+		Slots        uint16
+		Unremembered uint32
+		OwnFrames    uint32
+		Candidate    uint32
+		ValueKnown   uint8
+		_            [7]byte
+		Value        uint64
+		Rule         CpuUnwindRule
+		_            [4]byte
+		Here         CpuCodeRange
+		Process      CpuProcess
+		_            [4]byte
+	}
+	Window   [64]uint64
+	Frames   [1024]uint64
+	Copy     CpuStackCopy
+	Overhang [4096]uint8
 }
 
 type CpuStackChunk struct {
@@ -111,8 +256,20 @@ type CpuStackChunk struct {
 	Frames uint16
 	Index  uint16
 	Pad    uint32
-	Seed   uint64
+	Owner  uint64
 	Frame  [32]uint64
+}
+
+type CpuStackCopy struct {
+	_       structs.HostLayout
+	TimeNs  uint64
+	Cpu     uint32
+	Present uint32
+	Pc      uint64
+	Sp      uint64
+	Fp      uint64
+	Base    uint64
+	Stack   [16384]uint8
 }
 
 type CpuStackCounters struct {
@@ -123,6 +280,7 @@ type CpuStackCounters struct {
 	Unreadable uint64
 	MapFull    uint64
 	Truncated  uint64
+	Copied     uint64
 }
 
 type CpuTarget struct {
@@ -132,34 +290,75 @@ type CpuTarget struct {
 	Pad       uint32
 }
 
+type CpuUnwindRule struct {
+	_       structs.HostLayout
+	Kind    uint8
+	Cfa     uint8
+	CfaBase uint8
+	Pad     uint8
+	Offset  int32
+	Add     int32
+	Ra      CpuUnwindSaved
+	Fp      CpuUnwindSaved
+	Base    CpuUnwindSaved
+}
+
+type CpuUnwindSaved struct {
+	_      structs.HostLayout
+	Kind   uint8
+	Base   uint8
+	Pad    uint16
+	Offset int32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	CpuMapCgroupMatches     = "cgroup_matches"
-	CpuMapCounters          = "counters"
-	CpuMapSamples           = "samples"
-	CpuMapScratch           = "scratch"
-	CpuMapStackTraces       = "stack_traces"
-	CpuMapTargets           = "targets"
-	CpuProgOnSample         = "on_sample"
-	CpuVarCgroupLevel       = "cgroup_level"
-	CpuVarCgroupSubsys      = "cgroup_subsys"
-	CpuVarExcludeTgid       = "exclude_tgid"
-	CpuVarFilterCgroup      = "filter_cgroup"
-	CpuVarFilterTargets     = "filter_targets"
-	CpuVarMaxFrames         = "max_frames"
-	CpuVarPidNamespaceInode = "pid_namespace_inode"
-	CpuVarRingWakeupBytes   = "ring_wakeup_bytes"
-	CpuVarSoftirqSize       = "softirq_size"
-	CpuVarSoftirqStart      = "softirq_start"
-	CpuVarStackSecret       = "stack_secret"
-	CpuVarTaskBtf           = "task_btf"
-	CpuVarUnusedFrameKind   = "unused_frame_kind"
-	CpuVarUnusedLimit       = "unused_limit"
-	CpuVarUnusedReason      = "unused_reason"
-	CpuVarUnusedSample      = "unused_sample"
-	CpuVarUnusedSampleFlag  = "unused_sample_flag"
+	CpuMapArena              = "arena"
+	CpuMapCgroupMatches      = "cgroup_matches"
+	CpuMapCopies             = "copies"
+	CpuMapCopyBudgets        = "copy_budgets"
+	CpuMapCounters           = "counters"
+	CpuMapProcesses          = "processes"
+	CpuMapRemembered         = "remembered"
+	CpuMapSamples            = "samples"
+	CpuMapScratch            = "scratch"
+	CpuMapStackTraces        = "stack_traces"
+	CpuMapTargets            = "targets"
+	CpuProgOnSample          = "on_sample"
+	CpuVarCgroupLevel        = "cgroup_level"
+	CpuVarCgroupSubsys       = "cgroup_subsys"
+	CpuVarCopiesPerSecond    = "copies_per_second"
+	CpuVarCopiesWakeupBytes  = "copies_wakeup_bytes"
+	CpuVarCopyAll            = "copy_all"
+	CpuVarExcludeTgid        = "exclude_tgid"
+	CpuVarFilterCgroup       = "filter_cgroup"
+	CpuVarFilterTargets      = "filter_targets"
+	CpuVarMaxFrames          = "max_frames"
+	CpuVarPidNamespaceInode  = "pid_namespace_inode"
+	CpuVarRemembers          = "remembers"
+	CpuVarRingWakeupBytes    = "ring_wakeup_bytes"
+	CpuVarSoftirqSize        = "softirq_size"
+	CpuVarSoftirqStart       = "softirq_start"
+	CpuVarStackSecret        = "stack_secret"
+	CpuVarTaskBtf            = "task_btf"
+	CpuVarTaskPtRegs         = "task_pt_regs"
+	CpuVarUnusedCodeRange    = "unused_code_range"
+	CpuVarUnusedFrameKind    = "unused_frame_kind"
+	CpuVarUnusedLimit        = "unused_limit"
+	CpuVarUnusedProcessFlag  = "unused_process_flag"
+	CpuVarUnusedReason       = "unused_reason"
+	CpuVarUnusedRuleCfa      = "unused_rule_cfa"
+	CpuVarUnusedRuleKind     = "unused_rule_kind"
+	CpuVarUnusedRuleNone     = "unused_rule_none"
+	CpuVarUnusedRuleRegister = "unused_rule_register"
+	CpuVarUnusedRuleSaved    = "unused_rule_saved"
+	CpuVarUnusedSample       = "unused_sample"
+	CpuVarUnusedSampleFlag   = "unused_sample_flag"
+	CpuVarUnusedStackCopy    = "unused_stack_copy"
+	CpuVarUnusedUnwindRule   = "unused_unwind_rule"
+	CpuVarWalks              = "walks"
 )
 
 // LoadCpu returns the embedded CollectionSpec for Cpu.
@@ -211,8 +410,13 @@ type CpuProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CpuMapSpecs struct {
+	Arena         *ebpf.MapSpec `ebpf:"arena"`
 	CgroupMatches *ebpf.MapSpec `ebpf:"cgroup_matches"`
+	Copies        *ebpf.MapSpec `ebpf:"copies"`
+	CopyBudgets   *ebpf.MapSpec `ebpf:"copy_budgets"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Processes     *ebpf.MapSpec `ebpf:"processes"`
+	Remembered    *ebpf.MapSpec `ebpf:"remembered"`
 	Samples       *ebpf.MapSpec `ebpf:"samples"`
 	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
 	StackTraces   *ebpf.MapSpec `ebpf:"stack_traces"`
@@ -223,23 +427,38 @@ type CpuMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CpuVariableSpecs struct {
-	CgroupLevel       *ebpf.VariableSpec `ebpf:"cgroup_level"`
-	CgroupSubsys      *ebpf.VariableSpec `ebpf:"cgroup_subsys"`
-	ExcludeTgid       *ebpf.VariableSpec `ebpf:"exclude_tgid"`
-	FilterCgroup      *ebpf.VariableSpec `ebpf:"filter_cgroup"`
-	FilterTargets     *ebpf.VariableSpec `ebpf:"filter_targets"`
-	MaxFrames         *ebpf.VariableSpec `ebpf:"max_frames"`
-	PidNamespaceInode *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
-	RingWakeupBytes   *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
-	SoftirqSize       *ebpf.VariableSpec `ebpf:"softirq_size"`
-	SoftirqStart      *ebpf.VariableSpec `ebpf:"softirq_start"`
-	StackSecret       *ebpf.VariableSpec `ebpf:"stack_secret"`
-	TaskBtf           *ebpf.VariableSpec `ebpf:"task_btf"`
-	UnusedFrameKind   *ebpf.VariableSpec `ebpf:"unused_frame_kind"`
-	UnusedLimit       *ebpf.VariableSpec `ebpf:"unused_limit"`
-	UnusedReason      *ebpf.VariableSpec `ebpf:"unused_reason"`
-	UnusedSample      *ebpf.VariableSpec `ebpf:"unused_sample"`
-	UnusedSampleFlag  *ebpf.VariableSpec `ebpf:"unused_sample_flag"`
+	CgroupLevel        *ebpf.VariableSpec `ebpf:"cgroup_level"`
+	CgroupSubsys       *ebpf.VariableSpec `ebpf:"cgroup_subsys"`
+	CopiesPerSecond    *ebpf.VariableSpec `ebpf:"copies_per_second"`
+	CopiesWakeupBytes  *ebpf.VariableSpec `ebpf:"copies_wakeup_bytes"`
+	CopyAll            *ebpf.VariableSpec `ebpf:"copy_all"`
+	ExcludeTgid        *ebpf.VariableSpec `ebpf:"exclude_tgid"`
+	FilterCgroup       *ebpf.VariableSpec `ebpf:"filter_cgroup"`
+	FilterTargets      *ebpf.VariableSpec `ebpf:"filter_targets"`
+	MaxFrames          *ebpf.VariableSpec `ebpf:"max_frames"`
+	PidNamespaceInode  *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
+	Remembers          *ebpf.VariableSpec `ebpf:"remembers"`
+	RingWakeupBytes    *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
+	SoftirqSize        *ebpf.VariableSpec `ebpf:"softirq_size"`
+	SoftirqStart       *ebpf.VariableSpec `ebpf:"softirq_start"`
+	StackSecret        *ebpf.VariableSpec `ebpf:"stack_secret"`
+	TaskBtf            *ebpf.VariableSpec `ebpf:"task_btf"`
+	TaskPtRegs         *ebpf.VariableSpec `ebpf:"task_pt_regs"`
+	UnusedCodeRange    *ebpf.VariableSpec `ebpf:"unused_code_range"`
+	UnusedFrameKind    *ebpf.VariableSpec `ebpf:"unused_frame_kind"`
+	UnusedLimit        *ebpf.VariableSpec `ebpf:"unused_limit"`
+	UnusedProcessFlag  *ebpf.VariableSpec `ebpf:"unused_process_flag"`
+	UnusedReason       *ebpf.VariableSpec `ebpf:"unused_reason"`
+	UnusedRuleCfa      *ebpf.VariableSpec `ebpf:"unused_rule_cfa"`
+	UnusedRuleKind     *ebpf.VariableSpec `ebpf:"unused_rule_kind"`
+	UnusedRuleNone     *ebpf.VariableSpec `ebpf:"unused_rule_none"`
+	UnusedRuleRegister *ebpf.VariableSpec `ebpf:"unused_rule_register"`
+	UnusedRuleSaved    *ebpf.VariableSpec `ebpf:"unused_rule_saved"`
+	UnusedSample       *ebpf.VariableSpec `ebpf:"unused_sample"`
+	UnusedSampleFlag   *ebpf.VariableSpec `ebpf:"unused_sample_flag"`
+	UnusedStackCopy    *ebpf.VariableSpec `ebpf:"unused_stack_copy"`
+	UnusedUnwindRule   *ebpf.VariableSpec `ebpf:"unused_unwind_rule"`
+	Walks              *ebpf.VariableSpec `ebpf:"walks"`
 }
 
 // CpuObjects contains all objects after they have been loaded into the kernel.
@@ -262,8 +481,13 @@ func (o *CpuObjects) Close() error {
 //
 // It can be passed to LoadCpuObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CpuMaps struct {
+	Arena         *ebpf.Map `ebpf:"arena"`
 	CgroupMatches *ebpf.Map `ebpf:"cgroup_matches"`
+	Copies        *ebpf.Map `ebpf:"copies"`
+	CopyBudgets   *ebpf.Map `ebpf:"copy_budgets"`
 	Counters      *ebpf.Map `ebpf:"counters"`
+	Processes     *ebpf.Map `ebpf:"processes"`
+	Remembered    *ebpf.Map `ebpf:"remembered"`
 	Samples       *ebpf.Map `ebpf:"samples"`
 	Scratch       *ebpf.Map `ebpf:"scratch"`
 	StackTraces   *ebpf.Map `ebpf:"stack_traces"`
@@ -272,8 +496,13 @@ type CpuMaps struct {
 
 func (m *CpuMaps) Close() error {
 	return _CpuClose(
+		m.Arena,
 		m.CgroupMatches,
+		m.Copies,
+		m.CopyBudgets,
 		m.Counters,
+		m.Processes,
+		m.Remembered,
 		m.Samples,
 		m.Scratch,
 		m.StackTraces,
@@ -285,23 +514,38 @@ func (m *CpuMaps) Close() error {
 //
 // It can be passed to LoadCpuObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CpuVariables struct {
-	CgroupLevel       *ebpf.Variable `ebpf:"cgroup_level"`
-	CgroupSubsys      *ebpf.Variable `ebpf:"cgroup_subsys"`
-	ExcludeTgid       *ebpf.Variable `ebpf:"exclude_tgid"`
-	FilterCgroup      *ebpf.Variable `ebpf:"filter_cgroup"`
-	FilterTargets     *ebpf.Variable `ebpf:"filter_targets"`
-	MaxFrames         *ebpf.Variable `ebpf:"max_frames"`
-	PidNamespaceInode *ebpf.Variable `ebpf:"pid_namespace_inode"`
-	RingWakeupBytes   *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
-	SoftirqSize       *ebpf.Variable `ebpf:"softirq_size"`
-	SoftirqStart      *ebpf.Variable `ebpf:"softirq_start"`
-	StackSecret       *ebpf.Variable `ebpf:"stack_secret"`
-	TaskBtf           *ebpf.Variable `ebpf:"task_btf"`
-	UnusedFrameKind   *ebpf.Variable `ebpf:"unused_frame_kind"`
-	UnusedLimit       *ebpf.Variable `ebpf:"unused_limit"`
-	UnusedReason      *ebpf.Variable `ebpf:"unused_reason"`
-	UnusedSample      *ebpf.Variable `ebpf:"unused_sample"`
-	UnusedSampleFlag  *ebpf.Variable `ebpf:"unused_sample_flag"`
+	CgroupLevel        *ebpf.Variable `ebpf:"cgroup_level"`
+	CgroupSubsys       *ebpf.Variable `ebpf:"cgroup_subsys"`
+	CopiesPerSecond    *ebpf.Variable `ebpf:"copies_per_second"`
+	CopiesWakeupBytes  *ebpf.Variable `ebpf:"copies_wakeup_bytes"`
+	CopyAll            *ebpf.Variable `ebpf:"copy_all"`
+	ExcludeTgid        *ebpf.Variable `ebpf:"exclude_tgid"`
+	FilterCgroup       *ebpf.Variable `ebpf:"filter_cgroup"`
+	FilterTargets      *ebpf.Variable `ebpf:"filter_targets"`
+	MaxFrames          *ebpf.Variable `ebpf:"max_frames"`
+	PidNamespaceInode  *ebpf.Variable `ebpf:"pid_namespace_inode"`
+	Remembers          *ebpf.Variable `ebpf:"remembers"`
+	RingWakeupBytes    *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
+	SoftirqSize        *ebpf.Variable `ebpf:"softirq_size"`
+	SoftirqStart       *ebpf.Variable `ebpf:"softirq_start"`
+	StackSecret        *ebpf.Variable `ebpf:"stack_secret"`
+	TaskBtf            *ebpf.Variable `ebpf:"task_btf"`
+	TaskPtRegs         *ebpf.Variable `ebpf:"task_pt_regs"`
+	UnusedCodeRange    *ebpf.Variable `ebpf:"unused_code_range"`
+	UnusedFrameKind    *ebpf.Variable `ebpf:"unused_frame_kind"`
+	UnusedLimit        *ebpf.Variable `ebpf:"unused_limit"`
+	UnusedProcessFlag  *ebpf.Variable `ebpf:"unused_process_flag"`
+	UnusedReason       *ebpf.Variable `ebpf:"unused_reason"`
+	UnusedRuleCfa      *ebpf.Variable `ebpf:"unused_rule_cfa"`
+	UnusedRuleKind     *ebpf.Variable `ebpf:"unused_rule_kind"`
+	UnusedRuleNone     *ebpf.Variable `ebpf:"unused_rule_none"`
+	UnusedRuleRegister *ebpf.Variable `ebpf:"unused_rule_register"`
+	UnusedRuleSaved    *ebpf.Variable `ebpf:"unused_rule_saved"`
+	UnusedSample       *ebpf.Variable `ebpf:"unused_sample"`
+	UnusedSampleFlag   *ebpf.Variable `ebpf:"unused_sample_flag"`
+	UnusedStackCopy    *ebpf.Variable `ebpf:"unused_stack_copy"`
+	UnusedUnwindRule   *ebpf.Variable `ebpf:"unused_unwind_rule"`
+	Walks              *ebpf.Variable `ebpf:"walks"`
 }
 
 // CpuPrograms contains all programs after they have been loaded into the kernel.

@@ -20,6 +20,16 @@ type (
 	StackChunk = CpuStackChunk
 	// Target is a wanted process; see struct target.
 	Target = CpuTarget
+	// Process is one whose code ranges are known; see struct process.
+	Process = CpuProcess
+	// CodeRange is a piece of a process's code; see struct code_range.
+	CodeRange = CpuCodeRange
+	// UnwindRule says how a frame is left; see struct unwind_rule.
+	UnwindRule = CpuUnwindRule
+	// UnwindSaved is where a register was saved; see struct unwind_saved.
+	UnwindSaved = CpuUnwindSaved
+	// StackCopy is a stack as it was in memory, and the registers; see struct stack_copy.
+	StackCopy = CpuStackCopy
 	// FrameKind is the top four bits of a Frame.
 	FrameKind = CpuFrameKind
 )
@@ -31,14 +41,42 @@ const (
 	FrameNative = CpuFrameKindFRAME_KIND_NATIVE
 )
 
+// Registers that a walk carries along; see enum rule_register.
+const (
+	RuleSP        = CpuRuleRegisterRULE_SP
+	RuleFP        = CpuRuleRegisterRULE_FP
+	RuleBase      = CpuRuleRegisterRULE_BASE
+	RuleRegisters = CpuRuleRegisterRULE_REGISTERS
+)
+
+// Codes for code without a rule; see enum rule_none.
+const (
+	RuleGap     = CpuRuleNoneRULE_NONE_GAP
+	RuleNoTable = CpuRuleNoneRULE_NONE_NO_TABLE
+	RulePending = CpuRuleNoneRULE_NONE_PENDING
+)
+
+// ProcessCopy is a flag of a Process; see enum process_flag.
+const ProcessCopy = CpuProcessFlagPROCESS_COPY
+
 // Flags of a Sample; see enum sample_flag.
 const (
 	SampleUserStackNew   = CpuSampleFlagSAMPLE_USER_STACK_NEW
 	SampleKernelStackNew = CpuSampleFlagSAMPLE_KERNEL_STACK_NEW
 	SampleKernelMode     = CpuSampleFlagSAMPLE_KERNEL_MODE
+	SampleCopy           = CpuSampleFlagSAMPLE_COPY
 )
 
-// MaxStackFrames is the deepest stack that one walk by frame pointers gives.
-const MaxStackFrames = int(CpuLimitLIMIT_STACK_FRAMES)
+// Bounds; see enum limit.
+const (
+	// MaxStackFrames is the deepest stack that is kept.
+	MaxStackFrames = int(CpuLimitLIMIT_STACK_FRAMES)
+	// MaxKernelWalkFrames is the deepest stack that the kernel's own walk gives.
+	MaxKernelWalkFrames = int(CpuLimitLIMIT_KERNEL_WALK_FRAMES)
+	// MaxCodeRanges are the most of one process.
+	MaxCodeRanges = int(CpuLimitLIMIT_CODE_RANGES)
+	// CopiedBelow is how many bytes below the stack pointer a CopiedStack begins.
+	CopiedBelow = int(CpuLimitLIMIT_COPY_BELOW)
+)
 
 const chunkFrames = int(CpuLimitLIMIT_CHUNK_FRAMES)

@@ -18,7 +18,7 @@ import (
 // name that the kernel's sources give it.
 type Feature string
 
-// The features that are used, or will be by unwinding in BPF.
+// The features that are used.
 const (
 	RingBuffer       Feature = "ringbuf"
 	TracepointBTF    Feature = "tp_btf"
@@ -26,8 +26,6 @@ const (
 	MemcgAccounting  Feature = "memcg_accounting"
 	AncestorCgroupID Feature = "bpf_get_current_ancestor_cgroup_id"
 	TaskPtRegs       Feature = "bpf_task_pt_regs"
-	Loop             Feature = "bpf_loop"
-	TailCallSubprogs Feature = "tail_call_subprogs"
 )
 
 // FeatureInfo says what a feature is for.
@@ -37,10 +35,8 @@ type FeatureInfo struct {
 	Since string
 	// Use is what it serves.
 	Use string
-	// Fallback is what is done without it and what that costs; "" where there is no other way, or nothing uses it yet.
+	// Fallback is what is done without it and what that costs; "" where there is no other way.
 	Fallback string
-	// Unused marks what nothing uses yet.
-	Unused bool
 
 	probe func() error
 }
@@ -55,10 +51,6 @@ var Features = []FeatureInfo{
 	{
 		Feature: RingBuffer, Since: "5.8", Use: "the way of samples to user space",
 		probe: func() error { return features.HaveMapType(ebpf.RingBuf) },
-	},
-	{
-		Feature: TailCallSubprogs, Since: "5.10, on arm64 6.0", Use: "tail calls of programs with subprograms, for unwinding in BPF", Unused: true,
-		probe: probeTailCallSubprogs,
 	},
 	{
 		Feature: CurrentTaskBTF, Since: "5.11", Use: "reading the running task by plain loads",
@@ -76,12 +68,9 @@ var Features = []FeatureInfo{
 		probe:    helper(asm.FnGetCurrentAncestorCgroupId),
 	},
 	{
-		Feature: TaskPtRegs, Since: "5.15", Use: "user registers of a task in the kernel, for unwinding in BPF", Unused: true,
-		probe: helper(asm.FnTaskPtRegs),
-	},
-	{
-		Feature: Loop, Since: "5.17", Use: "loops that are verified once, for unwinding in BPF", Unused: true,
-		probe: helper(asm.FnLoop),
+		Feature: TaskPtRegs, Since: "5.15", Use: "user registers of a task that is in the kernel",
+		Fallback: "reading them from the end of its kernel stack by bpf_probe_read_kernel, which lockdown=confidentiality forbids",
+		probe:    helper(asm.FnTaskPtRegs),
 	},
 }
 
@@ -180,26 +169,6 @@ func probeCurrentTaskBTF() error {
 		asm.FnGetCurrentTaskBtf.Call(),
 		asm.LoadMem(asm.R0, asm.R0, 0, asm.Word), // thread_info.flags
 		asm.Mov.Imm(asm.R0, 0),
-		asm.Return(),
-	}})
-}
-
-func probeTailCallSubprogs() error {
-	programs, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1})
-	if err != nil {
-		return err
-	}
-	defer programs.Close()
-	return tryProgram(&ebpf.ProgramSpec{Type: ebpf.PerfEvent, Instructions: asm.Instructions{
-		asm.Mov.Reg(asm.R6, asm.R1),
-		asm.Call.Label("subprogram"),
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.LoadMapPtr(asm.R2, programs.FD()),
-		asm.Mov.Imm(asm.R3, 0),
-		asm.FnTailCall.Call(),
-		asm.Mov.Imm(asm.R0, 0),
-		asm.Return(),
-		asm.Mov.Imm(asm.R0, 0).WithSymbol("subprogram"),
 		asm.Return(),
 	}})
 }

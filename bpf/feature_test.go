@@ -36,7 +36,7 @@ func TestFeatures(t *testing.T) {
 		if again := info.Feature.Probe(); again != s {
 			t.Errorf("%s: %v, then %v", info.Feature, s, again)
 		}
-		if info.Use == "" || info.Unused && info.Fallback != "" {
+		if info.Use == "" {
 			t.Errorf("%+v", info)
 		}
 	}
@@ -104,10 +104,7 @@ func TestFeaturesAreDocumented(t *testing.T) {
 	}
 	for _, info := range Features {
 		without := info.Fallback
-		switch {
-		case info.Unused:
-			without = "not used yet"
-		case without == "":
+		if without == "" {
 			without = "nothing works"
 		}
 		if row := fmt.Sprintf("| `%s` | %s | %s | %s |\n", info.Feature, info.Since, info.Use, without); !strings.Contains(string(text), row) {
@@ -124,7 +121,7 @@ func TestParseFeatures(t *testing.T) {
 	if got, err := ParseFeatures(nil); err != nil || len(got) != 0 {
 		t.Errorf("%v, %v", got, err)
 	}
-	for _, name := range []string{"no_such_feature", "", "ringbuf", "bpf_loop"} { // the last two: no way without, nothing to do without
+	for _, name := range []string{"no_such_feature", "", "ringbuf"} { // the last: no way without
 		if _, err := ParseFeatures([]string{"tp_btf", name}); err == nil || !strings.Contains(err.Error(), "bpf_get_current_task_btf") {
 			t.Errorf("%q: %v", name, err)
 		}

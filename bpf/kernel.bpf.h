@@ -63,10 +63,29 @@ struct task_struct {
 	u64 self_exec_id; /* goes up by one with each exec; 64 bits wide since 5.7 */
 	u32 flags;        /* PF_* */
 	struct mm_struct *mm;
+	void *stack; /* the kernel's, from its lowest address on */
 	struct task_struct *group_leader;
 	struct pid *thread_pid; /* gone when the task was reaped */
 	struct css_set *cgroups;
 };
+
+/* The registers of user mode, where the kernel keeps them. */
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long bp;
+	unsigned long bx;
+	unsigned long ip;
+	unsigned long cs;
+	unsigned long sp;
+};
+#elif defined(__TARGET_ARCH_arm64)
+struct pt_regs {
+	u64 regs[31];
+	u64 sp;
+	u64 pc;
+	u64 pstate;
+};
+#endif
 
 #pragma clang attribute pop
 

@@ -30,6 +30,9 @@ func TestLayouts(t *testing.T) {
 			"cpu_counters":   reflect.TypeFor[Counters](),
 			"stack_counters": reflect.TypeFor[StackCounters](),
 			"target":         reflect.TypeFor[Target](),
+			"process":        reflect.TypeFor[Process](),
+			"code_range":     reflect.TypeFor[CodeRange](),
+			"unwind_rule":    reflect.TypeFor[UnwindRule](),
 		} {
 			var c *btf.Struct
 			if err := types.TypeByName(name, &c); err != nil {

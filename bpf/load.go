@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -44,6 +45,16 @@ type Options struct {
 	// CgroupLevel says how many levels below the root of the v2 hierarchy the cgroup
 	// of CgroupID is; 0 where that is not known, or for v1.
 	CgroupLevel uint32
+	// Walks lets processes that PutProcess told of be walked by unwind tables. The programs then read the stacks of
+	// processes by bpf_probe_read_user: see Walkable.
+	Walks bool
+	// Forget walks every stack to its root, also where all but its first frames are as they were when the thread was sampled last.
+	Forget bool
+	// CopyAll sends a copy of every stack beside its walk. For comparisons: it costs many times the rest.
+	CopyAll bool
+	// CopyBytes, a power of two, is the size of the ring of copies; 0 means DefaultCopyBytes. CopiesPerSecond bounds the stacks of one process that
+	// are copied in a second because its code is not known yet; 0 means none.
+	CopyBytes, CopiesPerSecond uint32
 	// KernelBTF describes the running kernel; nil means /sys/kernel/btf/vmlinux. See ReadKernelTypes.
 	KernelBTF *btf.Spec
 	// Without names features that are left alone even where the kernel has them.
@@ -66,6 +77,7 @@ var ErrLockdown = errors.New("lockdown=confidentiality forbids programs to read 
 // Sizes of maps where Options leave them open.
 const (
 	DefaultRingBytes    = 256 << 10
+	DefaultCopyBytes    = 1 << 20
 	DefaultStackEntries = 16384
 	// MaxStackEntries take 350 MB, which the kernel allocates at once.
 	MaxStackEntries = 1 << 20
@@ -81,6 +93,7 @@ type Programs struct {
 	links []link.Link // the programs that follow targets
 	// exited is their map; nil where they are not loaded.
 	exited *ebpf.Map
+	arena  Arena
 }
 
 // Load loads the programs. Where the verifier refuses one, the error holds its log.
@@ -93,20 +106,22 @@ func Load(o Options) (*Programs, error) {
 	switch {
 	case errors.Is(err, unix.EPERM) && MemcgAccounting.Probe().Answer == No:
 		return nil, fmt.Errorf("%w: %w", ErrMemlock, err)
-	case errors.As(err, new(*ebpf.VerifierError)) && o.readsByHelper() && confidential():
+	case errors.As(err, new(*ebpf.VerifierError)) && o.readsByHelper() && confidential(os.DirFS("/")):
 		return nil, fmt.Errorf("%w: %w", ErrLockdown, err)
 	}
 	return p, err
 }
 
 // readsByHelper tells whether a program calls bpf_probe_read_kernel.
-func (o *Options) readsByHelper() bool { return o.PIDNamespace != 0 || !o.use(CurrentTaskBTF) }
+func (o *Options) readsByHelper() bool {
+	return o.PIDNamespace != 0 || !o.use(CurrentTaskBTF) || o.Walks && !o.use(TaskPtRegs)
+}
 
 // confidential tells whether the kernel is locked down as far as it goes:
 //
 //	none integrity [confidentiality]
-func confidential() bool {
-	text, err := os.ReadFile("/sys/kernel/security/lockdown")
+func confidential(root fs.FS) bool {
+	text, err := fs.ReadFile(root, "sys/kernel/security/lockdown")
 	return err == nil && strings.Contains(string(text), "[confidentiality]")
 }
 
@@ -126,6 +141,7 @@ func loadPrograms(o Options) (*Programs, error) {
 	if err := spec.LoadAndAssign(&p.cpu, &ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: kernel}}); err != nil {
 		return nil, fmt.Errorf("load the CPU sampler: %w", err)
 	}
+	p.arena.outer = p.cpu.Arena
 	if !o.filtersTargets() {
 		return p, nil
 	}
@@ -162,6 +178,8 @@ func sampler(o Options, kernel *btf.Spec) (*ebpf.CollectionSpec, error) {
 	}
 	ring := or(o.RingBytes, DefaultRingBytes)
 	specs.Samples.MaxEntries = ring
+	copies := or(o.CopyBytes, DefaultCopyBytes)
+	specs.Copies.MaxEntries = copies
 	specs.StackTraces.MaxEntries = or(o.StackEntries, DefaultStackEntries)
 	if o.filtersTargets() {
 		specs.Targets.MaxEntries = targetEntries
@@ -182,6 +200,12 @@ func sampler(o Options, kernel *btf.Spec) (*ebpf.CollectionSpec, error) {
 		{specs.MaxFrames, maxFrames()},
 		{specs.RingWakeupBytes, ring / 2},
 		{specs.TaskBtf, flag(o.use(CurrentTaskBTF))},
+		{specs.TaskPtRegs, flag(o.use(CurrentTaskBTF) && o.use(TaskPtRegs))},
+		{specs.Walks, flag(o.Walks)},
+		{specs.Remembers, flag(!o.Forget)},
+		{specs.CopyAll, flag(o.CopyAll)},
+		{specs.CopiesWakeupBytes, copies / 2},
+		{specs.CopiesPerSecond, o.CopiesPerSecond},
 	} {
 		if err := v.variable.Set(v.value); err != nil {
 			return nil, fmt.Errorf("configure the BPF object: %w", err)
@@ -289,6 +313,9 @@ func (p *Programs) OnSample() *ebpf.Program { return p.cpu.OnSample }
 // Samples is the ring buffer's map.
 func (p *Programs) Samples() *ebpf.Map { return p.cpu.Samples }
 
+// Copies is the map of the ring of copies.
+func (p *Programs) Copies() *ebpf.Map { return p.cpu.Copies }
+
 // StackTraces is the map of stacks.
 func (p *Programs) StackTraces() *ebpf.Map { return p.cpu.StackTraces }
 
@@ -329,12 +356,13 @@ func (c *StackCounters) add(o *StackCounters) {
 	c.Unreadable += o.Unreadable
 	c.MapFull += o.MapFull
 	c.Truncated += o.Truncated
+	c.Copied += o.Copied
 }
 
 // MapBytes is the memory that the kernel holds for all maps.
 func (p *Programs) MapBytes() (uint64, error) {
 	var sum uint64
-	for _, m := range []*ebpf.Map{p.cpu.Counters, p.cpu.Samples, p.cpu.Scratch, p.cpu.StackTraces, p.cpu.Targets, p.cpu.CgroupMatches, p.exited} {
+	for _, m := range []*ebpf.Map{p.cpu.Counters, p.cpu.Samples, p.cpu.Scratch, p.cpu.StackTraces, p.cpu.Targets, p.cpu.CgroupMatches, p.cpu.Processes, p.cpu.Arena, p.cpu.Copies, p.cpu.CopyBudgets, p.cpu.Remembered, p.exited} {
 		if m == nil {
 			continue
 		}
@@ -348,7 +376,7 @@ func (p *Programs) MapBytes() (uint64, error) {
 		}
 		sum += bytes
 	}
-	return sum, nil
+	return sum + p.arena.bytes(), nil
 }
 
 // Close detaches and frees everything. It may be called more than once.
@@ -358,7 +386,7 @@ func (p *Programs) Close() error {
 		errs = append(errs, l.Close())
 	}
 	p.links = nil
-	return errors.Join(append(errs, p.exited.Close(), p.cpu.Close())...)
+	return errors.Join(append(errs, p.arena.close(), p.exited.Close(), p.cpu.Close())...)
 }
 
 // maxFrames is the deepest stack that the kernel walks: its setting, if that is
@@ -366,13 +394,13 @@ func (p *Programs) Close() error {
 func maxFrames() uint32 {
 	text, err := os.ReadFile("/proc/sys/kernel/perf_event_max_stack")
 	if err != nil {
-		return uint32(MaxStackFrames)
+		return uint32(MaxKernelWalkFrames)
 	}
 	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil || n < 1 {
-		return uint32(MaxStackFrames)
+		return uint32(MaxKernelWalkFrames)
 	}
-	return uint32(min(n, MaxStackFrames))
+	return uint32(min(n, MaxKernelWalkFrames))
 }
 
 // cgroupSubsystem finds a controller's index in the running kernel, where it

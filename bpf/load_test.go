@@ -127,6 +127,10 @@ func TestLoad(t *testing.T) {
 					o := base
 					o.Secret, o.Targets, o.Softirq, o.ExcludePID = 1<<63, targets, softirq, exclude
 					o.TargetsMayCome = len(targets) == 0 && exclude != 0
+					o.Walks = softirq.Size > 0
+					if exclude != 0 {
+						o.Without = []Feature{TaskPtRegs}
+					}
 					t.Run(fmt.Sprintf("%s %d targets softirq %t exclude %t", name, len(targets), softirq.Size > 0, exclude > 0), func(t *testing.T) {
 						p := load(t, o)
 						for pid := range targets {

@@ -16,6 +16,14 @@ const (
 	ReasonKernelUnreadable = CpuReasonREASON_KERNEL_UNREADABLE
 	ReasonMaxDepth         = CpuReasonREASON_MAX_DEPTH
 	ReasonUnmappedPC       = CpuReasonREASON_UNMAPPED_PC
+	ReasonNoTable          = CpuReasonREASON_NO_TABLE
+	ReasonTablePending     = CpuReasonREASON_TABLE_PENDING
+	ReasonNoRule           = CpuReasonREASON_NO_RULE
+	ReasonUnknownRegister  = CpuReasonREASON_UNKNOWN_REGISTER
+	ReasonStackUnreadable  = CpuReasonREASON_STACK_UNREADABLE
+	ReasonNotAdvancing     = CpuReasonREASON_NOT_ADVANCING
+	ReasonCompatTask       = CpuReasonREASON_COMPAT_TASK
+	ReasonColdLimited      = CpuReasonREASON_COLD_LIMITED
 	ReasonStaleMapping     = CpuReasonREASON_STALE_MAPPING
 	ReasonProcessUnknown   = CpuReasonREASON_PROCESS_UNKNOWN
 	ReasonFileGone         = CpuReasonREASON_FILE_GONE
@@ -36,6 +44,14 @@ var reasonNames = [ReasonCount]string{
 	ReasonKernelUnreadable: "kernel_unreadable",
 	ReasonMaxDepth:         "max_depth",
 	ReasonUnmappedPC:       "unmapped_pc",
+	ReasonNoTable:          "no_table",
+	ReasonTablePending:     "table_pending",
+	ReasonNoRule:           "no_rule",
+	ReasonUnknownRegister:  "unknown_register",
+	ReasonStackUnreadable:  "stack_unreadable",
+	ReasonNotAdvancing:     "not_advancing",
+	ReasonCompatTask:       "compat_task",
+	ReasonColdLimited:      "cold_limited",
 	ReasonStaleMapping:     "stale_mapping",
 	ReasonProcessUnknown:   "process_unknown",
 	ReasonFileGone:         "file_gone",

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -10,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ring reads the ring buffer of samples in place: a record is looked at where
+// Ring reads a ring buffer in place: a record is looked at where
 // the kernel wrote it and never copied. Not safe for concurrent use.
 //
 // The kernel lays it out as three areas, of which the last is mapped twice in a
@@ -25,7 +26,7 @@ type Ring struct {
 	mask     uint64
 	mapped   [2][]byte
 
-	// BadRecords counts records that were not of a Sample's size.
+	// BadRecords counts records that were not of the size of what they should be.
 	BadRecords uint64
 }
 
@@ -56,11 +57,70 @@ func NewRing(m *ebpf.Map) (*Ring, error) {
 	}, nil
 }
 
-// Drain calls visit with every record that is ready and returns their number.
-// The record is only valid during the call. It stops at a record that another
-// CPU is still writing.
-func (r *Ring) Drain(visit func(*Sample)) int {
-	position, end, n := r.consumer.Load(), r.producer.Load(), 0
+// Samples calls visit with every sample that is ready and returns their number; see Drain.
+func (r *Ring) Samples(visit func(*Sample)) (n int) {
+	r.Drain(func(record []byte) {
+		if len(record) != int(unsafe.Sizeof(Sample{})) {
+			r.BadRecords++
+			return
+		}
+		visit((*Sample)(unsafe.Pointer(unsafe.SliceData(record))))
+		n++
+	})
+	return n
+}
+
+// CopiedStack is a stack as it was in memory, and the registers of its thread; see struct stack_copy.
+type CopiedStack struct {
+	TimeNs uint64 // its sample's
+	CPU    uint32
+	PC, SP uint64
+	FP     uint64 // rbp, x29
+	Base   uint64 // rbx, x30
+	// Stack are the bytes from CopiedBelow below SP on. Of Present, bit N says that those are there which lie in the page that is N after that of the
+	// first byte.
+	Stack   []byte
+	Present uint32
+}
+
+// Word reads 8 bytes of memory; false where they were not copied.
+func (c *CopiedStack) Word(address uint64) (uint64, bool) {
+	const page = 4096
+	start := c.SP - uint64(CopiedBelow)
+	at := address - start
+	if n := uint64(len(c.Stack)); at >= n || n-at < 8 {
+		return 0, false
+	}
+	for _, a := range []uint64{address, address + 7} {
+		if c.Present>>(a/page-start/page)&1 == 0 {
+			return 0, false
+		}
+	}
+	return binary.NativeEndian.Uint64(c.Stack[at:]), true
+}
+
+// Copies calls visit with every copy of a stack that is ready, whose bytes are valid during the call only; see Drain.
+func (r *Ring) Copies(visit func(CopiedStack)) {
+	var c StackCopy
+	word := func(record []byte, offset uintptr) uint64 { return binary.NativeEndian.Uint64(record[offset:]) }
+	r.Drain(func(record []byte) {
+		if len(record) < int(unsafe.Offsetof(c.Stack)) || len(record) > int(unsafe.Sizeof(c)) {
+			r.BadRecords++
+			return
+		}
+		visit(CopiedStack{
+			TimeNs: word(record, unsafe.Offsetof(c.TimeNs)), CPU: binary.NativeEndian.Uint32(record[unsafe.Offsetof(c.Cpu):]),
+			PC: word(record, unsafe.Offsetof(c.Pc)), SP: word(record, unsafe.Offsetof(c.Sp)),
+			FP: word(record, unsafe.Offsetof(c.Fp)), Base: word(record, unsafe.Offsetof(c.Base)),
+			Stack: record[unsafe.Offsetof(c.Stack):], Present: binary.NativeEndian.Uint32(record[unsafe.Offsetof(c.Present):]),
+		})
+	})
+}
+
+// Drain calls visit with every record that is ready. The record, at a multiple of 8 bytes, is valid during the call only. It
+// stops at a record that another CPU is still writing.
+func (r *Ring) Drain(visit func(record []byte)) {
+	position, end := r.consumer.Load(), r.producer.Load()
 	for position < end {
 		at := position & r.mask
 		header := (*atomic.Uint32)(unsafe.Pointer(&r.data[at])).Load()
@@ -69,17 +129,11 @@ func (r *Ring) Drain(visit func(*Sample)) int {
 		}
 		length := uint64(header &^ (ringBusy | ringDiscard))
 		if header&ringDiscard == 0 {
-			if length == uint64(unsafe.Sizeof(Sample{})) {
-				visit((*Sample)(unsafe.Pointer(&r.data[at+ringHeader])))
-				n++
-			} else {
-				r.BadRecords++
-			}
+			visit(r.data[at+ringHeader:][:length:length])
 		}
 		position += ringHeader + (length+7)&^7
 		r.consumer.Store(position)
 	}
-	return n
 }
 
 // Pending is the number of bytes that wait to be read.

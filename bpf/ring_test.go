@@ -123,7 +123,7 @@ func TestRing(t *testing.T) {
 		}
 		waits := ring.Pending()
 		var got []*Sample
-		n := ring.Drain(func(s *Sample) { c := *s; got = append(got, &c) })
+		n := ring.Samples(func(s *Sample) { c := *s; got = append(got, &c) })
 		if n != len(got) || !reflect.DeepEqual(got, append([]*Sample(nil), want...)) {
 			t.Fatalf("round %d: %d of %d samples, or not the same ones", round, n, len(want))
 		}
@@ -153,7 +153,7 @@ func TestRingFull(t *testing.T) {
 		if most := 4096 / 112; n < most-1 || n > most {
 			t.Fatalf("a ring of 4 KiB took %d samples", n)
 		}
-		if got := ring.Drain(func(*Sample) {}); got != n {
+		if got := ring.Samples(func(*Sample) {}); got != n {
 			t.Fatalf("%d of %d samples", got, n)
 		}
 	}

@@ -24,10 +24,14 @@ static __attribute__((always_inline)) inline u64 stack_key_step(u64 key, u64 wor
 	return key ^ (key >> 32);
 }
 
-/* 0 says "no stack", so the one key in 2^64 that would be 0 becomes 1. */
-static __attribute__((always_inline)) inline u64 stack_key_end(u64 key, u32 frames)
+/*
+ * The key begins as the secret of this start. Whose frames they are is known
+ * when all were seen. 0 says "no stack", so the one key in 2^64 that would be 0
+ * becomes 1.
+ */
+static __attribute__((always_inline)) inline u64 stack_key_end(u64 key, u32 frames, u64 owner)
 {
-	key = stack_key_step(key, frames);
+	key = stack_key_step(stack_key_step(key, frames), owner);
 	return key ? key : 1;
 }
 

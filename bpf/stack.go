@@ -14,6 +14,13 @@ type Frame uint64
 const (
 	frameKindShift   = 60
 	framePayloadMask = 1<<frameKindShift - 1
+	frameOffsetBits  = 36
+)
+
+// Bounds on what a native frame holds.
+const (
+	MaxFileID     = 1<<(frameKindShift-frameOffsetBits) - 1
+	MaxFileOffset = 1<<frameOffsetBits - 1
 )
 
 // Kind tells what the rest of the word means.
@@ -32,18 +39,29 @@ func RawFrame(address uint64) Frame {
 	return Frame(address&framePayloadMask | uint64(FrameRaw)<<frameKindShift)
 }
 
+// NativeFrame is a frame of kind FrameNative: an offset in a file, both cut to what a frame holds of them.
+func NativeFrame(file uint32, offset uint64) Frame {
+	return Frame(uint64(FrameNative)<<frameKindShift | uint64(file)&MaxFileID<<frameOffsetBits | offset&MaxFileOffset)
+}
+
+// File is the id of the file of a native frame, Offset where the frame is in it.
+func (f Frame) File() uint32 { return uint32(f>>frameOffsetBits) & MaxFileID }
+
+// Offset is the place of a native frame in its file.
+func (f Frame) Offset() uint64 { return uint64(f) & MaxFileOffset }
+
 // KernelFrame is a frame of kind FrameKernel.
 func KernelFrame(address uint64) Frame {
 	return Frame(address&framePayloadMask | uint64(FrameKernel)<<frameKindShift)
 }
 
-// StackKey computes the key of a stack; it mirrors stack.bpf.h.
-func StackKey(seed uint64, frames []Frame) uint64 {
-	key := seed
+// StackKey computes the key of a stack from the secret of this start, and whose frames they are; it mirrors stack.bpf.h.
+func StackKey(secret, owner uint64, frames []Frame) uint64 {
+	key := secret
 	for _, f := range frames {
 		key = stackKeyStep(key, uint64(f))
 	}
-	if key = stackKeyStep(key, uint64(len(frames))); key == 0 {
+	if key = stackKeyStep(stackKeyStep(key, uint64(len(frames))), owner); key == 0 {
 		return 1
 	}
 	return key
@@ -67,16 +85,17 @@ var ErrStackEvicted = errors.New("stack evicted from stack_traces")
 
 // StackTraces reads the map of that name. Not safe for concurrent use.
 type StackTraces struct {
-	m     *ebpf.Map
-	chunk StackChunk
+	m      *ebpf.Map
+	secret uint64
+	chunk  StackChunk
 }
 
-// NewStackTraces wraps m, whose elements must be of type StackChunk.
-func NewStackTraces(m *ebpf.Map) (*StackTraces, error) {
+// NewStackTraces wraps m, whose elements must be of type StackChunk; the secret is that of Options.
+func NewStackTraces(m *ebpf.Map, secret uint64) (*StackTraces, error) {
 	if m.ValueSize() != uint32(unsafe.Sizeof(StackChunk{})) {
 		return nil, fmt.Errorf("stack_traces: elements of %d bytes, want %d", m.ValueSize(), unsafe.Sizeof(StackChunk{}))
 	}
-	return &StackTraces{m: m}, nil
+	return &StackTraces{m: m, secret: secret}, nil
 }
 
 // Append appends the frames under key to frames, innermost first. The key is
@@ -105,7 +124,7 @@ func (s *StackTraces) Append(frames []Frame, key uint64) ([]Frame, error) {
 			frames = append(frames, Frame(f))
 		}
 	}
-	if StackKey(s.chunk.Seed, frames[start:]) != key {
+	if StackKey(s.secret, s.chunk.Owner, frames[start:]) != key {
 		return frames[:start], s.forget(key)
 	}
 	return frames, nil

@@ -24,13 +24,13 @@ func randomFrames(r *rand.Rand, n int) []Frame {
 	return frames
 }
 
-// seedOf inverts the steps of StackKey: the seed that gives a stack the key.
-func seedOf(key uint64, frames []Frame) uint64 {
+// secretOf inverts the steps of StackKey: the secret that gives a stack the key.
+func secretOf(key, owner uint64, frames []Frame) uint64 {
 	inverse := uint64(1) // of the multiplier, by Newton's method
 	for range 6 {
 		inverse *= 2 - 0x9e3779b97f4a7c15*inverse
 	}
-	words := append(slices.Clone(frames), Frame(len(frames)))
+	words := append(slices.Clone(frames), Frame(len(frames)), Frame(owner))
 	for _, w := range slices.Backward(words) {
 		key = (key^key>>32)*inverse ^ uint64(w)
 	}
@@ -47,21 +47,22 @@ func TestStackKeyAgainstC(t *testing.T) {
 		t.Fatalf("compile stackkey.c: %v\n%s", err, out)
 	}
 	type stack struct {
-		seed   uint64
-		frames []Frame
+		secret, owner uint64
+		frames        []Frame
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	stacks := []stack{{0, nil}, {1, nil}, {0, []Frame{0}}, {^uint64(0), randomFrames(r, MaxStackFrames)}}
+	stacks := []stack{{0, 0, nil}, {1, 2, nil}, {0, 0, []Frame{0}}, {^uint64(0), 0, randomFrames(r, MaxStackFrames)}}
 	for range 20 { // keys that would be 0, and are 1
 		frames := randomFrames(r, r.IntN(MaxStackFrames))
-		stacks = append(stacks, stack{seedOf(0, frames), frames})
+		owner := r.Uint64()
+		stacks = append(stacks, stack{secretOf(0, owner, frames), owner, frames})
 	}
 	for range 5000 {
-		stacks = append(stacks, stack{r.Uint64(), randomFrames(r, r.IntN(MaxStackFrames+1))})
+		stacks = append(stacks, stack{r.Uint64(), r.Uint64() & uint64(-r.IntN(2)), randomFrames(r, r.IntN(MaxStackFrames+1))})
 	}
 	var in bytes.Buffer
 	for _, s := range stacks {
-		for _, words := range []any{s.seed, uint64(len(s.frames)), s.frames} {
+		for _, words := range []any{s.secret, s.owner, uint64(len(s.frames)), s.frames} {
 			if err := binary.Write(&in, binary.NativeEndian, words); err != nil {
 				t.Fatal(err)
 			}
@@ -79,17 +80,17 @@ func TestStackKeyAgainstC(t *testing.T) {
 	}
 	ones := 0
 	for i, s := range stacks {
-		key := StackKey(s.seed, s.frames)
+		key := StackKey(s.secret, s.owner, s.frames)
 		for chunk := range chunks {
 			if got := stackChunkKey(key, chunk); got != want[i*chunks+chunk] {
-				t.Fatalf("chunk %d of seed %#x, frames %#x: key %#x, C says %#x", chunk, s.seed, s.frames, got, want[i*chunks+chunk])
+				t.Fatalf("chunk %d of secret %#x, owner %#x, frames %#x: key %#x, C says %#x", chunk, s.secret, s.owner, s.frames, got, want[i*chunks+chunk])
 			}
 		}
 		if key == 1 {
 			ones++
 		}
 		if key == 0 {
-			t.Errorf("seed %#x, frames %#x: key 0, which says no stack", s.seed, s.frames)
+			t.Errorf("secret %#x, frames %#x: key 0, which says no stack", s.secret, s.frames)
 		}
 	}
 	if ones < 20 {
@@ -116,10 +117,10 @@ func TestFrame(t *testing.T) {
 }
 
 // chunksOf lays a stack out as the C does, by chunk key.
-func chunksOf(seed uint64, frames []Frame) (key uint64, chunks map[uint64]*StackChunk) {
-	key, chunks = StackKey(seed, frames), make(map[uint64]*StackChunk)
+func chunksOf(owner uint64, frames []Frame) (key uint64, chunks map[uint64]*StackChunk) {
+	key, chunks = StackKey(testSecret, owner, frames), make(map[uint64]*StackChunk)
 	for i := 0; i*chunkFrames < len(frames); i++ {
-		c := &StackChunk{Frames: uint16(len(frames)), Index: uint16(i), Seed: seed}
+		c := &StackChunk{Frames: uint16(len(frames)), Index: uint16(i), Owner: owner}
 		for j, f := range frames[i*chunkFrames : min(len(frames), (i+1)*chunkFrames)] {
 			c.Frame[j] = uint64(f)
 		}
@@ -139,13 +140,16 @@ func putChunks(t *testing.T, m *ebpf.Map, chunks map[uint64]*StackChunk) {
 
 func openStackTraces(t *testing.T) (*StackTraces, *ebpf.Map) {
 	t.Helper()
-	p := load(t, Options{StackEntries: 1024})
-	s, err := NewStackTraces(p.StackTraces())
+	p := load(t, Options{StackEntries: 4096})
+	s, err := NewStackTraces(p.StackTraces(), testSecret)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s, p.StackTraces()
 }
+
+// testSecret is that of the tests' stacks.
+const testSecret = 0x0123456789abcdef
 
 var depths = []int{1, 2, 31, 32, 33, 63, 64, 65, 96, 97, MaxStackFrames}
 
@@ -197,7 +201,7 @@ func TestStackTracesCorrupt(t *testing.T) {
 		case 0:
 			torn.Frames = uint16(r.IntN(MaxStackFrames + 5))
 		case 1:
-			torn.Seed ^= 1 << r.IntN(64)
+			torn.Owner ^= 1 << r.IntN(64)
 		case 2:
 			torn.Frame[r.IntN(chunkFrames)] ^= 1 << r.IntN(64)
 		case 3: // the element of another stack
@@ -228,7 +232,7 @@ func TestStackTracesCorrupt(t *testing.T) {
 }
 
 func TestNewStackTracesRefuses(t *testing.T) {
-	if _, err := NewStackTraces(load(t, Options{}).Samples()); err == nil {
+	if _, err := NewStackTraces(load(t, Options{}).Samples(), 0); err == nil {
 		t.Error("a map of something else was taken")
 	}
 }

@@ -16,19 +16,38 @@
 #include "kernel.bpf.h"
 
 enum limit {
+	/* Frames of one side's stack. */
+	LIMIT_STACK_FRAMES = 1024,
 	/*
-	 * Frames a walk by frame pointers can give: the kernel's own default
-	 * (sysctl kernel.perf_event_max_stack).
+	 * Frames that the kernel's own walk gives: its default (sysctl
+	 * kernel.perf_event_max_stack).
 	 */
-	LIMIT_STACK_FRAMES = 127,
+	LIMIT_KERNEL_WALK_FRAMES = 127,
 	/*
 	 * Frames in one element of stack_traces. Most stacks are shorter than
 	 * 32; a deeper one takes a chain of elements.
 	 */
 	LIMIT_CHUNK_FRAMES = 32,
-	LIMIT_SHORT_FRAMES = 16,
 	/* in the first, short read of a stack */
-	LIMIT_CHUNKS = 4, /* ceil(LIMIT_STACK_FRAMES / LIMIT_CHUNK_FRAMES) */
+	LIMIT_SHORT_FRAMES = 16,
+	LIMIT_CHUNKS = 32, /* ceil(LIMIT_STACK_FRAMES / LIMIT_CHUNK_FRAMES) */
+	/*
+	 * An arena's shard: as large as array maps may be before 5.17
+	 * (KMALLOC_MAX_SIZE). 14 of them are 56 MiB.
+	 */
+	LIMIT_SHARD_WORDS = 1 << 20,
+	LIMIT_SHARDS = 14,
+	LIMIT_CODE_RANGES = 65536, /* of one process */
+	LIMIT_BLOCK_BITS = 12, /* of an address that lie within a block of an unwind table */
+	LIMIT_RULE_BITS = 20, /* of a row that are its rule */
+	LIMIT_WINDOW_WORDS = 64, /* of a stack that are read at once */
+	LIMIT_REMEMBERED_FRAMES = 64, /* of a thread's last walk, from the root on */
+	LIMIT_COPY_BYTES = 16 << 10, /* of a stack that go to user space */
+	/*
+	 * Of those, below the stack pointer: in epilogues rules still look for
+	 * registers where they were popped from.
+	 */
+	LIMIT_COPY_BELOW = 128,
 	LIMIT_CGROUP_DEPTH = 32,
 	LIMIT_PID_LEVELS = 33, /* MAX_PID_NS_LEVEL below the initial namespace */
 	LIMIT_COMM = 16, /* TASK_COMM_LEN */
@@ -62,23 +81,130 @@ enum reason {
 
 	/* Frames that cannot be placed or named. */
 	REASON_UNMAPPED_PC,    /* no mapping holds the address: the walk went astray */
-	REASON_STALE_MAPPING,  /* the mapping in force at the time of the sample is not known any more */
-	REASON_PROCESS_UNKNOWN,/* the process was gone before anything was known of it */
-	REASON_FILE_GONE,      /* the mapped file could not be opened any more */
-	REASON_FILE_UNREADABLE,/* the mapped file is not an ELF file that can be read */
-	REASON_NO_SYMBOL,      /* the file is known, but nothing in it names the address */
+	REASON_NO_TABLE,       /* the file there tells nothing of its frames */
+	REASON_TABLE_PENDING,  /* what the file tells of its frames is not compiled yet */
+	REASON_NO_RULE,        /* the file tells nothing of the frames of that code */
+	REASON_UNKNOWN_REGISTER, /* the rule needs a register whose value is not known there */
+	REASON_STACK_UNREADABLE, /* a place on the stack, where the rule looks, is not there or not in memory */
+	REASON_NOT_ADVANCING, /* the caller's frame would begin before its callee's: a broken stack, or a broken rule */
+	REASON_COMPAT_TASK, /* a 32-bit program */
+	REASON_COLD_LIMITED, /* too many stacks of the process, whose code is not known yet, were copied in this second, or there was no room */
+	REASON_STALE_MAPPING, /* the mapping in force at the time of the sample is not known any more */
+	REASON_PROCESS_UNKNOWN, /* the process was gone before anything was known of it */
+	REASON_FILE_GONE, /* the mapped file could not be opened any more */
+	REASON_FILE_UNREADABLE, /* the mapped file is not an ELF file that can be read */
+	REASON_NO_SYMBOL, /* the file is known, but nothing in it names the address */
 
 	REASON_COUNT,
 };
 
+/*
+ * How a frame is left, where the rule does not fit the bits of a row: struct
+ * unwind_rule mirrors Rule of profiler/unwind, whose doc explains it. An element
+ * of a table in the arena.
+ */
+enum rule_kind {
+	RULE_GAP = 0,
+	RULE_OUTERMOST = 1,
+	RULE_STEP = 2,
+	RULE_SIGNAL_FRAME = 3,
+	RULE_STACK_SWITCH = 4,
+};
+
+enum rule_cfa {
+	RULE_CFA_REGISTER = 0,
+	RULE_CFA_MEMORY = 1,
+	RULE_CFA_PLT = 2,
+};
+
+enum rule_saved {
+	RULE_UNCHANGED = 0,
+	RULE_AT_CFA = 1,
+	RULE_AT_BASE = 2,
+	RULE_IN_BASE = 3,
+};
+
+/* The registers that a walk carries along. */
+enum rule_register {
+	RULE_SP = 0,
+	RULE_FP = 1,
+	RULE_BASE = 2, /* rbx; arm64: lr */
+	RULE_REGISTERS,
+};
+
+struct unwind_saved {
+	u8 kind; /* enum rule_saved */
+	u8 base; /* enum rule_register */
+	u16 pad;
+	s32 offset;
+};
+
+struct unwind_rule {
+	u8 kind; /* enum rule_kind */
+	u8 cfa; /* enum rule_cfa */
+	u8 cfa_base; /* enum rule_register */
+	u8 pad;
+	s32 offset;
+	s32 add;
+	struct unwind_saved ra;
+	struct unwind_saved fp;
+	struct unwind_saved base;
+};
+_Static_assert(sizeof(struct unwind_rule) == 36, "nine words");
+
+/* Codes of rules whose kind is 0: no rule, and why. */
+enum rule_none {
+	RULE_NONE_GAP = 0,
+	RULE_NONE_OUTERMOST = 1,
+	RULE_NONE_NO_TABLE = 2,
+	RULE_NONE_PENDING = 3,
+};
+
+/*
+ * A piece of one process's code: where it is mapped, what its frames are, and how
+ * they are left. Those of a process lie in the arena in the order of their
+ * addresses, so that the piece of an address is found by bisection. Positions
+ * are those of 4-byte words in the arena: the shard, then 20 bits.
+ */
+struct code_range {
+	u64 start; /* address, at a multiple of 4,096 */
+	u64 frame; /* what to add to an address to get its frame */
+	u32 pages; /* of 4,096 bytes */
+	u32 index; /* of the table: position of the entry of the block at start; 0: callers holds for every address */
+	u32 rules; /* position of the table's rules */
+	u32 callers; /* the code that holds for return addresses, 0: look into the table */
+};
+_Static_assert(sizeof(struct code_range) == 32, "two in a cache line");
+
+enum process_flag {
+	PROCESS_COPY =
+		1 << 0, /* its mappings change all the time: copy its stacks as well, in case a walk went by what was */
+};
+
+/*
+ * A process whose code ranges are known. The check tells a value that is read
+ * while it is replaced: values are reused at once. It is the exclusive or of
+ * all other words.
+ */
+struct process {
+	u32 tgid;
+	u32 exec_id; /* of the program that the ranges are those of */
+	u32 generation; /* never 0, no two values of the map have the same */
+	u32 ranges; /* position of the first */
+	u32 count;
+	u32 flags; /* enum process_flag */
+	u32 check;
+};
+
 /* What became of one side's stacks. The terms add up to the samples taken (truncated ones are new or known too). */
 struct stack_counters {
-	u64 fresh;      /* met for the first time: put into stack_traces */
-	u64 known;      /* its key was there */
-	u64 none;       /* no such side: user mode has no kernel stack, a kernel thread no user stack */
+	u64 fresh; /* met for the first time: put into stack_traces */
+	u64 known; /* its key was there */
+	u64 none; /* no such side: user mode has no kernel stack, a kernel thread no user stack */
 	u64 unreadable; /* bpf_get_stack failed, or gave nothing of a side that is there */
-	u64 map_full;   /* stack_traces refused it */
-	u64 truncated;  /* deeper than LIMIT_STACK_FRAMES */
+	u64 map_full; /* stack_traces refused it */
+	u64 truncated; /* the walk ended before the root */
+	u64 copied; /* went to user space to be walked there */
 };
 
 /*
@@ -86,26 +212,27 @@ struct stack_counters {
  * another: seen = filtered_* + idle + taken, taken = submitted + lost_ring_full.
  */
 struct cpu_counters {
-	u64 seen;            /* the program ran */
+	u64 seen; /* the program ran */
 	u64 filtered_target; /* not one of the wanted processes */
 	u64 filtered_cgroup; /* not in the wanted cgroup */
-	u64 filtered_self;   /* the agent itself, left out */
+	u64 filtered_self; /* the agent itself, left out */
 	u64 filtered_namespace; /* has no number in the pid namespace that is sampled */
-	u64 idle;            /* the CPU had nothing to do */
-	u64 taken;           /* work of a wanted task */
-	u64 submitted;       /* a record went into the ring */
+	u64 idle; /* the CPU had nothing to do */
+	u64 taken; /* work of a wanted task */
+	u64 submitted; /* a record went into the ring */
 	u64 lost_ring_full;
 	struct stack_counters user;
 	struct stack_counters kernel;
-	u64 target_added;    /* descendants put into targets */
+	u64 target_added; /* descendants put into targets */
 	u64 target_map_full; /* descendants that did not fit: they are not sampled */
-	u64 run_time_ns;     /* between entry and exit of on_sample, by its own clock */
+	u64 run_time_ns; /* between entry and exit of on_sample, by its own clock */
 };
 
 enum sample_flag {
 	SAMPLE_USER_STACK_NEW = 1 << 0,
 	SAMPLE_KERNEL_STACK_NEW = 1 << 1,
 	SAMPLE_KERNEL_MODE = 1 << 2,
+	SAMPLE_COPY = 1 << 3, /* a struct stack_copy of the same time and CPU goes with it */
 };
 
 /*
@@ -121,12 +248,16 @@ struct sample {
 	u64 value; /* ns of the CPU clock, or events of the PMU: the event's period */
 	u32 pid; /* thread group id, in the pid namespace that is sampled */
 	u32 tid; /* 0 where the thread was reaped already (the initial namespace's is always there) */
-	u32 generation; /* of the mappings that the user frames were normalised with; 0 while they are raw */
+	/*
+	 * struct process's, by which the user stack was walked. 0: the process was not known or is a 32-bit one, and
+	 * the stack was copied or is its leaf alone; or walks are off, and the kernel walked it. Its frames are raw then.
+	 */
+	u32 generation;
 	u16 cpu;
 	u8 user_reason; /* enum reason: why the stack is missing or cut */
 	u8 kernel_reason;
 	u32 exec_id; /* goes up by one with each exec of the task */
-	u32 flags;   /* enum sample_flag */
+	u32 flags; /* enum sample_flag */
 	char comm[LIMIT_COMM];
 	u8 trace_id[16];
 	u8 span_id[8];
@@ -134,18 +265,39 @@ struct sample {
 _Static_assert(sizeof(struct sample) == 104, "64 bytes, the thread's name and the room for trace and span id");
 
 /*
+ * The cold path: where the process, its code or the table is not known here yet, the registers and the stack
+ * go to user space as they are, and are walked there. Never stored, never logged.
+ */
+struct stack_copy {
+	u64 time_ns; /* of its sample */
+	u32 cpu;
+	u32 present; /* bit N: the page that is N after that of the first byte could be read */
+	u64 pc;
+	u64 sp;
+	u64 fp;
+	u64 base;
+	u8 stack[LIMIT_COPY_BYTES]; /* from sp - LIMIT_COPY_BELOW on */
+};
+
+/* How many stacks of a process were copied in the second that began then. */
+struct copy_budget {
+	u64 since;
+	u64 copies;
+};
+
+/*
  * An element of stack_traces. A stack of up to 32 frames is one element under
  * its key K; a deeper one goes on under stack_chunk_key(K, 1), (K, 2), ...
  * All elements are written before the sample that names them.
  *
- * The seed stands beside the frames so that Go can compute the key again from
+ * The owner stands beside the frames so that Go can compute the key again from
  * what it read: an element that was replaced half way shows.
  */
 struct stack_chunk {
 	u16 frames; /* of the whole stack */
-	u16 index;  /* of this chunk */
+	u16 index; /* of this chunk */
 	u32 pad;
-	u64 seed;
+	u64 owner; /* whose raw frames these are, 0: there are none, and the stack may be anybody's */
 	u64 frame[LIMIT_CHUNK_FRAMES];
 };
 _Static_assert(LIMIT_CHUNKS * LIMIT_CHUNK_FRAMES >= LIMIT_STACK_FRAMES, "the chain holds the deepest stack");

@@ -46,6 +46,13 @@ func UsercopyLockup(root fs.FS) Lockup {
 	return Lockup{Answer: Yes, Why: name + " lacks the fix of copy_from_user_nofault and has hardened usercopy"}
 }
 
+// Walkable says whether programs may walk user stacks by unwind tables on this system, whose files are under root. That takes
+// bpf_probe_read_user, which can lock up some kernels, and which under lockdown=confidentiality the loader takes for the helper that reads
+// the kernel's memory, and replaces.
+func Walkable(root fs.FS) bool {
+	return UsercopyLockup(root).Answer == No && !confidential(root)
+}
+
 // release is a kernel's upstream version, such as 6.1.140.
 type release [3]int
 

@@ -19,12 +19,12 @@ import (
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
-// buildReasons compiles testdata/reasons.c.
-func buildReasons(t *testing.T) string {
+// buildReasons compiles testdata/reasons.c, and what more gcc is given for the same program.
+func buildReasons(t *testing.T, more ...string) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "reasons")
-	out, err := exec.Command("gcc", "-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-Wall", "-Wextra", "-Werror",
-		"-o", program, "testdata/reasons.c").CombinedOutput()
+	out, err := exec.Command("gcc", append([]string{"-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-Wall", "-Wextra", "-Werror",
+		"-o", program, "testdata/reasons.c"}, more...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("compile reasons.c: %v\n%s", err, out)
 	}
@@ -133,7 +133,7 @@ func (s *sampled) conserved(t *testing.T) {
 	equal("submitted = read + bad records", b.Submitted+s.foreign, s.stats.Read+s.stats.BadRecords)
 	equal("read = filtered + exported", s.stats.Read, s.stats.Filtered+s.stats.Exported)
 	for side, c := range map[string]bpf.StackCounters{"user": b.User, "kernel": b.Kernel} {
-		equal("taken = what became of the "+side+" stacks", b.Taken, c.Fresh+c.Known+c.None+c.Unreadable+c.MapFull)
+		equal("taken = what became of the "+side+" stacks", b.Taken, c.Fresh+c.Known+c.None+c.Unreadable+c.MapFull+c.Copied)
 	}
 	var exported, counted, lost uint64
 	for _, p := range s.profiles {

@@ -23,6 +23,7 @@ import (
 	"github.com/pilotlight/pilotlight/profiler/perfevent"
 	"github.com/pilotlight/pilotlight/profiler/process"
 	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/profiler/publish"
 	"github.com/pilotlight/pilotlight/profiler/sampler"
 )
 
@@ -43,6 +44,9 @@ type Config struct {
 	// called on the sampling goroutine and must return at once.
 	Interval time.Duration
 	Sink     func(*profile.Profile)
+	// Compare, if not nil, is called with both walks of every user stack, those of the BPF programs and ours. For tests: it costs many times
+	// what sampling costs otherwise.
+	Compare func(*collect.Comparison)
 	// Opened, if not nil, is called once all that takes rights is open, and before anything
 	// of another process is looked at: the place to give rights up.
 	Opened func()
@@ -50,9 +54,9 @@ type Config struct {
 	Without []bpf.Feature
 	// KernelBTF is a file with the kernel's type information, for kernels that do not show it; see bpf.ReadKernelTypes.
 	KernelBTF string
-	// RingBytes and StackEntries override the sizes of BPF maps; 0 fits them to the machine.
-	RingBytes, StackEntries uint32
-	Log                     *slog.Logger // default: nothing is logged
+	// RingBytes, CopyBytes (powers of two) and StackEntries override the sizes of BPF maps; 0 fits them to the machine.
+	RingBytes, CopyBytes, StackEntries uint32
+	Log                                *slog.Logger // default: nothing is logged
 }
 
 // Profiler samples from Start to Close. Its methods are safe for concurrent use.
@@ -62,6 +66,7 @@ type Profiler struct {
 	sideband  *process.Sideband
 	poller    *perfevent.Poller
 	files     *process.Files
+	publisher *publish.Publisher
 	collector *collect.Collector
 	kernel    *collect.KernelNames
 	cancel    context.CancelFunc
@@ -126,8 +131,10 @@ func (p *Profiler) open() (err error) {
 	if p.sampler, err = sampler.Open(options); err != nil {
 		return p.explain(err)
 	}
-	if err := p.poller.Add(p.sampler.WakeFD()); err != nil {
-		return err
+	for _, fd := range p.sampler.WakeFDs() {
+		if err := p.poller.Add(fd); err != nil {
+			return err
+		}
 	}
 	if p.sideband, err = process.OpenSideband(p.poller); err != nil {
 		return p.explain(err)
@@ -146,6 +153,7 @@ func (p *Profiler) open() (err error) {
 	if err := p.addChildren(processes); err != nil {
 		return err
 	}
+	p.publisher = publish.New(p.sampler.Programs(), processes, p.files, p.poller.Interrupt, p.config.Log)
 	p.collector = collect.New(collect.Options{
 		Type:      valueType(p.config.Event),
 		Period:    int64(p.sampler.Period()),
@@ -153,8 +161,10 @@ func (p *Profiler) open() (err error) {
 		PerThread: p.config.PerThread,
 		Interval:  p.config.Interval,
 		Sink:      p.config.Sink,
+		Compare:   p.config.Compare,
+		Walks:     options.BPF.Walks,
 		Log:       p.config.Log,
-	}, p.sampler, p.sideband, p.poller, processes, p.files, p.kernel)
+	}, p.sampler, p.sideband, p.poller, processes, p.files, p.publisher, p.kernel)
 	p.started = time.Now()
 	return p.sampler.Start()
 }
@@ -162,12 +172,15 @@ func (p *Profiler) open() (err error) {
 func (p *Profiler) samplerOptions(softirq bpf.KernelRange, pidNamespace uint32) sampler.Options {
 	o := sampler.Options{Event: p.config.Event, FrequencyHz: p.config.FrequencyHz, BPF: bpf.Options{
 		PIDNamespace:    pidNamespace,
+		Walks:           bpf.Walkable(os.DirFS("/")),
 		Softirq:         softirq,
 		CgroupID:        p.config.Target.cgroupID,
 		CgroupSubsystem: p.config.Target.cgroupSubsystem,
 		CgroupLevel:     p.config.Target.cgroupLevel,
 		Without:         p.config.Without,
 		RingBytes:       p.config.RingBytes,
+		CopyBytes:       p.config.CopyBytes,
+		CopyAll:         p.config.Compare != nil,
 		StackEntries:    p.config.StackEntries,
 	}}
 	if p.config.ExcludeSelf {
@@ -256,13 +269,16 @@ func (p *Profiler) release() error {
 	for _, c := range closers {
 		errs = append(errs, c.Close())
 	}
+	if p.publisher != nil {
+		p.publisher.Close()
+	}
 	if p.files != nil {
 		p.files.Close()
 	}
 	if p.kernel != nil {
 		p.kernel.Close()
 	}
-	p.sampler, p.sideband, p.poller, p.files = nil, nil, nil, nil
+	p.sampler, p.sideband, p.poller, p.publisher, p.files = nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }
 

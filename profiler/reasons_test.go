@@ -3,6 +3,7 @@ package profiler
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,10 +31,18 @@ var provocations = map[bpf.Reason]provocation{
 	bpf.ReasonBadRecord:        {badRecords, 0},
 	bpf.ReasonStackMapFull:     {fullStackMap, 0},
 	bpf.ReasonStackEvicted:     {smallStackMap, 0},
-	bpf.ReasonUserUnreadable:   {noCallChains("burn"), 0.2},
+	bpf.ReasonUserUnreadable:   {kernelWalk(noCallChains("burn")), 0.2},
 	bpf.ReasonKernelUnreadable: {noCallChains("kernel"), 0.2},
-	bpf.ReasonMaxDepth:         {workload("deep"), 0.9},
+	bpf.ReasonMaxDepth:         {workload("abyss"), 0.5}, // before, stacks are copied, of which only the inner frames are there
 	bpf.ReasonUnmappedPC:       {workload("astray"), 0.9},
+	bpf.ReasonNoTable:          {workload("nonelf"), 0.9},
+	bpf.ReasonTablePending:     {largeTable, 0.1},
+	bpf.ReasonNoRule:           {workload("bare"), 0.9},
+	bpf.ReasonUnknownRegister:  {workload("based"), 0.9}, // stacks that are copied are walked with rbx as it is
+	bpf.ReasonStackUnreadable:  {workload("lost"), 0.9},
+	bpf.ReasonNotAdvancing:     {workload("back"), 0.9},
+	bpf.ReasonCompatTask:       {workload("compat"), 0.9},
+	bpf.ReasonColdLimited:      {smallCopyRing, 0.2},
 	bpf.ReasonStaleMapping:     {heldSamples, 0},
 	bpf.ReasonProcessUnknown:   {lostRecords, 0},
 	bpf.ReasonFileGone:         {removedFile, 0},
@@ -223,6 +232,43 @@ func writeStack(stacks *ebpf.Map) asm.Instructions {
 	)
 }
 
+// kernelWalk samples as on a kernel that programs must not read user memory on: the kernel walks user stacks there. What
+// tells the kernel's version is another file for this goroutine, whose thread ends with it.
+func kernelWalk(run func(*testing.T, string) sampled) func(*testing.T, string) sampled {
+	return func(t *testing.T, program string) sampled {
+		runtime.LockOSThread()
+		version := filepath.Join(t.TempDir(), "version")
+		if err := os.WriteFile(version, []byte("Linux version 6.1.0-7-amd64 () #1 SMP PREEMPT_DYNAMIC Debian 6.1.20-1 (2023-03-19)\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			t.Fatalf("unshare (these tests need root): %v", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount(version, "/proc/version", "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		if lockup := bpf.UsercopyLockup(os.DirFS("/")); lockup.Answer == bpf.No {
+			t.Fatalf("the kernel is taken for another still: %s", lockup.Why)
+		}
+		return run(t, program)
+	}
+}
+
+// A program that tells of one more function, whose frame changes with each of its 8 million instructions: that takes
+// several times longer to compile than a sample waits.
+func largeTable(t *testing.T, _ string) sampled {
+	return workload("burn")(t, buildReasons(t, "-Wa,--defsym,instructions=8388608", "testdata/rows.s"))
+}
+
+// Copies of the stacks of new processes do not fit into a ring of a few, while the reader is held up.
+func smallCopyRing(t *testing.T, program string) sampled {
+	return sampleWhile(t, heldUp(Config{FrequencyHz: 997, CopyBytes: 16 << 10,
+		Target: Target{PIDs: []int{start(t, program, "forks")}, Children: true}}), enough(t, time.Second))
+}
+
 // noCallChains lets the sampler's program run from more events, for which the kernel walks no stack.
 func noCallChains(mode string) func(*testing.T, string) sampled {
 	return func(t *testing.T, program string) sampled {
@@ -273,6 +319,7 @@ func heldSamples(t *testing.T, program string) sampled {
 	file := filepath.Join(t.TempDir(), "code")
 	c := Config{FrequencyHz: 499, Target: Target{PIDs: []int{start(t, program, "remap", file)}}}
 	return sampleWhile(t, c, func(p *Profiler) {
+		time.Sleep(time.Second) // until the code is published: of stacks that are copied, nothing is kept so long
 		release := reserve(t, ownMap(t, "samples"))
 		defer release()
 		enough(t, time.Second)(p)

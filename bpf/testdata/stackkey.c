@@ -1,6 +1,6 @@
 /*
  * The keys of stacks by stack.bpf.h, compiled natively: reads stacks as words
- * (seed, number of frames, frames) and writes the key and the keys of the
+ * (secret, owner, number of frames, frames) and writes the key and the keys of the
  * further chunks of each.
  */
 #include <stdio.h>
@@ -15,19 +15,19 @@ static int read_word(u64 *word)
 
 int main(void)
 {
-	u64 seed, frames, frame, out[LIMIT_CHUNKS];
+	u64 secret, owner, frames, frame, out[LIMIT_CHUNKS];
 
-	while (read_word(&seed)) {
-		u64 key = seed;
+	while (read_word(&secret)) {
+		u64 key = secret;
 
-		if (!read_word(&frames))
+		if (!read_word(&owner) || !read_word(&frames))
 			return EXIT_FAILURE;
 		for (u64 i = 0; i < frames; i++) {
 			if (!read_word(&frame))
 				return EXIT_FAILURE;
 			key = stack_key_step(key, frame);
 		}
-		key = stack_key_end(key, frames);
+		key = stack_key_end(key, frames, owner);
 		for (u32 i = 0; i < LIMIT_CHUNKS; i++)
 			out[i] = stack_chunk_key(key, i);
 		if (fwrite(out, sizeof(out), 1, stdout) != 1)

@@ -111,8 +111,10 @@ var counters = []instrument[int64]{
 	{"pilotlight.stacks.absent", unitStacks,
 		"Samples that have no such side: user mode has no kernel stack, a kernel thread no user stack.",
 		sides(func(c *bpf.StackCounters) uint64 { return c.None })},
-	{"pilotlight.stacks.truncated", unitStacks, "Stacks new or known that were cut at the greatest depth, by side.",
+	{"pilotlight.stacks.truncated", unitStacks, "Stacks whose walk on the kernel side ended before the root, by side.",
 		sides(func(c *bpf.StackCounters) uint64 { return c.Truncated })},
+	{"pilotlight.stacks.copied", unitStacks, "Stacks that were copied to user space and walked there, because the kernel side did not know their code yet, by side.",
+		sides(func(c *bpf.StackCounters) uint64 { return c.Copied })},
 	{"pilotlight.stacks.lost", unitStacks, "Stacks lost whose samples were kept, by reason.",
 		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
 			observe(int64(s.BPF.User.MapFull+s.BPF.Kernel.MapFull), reason(bpf.ReasonStackMapFull))
@@ -122,11 +124,12 @@ var counters = []instrument[int64]{
 		}},
 
 	{"pilotlight.naming.stacks", unitStacks,
-		"Stacks that user space named (new), knew the names of (known), or named again because mappings had changed (again).",
+		"Stacks that user space named (new), knew the names of (known), named again because mappings had changed (again), or walked first (copied).",
 		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
 			observe(int64(s.Naming.StacksNew), attribute.String("result", "new"))
 			observe(int64(s.Naming.StacksKnown), attribute.String("result", "known"))
 			observe(int64(s.Naming.StacksAgain), attribute.String("result", "again"))
+			observe(int64(s.Naming.StacksCopied), attribute.String("result", "copied"))
 		}},
 	{"pilotlight.location_cache.hits", "{location}", "Addresses of new stacks that were known from other stacks.",
 		count(func(s *snapshot) uint64 { return s.Naming.LocationsHit })},
@@ -154,6 +157,15 @@ var counters = []instrument[int64]{
 		count(func(s *snapshot) uint64 { return s.BPF.TargetAdded })},
 	{"pilotlight.targets.refused", "{process}", "Descendants of target processes that found no room in the map: they are not sampled.",
 		count(func(s *snapshot) uint64 { return s.BPF.TargetMapFull })},
+
+	{"pilotlight.unwind.tables.compiled", "{table}", "Files whose unwind tables were compiled.",
+		count(func(s *snapshot) uint64 { return s.Unwind.Compiled })},
+	{"pilotlight.unwind.tables.failed", "{table}", "Files that tell nothing of their frames, or could not be read.",
+		count(func(s *snapshot) uint64 { return s.Unwind.Uncompiled })},
+	{"pilotlight.unwind.tables.evicted", "{table}", "Unwind tables that no process used and that made room for others.",
+		count(func(s *snapshot) uint64 { return s.Unwind.Evicted })},
+	{"pilotlight.unwind.refused", "{piece}", "Unwind tables and processes that found no room on the kernel side: their stacks end early.",
+		count(func(s *snapshot) uint64 { return s.Unwind.Refused })},
 
 	{"pilotlight.bpf.runs", "{run}", "Runs of the sampling program.",
 		count(func(s *snapshot) uint64 { return s.BPF.Seen })},
@@ -194,6 +206,12 @@ var gauges = []instrument[int64]{
 		}},
 	{"pilotlight.processes.tracked", "{process}", "Processes that the agent knows, those lately ended among them.",
 		one(func(s *snapshot) int64 { return int64(s.Processes) })},
+	{"pilotlight.unwind.rows", "{row}", "Rows of the unwind tables that the kernel side has.",
+		one(func(s *snapshot) int64 { return int64(s.Unwind.Rows) })},
+	{"pilotlight.unwind.processes", "{process}", "Processes whose code the kernel side knows.",
+		one(func(s *snapshot) int64 { return int64(s.Unwind.Processes) })},
+	{"pilotlight.unwind.arena", unitBytes, "Memory of unwind tables and lists of code in use; it lies within that of the BPF maps.",
+		one(func(s *snapshot) int64 { return int64(s.Unwind.ArenaBytes) })},
 	{"pilotlight.profiles.open", "{profile}", "Profiles being collected, that of the interval among them.",
 		one(func(s *snapshot) int64 { return int64(s.Windows) })},
 	{"pilotlight.bpf.maps", unitBytes, "Memory of the BPF maps.",

@@ -22,6 +22,7 @@ import (
 	"github.com/pilotlight/pilotlight/profiler/collect"
 	"github.com/pilotlight/pilotlight/profiler/process"
 	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/profiler/publish"
 )
 
 // source gives the counts that a test puts in, and counts how often it is asked.
@@ -159,14 +160,15 @@ func TestValues(t *testing.T) {
 	s.set(collect.Stats{
 		BPF: bpf.Counters{
 			Seen: 1, FilteredTarget: 2, FilteredCgroup: 3, FilteredSelf: 4, Idle: 5, Taken: 6, Submitted: 7, LostRingFull: 8,
-			User:        bpf.StackCounters{Fresh: 9, Known: 10, None: 11, Unreadable: 12, MapFull: 13, Truncated: 14},
-			Kernel:      bpf.StackCounters{Fresh: 15, Known: 16, None: 17, Unreadable: 18, MapFull: 19, Truncated: 20},
+			User:        bpf.StackCounters{Fresh: 9, Known: 10, None: 11, Unreadable: 12, MapFull: 13, Truncated: 14, Copied: 49},
+			Kernel:      bpf.StackCounters{Fresh: 15, Known: 16, None: 17, Unreadable: 18, MapFull: 19, Truncated: 20, Copied: 50},
 			TargetAdded: 21, TargetMapFull: 22, RunTimeNs: 2_500_000_000, FilteredNamespace: 48,
 		},
 		Fired: 23, Read: 24, Filtered: 25, Exported: 26, BadRecords: 27,
-		Naming:    collect.NamerStats{StacksNew: 28, StacksKnown: 29, StacksAgain: 30, StacksLost: 31, LocationsNew: 32, LocationsHit: 33, NameNanos: 500_000_000},
+		Naming:    collect.NamerStats{StacksNew: 28, StacksKnown: 29, StacksAgain: 30, StacksLost: 31, StacksCopied: 51, LocationsNew: 32, LocationsHit: 33, NameNanos: 500_000_000},
 		Files:     process.FileStats{Opened: 34, Read: 35, Failed: 36, ImageBytes: 37},
 		Table:     process.Stats{RecordsLost: 38, Rereads: 39, ForksSeen: 40, ExecsSeen: 41, MappingsSeen: 42},
+		Unwind:    publish.Stats{Compiled: 52, Uncompiled: 53, Evicted: 54, Refused: 55, Rows: 56, Processes: 57, ArenaBytes: 58},
 		Processes: 43, Windows: 44, MapBytes: 45, KernelNameBytes: 46, Rounds: 47,
 	}, nil)
 	check(t, values(t, newMetrics(t, s)), map[string]float64{
@@ -189,6 +191,16 @@ func TestValues(t *testing.T) {
 		`pilotlight_stacks_lost_total{reason="kernel_unreadable"}`: 18,
 		`pilotlight_stacks_lost_total{reason="stack_map_full"}`:    13 + 19,
 		`pilotlight_stacks_truncated_total{side="kernel"}`:         20,
+		`pilotlight_stacks_copied_total{side="user"}`:              49,
+		`pilotlight_stacks_copied_total{side="kernel"}`:            50,
+		`pilotlight_naming_stacks_total{result="copied"}`:          51,
+		"pilotlight_unwind_tables_compiled_total":                  52,
+		"pilotlight_unwind_tables_failed_total":                    53,
+		"pilotlight_unwind_tables_evicted_total":                   54,
+		"pilotlight_unwind_refused_total":                          55,
+		"pilotlight_unwind_rows":                                   56,
+		"pilotlight_unwind_processes":                              57,
+		"pilotlight_unwind_arena_bytes":                            58,
 		"pilotlight_targets_added_total":                           21,
 		"pilotlight_targets_refused_total":                         22,
 		"pilotlight_bpf_run_seconds_total":                         2.5,

@@ -22,6 +22,7 @@ import (
 	"github.com/pilotlight/pilotlight/profiler/perfevent"
 	"github.com/pilotlight/pilotlight/profiler/process"
 	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/profiler/publish"
 	"github.com/pilotlight/pilotlight/profiler/sampler"
 )
 
@@ -36,7 +37,11 @@ type Options struct {
 	// Interval is how often Sink gets a profile of everything; 0: never.
 	Interval time.Duration
 	Sink     func(*profile.Profile)
-	Log      *slog.Logger
+	// Walks says that the BPF programs walk user stacks, and so have to be told of code.
+	Walks bool
+	// Compare is called with every stack that the BPF programs walked and copied as well; see bpf.Options.CopyAll.
+	Compare func(*Comparison)
+	Log     *slog.Logger
 }
 
 // Collector merges, names and adds up.
@@ -47,6 +52,7 @@ type Collector struct {
 	poller    *perfevent.Poller
 	processes *process.Table
 	files     *process.Files
+	publisher *publish.Publisher
 	kernel    *KernelNames
 	namer     *namer
 
@@ -58,6 +64,7 @@ type Collector struct {
 
 	// fetched is when the last round began: naming takes time, and what is sampled meanwhile comes in the next.
 	fetched  time.Time
+	until    uint64    // the same by the clock of samples
 	swept    time.Time // when dead targets were looked for
 	read     uint64    // samples that came out of the ring
 	filtered uint64    // of those, samples that Options.Target leaves out
@@ -66,9 +73,11 @@ type Collector struct {
 
 	requests chan func()
 	pause    time.Duration // after the next glance
-	rounds   uint64
-	stopped  chan struct{} // closed when Run has ended; last is complete then
-	last     Stats
+	// coldPause is how long copied stacks wait at least.
+	coldPause time.Duration
+	rounds    uint64
+	stopped   chan struct{} // closed when Run has ended; last is complete then
+	last      Stats
 }
 
 type strayKey struct {
@@ -86,6 +95,9 @@ const (
 	// longer and longer while all is known, so that a storm of execs costs little.
 	shortPause = 2 * time.Millisecond
 	longPause  = 20 * time.Millisecond
+	// shortestCold is how soon copied stacks are fetched: the sooner the code of a new process is known in BPF, the fewer are copied. While there are new
+	// processes all the time it goes up to pollInterval.
+	shortestCold = 10 * time.Millisecond
 	// housekeeping is how often CPUs, exited processes and idle files are looked at.
 	housekeeping = time.Second
 	// sweeping is how often the dead are looked for among the targets.
@@ -97,18 +109,18 @@ const maxStrays = 4096
 
 // New makes a Collector; processes must have been scanned already.
 func New(o Options, s *sampler.Sampler, sb *process.Sideband, poller *perfevent.Poller,
-	processes *process.Table, files *process.Files, kernel *KernelNames) *Collector {
+	processes *process.Table, files *process.Files, publisher *publish.Publisher, kernel *KernelNames) *Collector {
 	c := &Collector{
-		options: o, sampler: s, sideband: sb, poller: poller, processes: processes, files: files, kernel: kernel,
-		namer:    newNamer(processes, files, kernel),
+		options: o, sampler: s, sideband: sb, poller: poller, processes: processes, files: files, publisher: publisher, kernel: kernel,
+		namer:    newNamer(processes, files, publisher, kernel),
 		target:   decider{filter: o.Target},
 		windows:  make(map[*Window]struct{}),
 		strays:   make(map[strayKey]*profile.Labels),
 		requests: make(chan func(), maxRequests),
-		pause:    shortPause,
-		stopped:  make(chan struct{}),
+		pause:    shortPause, coldPause: shortestCold,
+		stopped: make(chan struct{}),
 	}
-	c.namer.source = s
+	c.namer.source, c.namer.compare = s, o.Compare
 	return c
 }
 
@@ -134,6 +146,9 @@ func (c *Collector) Run(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("wait for samples: %w", err), c.finish(whole))
 		}
 		c.answer()
+		if c.publisher.Compiled() {
+			c.publisher.Update()
+		}
 		now := time.Now()
 		switch {
 		case now.Before(poll):
@@ -219,6 +234,10 @@ func (c *Collector) round() {
 	c.fetched = time.Now()
 	c.batch = c.batch[:0]
 	c.sampler.Drain(func(s *bpf.Sample) { c.batch = append(c.batch, *s) })
+	c.sampler.Copies(c.namer.keepCopy)
+	if c.coldPause = min(2*c.coldPause, pollInterval); len(c.namer.copies) == 0 {
+		c.coldPause = shortestCold
+	}
 	c.pending = append(c.pending, c.sideband.Drain()...)
 	if len(c.pending) == 0 {
 		c.pause = shortPause
@@ -250,6 +269,9 @@ func (c *Collector) round() {
 	}
 	apply(until)
 	c.processes.Refresh(until)
+	c.publisher.Update()
+	c.namer.forgetCopies(c.until)
+	c.until = until
 	c.pending = append(c.pending[:0], c.pending[applied:]...)
 	c.namer.stats.NameNanos += uint64(time.Since(begun))
 	if cap(c.batch) > maxBatch {
@@ -266,7 +288,7 @@ func (c *Collector) glance() time.Duration {
 	if c.look() {
 		c.pause = shortPause
 	}
-	if c.sampler.HalfFull() || len(c.pending) > maxPending {
+	if cold := c.sampler.CopiesWait() && time.Since(c.fetched) >= c.coldPause; cold || c.sampler.HalfFull() || len(c.pending) > maxPending {
 		c.round()
 	}
 	return c.pause
@@ -319,6 +341,9 @@ func (c *Collector) sample(s *bpf.Sample) {
 	if !c.target.pass(c.processes, labels) {
 		c.filtered++
 		return
+	}
+	if c.options.Walks && p != nil && !c.publisher.Current(p, s.Generation) {
+		c.publisher.Want(p, s.ExecId)
 	}
 	kernel, user := c.namer.kernelStack(s), c.namer.userStack(p, s)
 	for w := range c.windows {

@@ -3,6 +3,7 @@ package collect
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/profiler/process"
 	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/profiler/publish"
 	"github.com/pilotlight/pilotlight/symbolizer"
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
@@ -28,14 +30,19 @@ type namer struct {
 	}
 	processes *process.Table
 	files     *process.Files
+	publisher *publish.Publisher
 	kernel    *KernelNames
 
-	users     cache[uint64, userStack]
+	users     cache[userKey, userStack]
 	kernels   cache[uint64, *profile.Stack]
 	locations cache[locationKey, *profile.Location]
 	functions cache[functionKey, *profile.Function]
 	stacks    cache[string, *profile.Stack]
 	memory    cache[memoryKey, *profile.Location]
+	// copies are stacks that were copied and whose samples were not named yet.
+	copies map[copyKey]bpf.CopiedStack
+	// compare, if not nil, is called with every stack that was walked twice.
+	compare func(*Comparison)
 	// mappings are those of the kernel, its modules, and files that could not be read.
 	mappings cache[string, *profile.Mapping]
 
@@ -51,17 +58,26 @@ type NamerStats struct {
 	StacksNew    uint64 // stacks read from stack_traces and named
 	StacksKnown  uint64 // samples whose stack was known
 	StacksAgain  uint64 // stacks placed again because mappings changed
+	StacksCopied uint64 // stacks that were copied and walked here
 	StacksLost   uint64 // stacks that were evicted before they were read
 	LocationsNew uint64 // addresses looked up
 	LocationsHit uint64 // addresses known from another stack
 	NameNanos    uint64 // time spent on all of it
 }
 
+// userKey is the key of a user stack, and why its walk ended.
+type userKey struct {
+	key    uint64
+	reason uint8
+}
+
 type userStack struct {
-	frames  []bpf.Frame
-	stack   *profile.Stack
-	process *process.Process // nil: the stack is that of an earlier time
-	version uint32
+	frames []bpf.Frame
+	stack  *profile.Stack
+	// anybodys: all frames are native ones, which mean the same in every process.
+	anybodys bool
+	process  *process.Process // else; nil: the stack is that of an earlier time
+	version  uint32
 	// until is when the stack is placed again although no mapping changed: a
 	// JIT may have replaced its code, a file may be readable by then. 0: never.
 	until uint64
@@ -92,18 +108,20 @@ const (
 // maxName bounds the length of a name that is kept: demangling refuses longer ones anyway.
 const maxName = 4096
 
-func newNamer(processes *process.Table, files *process.Files, kernel *KernelNames) *namer {
+func newNamer(processes *process.Table, files *process.Files, publisher *publish.Publisher, kernel *KernelNames) *namer {
 	return &namer{
 		processes: processes,
 		files:     files,
+		publisher: publisher,
 		kernel:    kernel,
-		users:     newCache[uint64, userStack](maxStacks),
+		users:     newCache[userKey, userStack](maxStacks),
 		kernels:   newCache[uint64, *profile.Stack](maxStacks),
 		locations: newCache[locationKey, *profile.Location](maxLocations),
 		functions: newCache[functionKey, *profile.Function](maxFunctions),
 		stacks:    newCache[string, *profile.Stack](maxStacks),
 		memory:    newCache[memoryKey, *profile.Location](maxLocations),
 		mappings:  newCache[string, *profile.Mapping](maxMappings),
+		copies:    make(map[copyKey]bpf.CopiedStack),
 	}
 }
 
@@ -125,19 +143,62 @@ func (n *namer) read(key uint64) ([]bpf.Frame, error) {
 	return n.frames, err
 }
 
+// copyKey is what a copied stack and its sample have in common.
+type copyKey struct {
+	time uint64
+	cpu  uint32
+}
+
+// keepCopy keeps a stack for its sample, which was drained before.
+func (n *namer) keepCopy(c bpf.CopiedStack) {
+	c.Stack = slices.Clone(c.Stack)
+	n.copies[copyKey{c.TimeNs, c.CPU}] = c
+}
+
+// forgetCopies drops the copies of samples before a time, which were all seen. Copies are fetched after samples, so there are some of later ones.
+func (n *namer) forgetCopies(before uint64) {
+	maps.DeleteFunc(n.copies, func(k copyKey, _ bpf.CopiedStack) bool { return k.time < before })
+}
+
+// walkCopy walks and names a stack that was copied, because the programs knew its code not yet.
+func (n *namer) walkCopy(p *process.Process, s *bpf.Sample, c *bpf.CopiedStack) *profile.Stack {
+	delete(n.copies, copyKey{s.TimeNs, uint32(s.Cpu)})
+	if p == nil || !p.Known() {
+		return missing[bpf.ReasonProcessUnknown]
+	}
+	n.stats.StacksCopied++
+	var reason bpf.Reason
+	n.frames, reason = n.publisher.Walk(p, c, n.frames[:0])
+	stack, _ := n.placeWalk(p, n.frames, s, reason)
+	return stack
+}
+
 // userStack names the user side of a sample. P is nil where nothing is known of the process.
 func (n *namer) userStack(p *process.Process, s *bpf.Sample) *profile.Stack {
 	reason := bpf.Reason(s.UserReason)
+	if n.compare != nil {
+		n.compareWalks(p, s)
+	}
+	if s.Flags&uint32(bpf.SampleCopy) != 0 && (s.UserStack == 0 || p != nil && !n.publisher.Current(p, s.Generation)) {
+		if c, ok := n.copies[copyKey{s.TimeNs, uint32(s.Cpu)}]; ok {
+			return n.walkCopy(p, s, &c)
+		}
+		if s.UserStack == 0 {
+			return missing[bpf.ReasonColdLimited]
+		}
+	}
 	if s.UserStack == 0 {
 		if reason == bpf.ReasonNone {
 			return nil
 		}
 		return missing[reason]
 	}
-	known, ok := n.users.get(s.UserStack)
+	key := userKey{s.UserStack, s.UserReason}
+	known, ok := n.users.get(key)
 	// A record that is still being written holds up those behind it: such a sample may be from before a change.
 	current := p != nil && s.TimeNs >= p.Changed()
-	if ok && current && known.process == p && known.version == p.Version() && (known.until == 0 || s.TimeNs < known.until) {
+	if ok && (known.until == 0 || s.TimeNs < known.until) &&
+		(known.anybodys && n.holds(p, s, known.frames) || current && known.process == p && known.version == p.Version()) {
 		n.stats.StacksKnown++
 		return known.stack
 	}
@@ -152,21 +213,127 @@ func (n *namer) userStack(p *process.Process, s *bpf.Sample) *profile.Stack {
 		n.stats.StacksNew++
 		frames = slices.Clone(read)
 	}
-	stack, settled := n.placeUser(p, frames, s, reason)
-	if p != nil {
-		entry := userStack{frames: frames, stack: stack}
-		if current {
-			entry.process, entry.version = p, p.Version()
-		}
-		if !settled {
-			entry.until = s.TimeNs + uint64(unsettled)
-		}
-		n.users.put(s.UserStack, entry)
+	if s.Generation != 0 && !n.holds(p, s, frames) {
+		return n.staleStack(p, s, frames[0])
+	}
+	place := n.placeUser
+	if s.Generation != 0 {
+		place = n.placeWalk
+	}
+	stack, settled := place(p, frames, s, reason)
+	entry := userStack{frames: frames, stack: stack}
+	entry.anybodys = !slices.ContainsFunc(frames, func(f bpf.Frame) bool { return f.Kind() != bpf.FrameNative })
+	if current {
+		entry.process, entry.version = p, p.Version()
+	}
+	if !settled {
+		entry.until = s.TimeNs + uint64(unsettled)
+	}
+	if p != nil || entry.anybodys {
+		n.users.put(key, entry)
 	}
 	return stack
 }
 
-// placeUser places and names user frames. Settled says that the answer will be
+// holds says whether the process had the code of native frames mapped when the sample was taken: the walk
+// went by the mappings that had been published by then.
+func (n *namer) holds(p *process.Process, s *bpf.Sample, frames []bpf.Frame) bool {
+	if p == nil || n.publisher.Current(p, s.Generation) {
+		return true
+	}
+	for _, f := range frames {
+		if f.Kind() != bpf.FrameNative {
+			// Memory without a file then; a lone address is where the thread was, whatever is there.
+			if m, _ := n.processes.Find(p, process.Address(f.Address()), s.TimeNs); len(frames) > 1 && (m == nil || m.File.Regular()) {
+				return false
+			}
+			continue
+		}
+		file := n.files.ByID(f.File())
+		if file == nil || p.Holding(file, objfile.FileOffset(f.Offset()), s.TimeNs) == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// staleStack is what is left of a walk that went by mappings which were replaced before the sample: where the thread was. The address
+// is that of the innermost frame, whatever file it was taken for.
+func (n *namer) staleStack(p *process.Process, s *bpf.Sample, leaf bpf.Frame) *profile.Stack {
+	address := process.Address(leaf.Address())
+	if leaf.Kind() == bpf.FrameNative {
+		offset := objfile.FileOffset(leaf.Offset())
+		file := n.files.ByID(leaf.File())
+		if file == nil {
+			return missing[bpf.ReasonStaleMapping]
+		}
+		m := p.Held(file, offset)
+		if m == nil {
+			return missing[bpf.ReasonStaleMapping]
+		}
+		address = m.AddressOf(offset)
+	}
+	l, _ := n.placeFrame(p, address, s)
+	if l == nil {
+		return missing[bpf.ReasonStaleMapping]
+	}
+	n.placed = append(n.placed[:0], l)
+	return n.internStack(n.placed, bpf.ReasonStaleMapping, false)
+}
+
+// placeWalk places and names the frames of a walk by unwind tables, each of which is an address inside of its instruction. Settled says
+// that the answer will be the same next time, unless mappings change.
+func (n *namer) placeWalk(p *process.Process, frames []bpf.Frame, s *bpf.Sample, reason bpf.Reason) (stack *profile.Stack, settled bool) {
+	n.placed, settled = n.placed[:0], true
+	for i, f := range frames {
+		var l *profile.Location
+		if f.Kind() == bpf.FrameNative {
+			l = n.placeNative(p, f, s)
+		} else {
+			var why bpf.Reason
+			address := process.Address(f.Address())
+			if l, why = n.placeFrame(p, address, s); l == nil {
+				l = n.unplaced(p, address, why)
+			}
+		}
+		if l.Unnamed != "" && l.Unnamed != noSymbol || l.Kind == profile.FrameJIT {
+			settled = false
+		}
+		if l.Wrapper && i > 0 {
+			continue // runtime/pprof does not show it either
+		}
+		n.placed = append(n.placed, l)
+	}
+	if len(n.placed) > 0 && n.placed[len(n.placed)-1].Entry() {
+		reason = bpf.ReasonNone // whatever its rule says: nobody called it
+	}
+	return n.internStack(n.placed, reason, reason == bpf.ReasonNone), settled
+}
+
+// placeNative finds the location of a place in a file.
+func (n *namer) placeNative(p *process.Process, f bpf.Frame, s *bpf.Sample) *profile.Location {
+	id, offset := f.File(), objfile.FileOffset(f.Offset())
+	if l, ok := n.locations.get(locationKey{id, uint64(offset)}); ok {
+		n.stats.LocationsHit++
+		return l
+	}
+	file := n.files.ByID(id)
+	if file == nil || p == nil {
+		return n.inMemory(p, profile.FrameNative, nil, f.Offset(), fmt.Sprintf("[unknown+%#x]", f.Offset()), bpf.ReasonFileGone)
+	}
+	m := p.Holding(file, offset, s.TimeNs)
+	if m == nil {
+		m = &process.Mapping{File: file} // it will do, as long as the file is open
+	}
+	return n.placeInFile(p, m, offset)
+}
+
+// unplaced stands for an address that no mapping holds.
+func (n *namer) unplaced(p *process.Process, address process.Address, why bpf.Reason) *profile.Location {
+	return n.inMemory(p, profile.FrameNative, nil, uint64(address), fmt.Sprintf("[unmapped+%#x]", uint64(address)), why)
+}
+
+// placeUser places and names frames of the kernel's walk by frame pointers, return addresses all but the first. Settled says that the answer will be
 // the same next time, unless mappings change.
 func (n *namer) placeUser(p *process.Process, frames []bpf.Frame, s *bpf.Sample, reason bpf.Reason) (stack *profile.Stack, settled bool) {
 	n.placed, settled = n.placed[:0], true
@@ -191,7 +358,7 @@ func (n *namer) placeUser(p *process.Process, frames []bpf.Frame, s *bpf.Sample,
 			break
 		}
 		if l == nil {
-			l = n.inMemory(p, profile.FrameNative, nil, uint64(address), fmt.Sprintf("[unmapped+%#x]", uint64(address)), why)
+			l = n.unplaced(p, address, why)
 		}
 		if l.Unnamed != "" && l.Unnamed != noSymbol || l.Kind == profile.FrameJIT {
 			settled = false
@@ -209,7 +376,7 @@ func (n *namer) placeUser(p *process.Process, frames []bpf.Frame, s *bpf.Sample,
 			main = i
 		}
 	}
-	return n.internStack(n.placed, reason), settled
+	return n.internStack(n.placed, reason, false), settled
 }
 
 var noSymbol = bpf.ReasonNoSymbol.String()
@@ -230,16 +397,12 @@ func (n *namer) placeFrame(p *process.Process, address process.Address, s *bpf.S
 	case m == nil:
 		return nil, bpf.ReasonUnmappedPC
 	case m.File.Regular() || m.File.VDSO():
-		return n.placeInFile(p, m, address), bpf.ReasonNone
+		return n.placeInFile(p, m, m.FileOffset(address)), bpf.ReasonNone
 	}
 	return n.placeInMemory(p, m, address), bpf.ReasonNone
 }
 
-func (n *namer) placeInFile(p *process.Process, m *process.Mapping, address process.Address) *profile.Location {
-	offset := m.FileOffset(address)
-	if m.File.VDSO() {
-		offset = objfile.FileOffset(address - m.Start)
-	}
+func (n *namer) placeInFile(p *process.Process, m *process.Mapping, offset objfile.FileOffset) *profile.Location {
 	id, reason := n.files.ID(n.processes, p, m)
 	if reason == bpf.ReasonNone {
 		if l, ok := n.locations.get(locationKey{id, uint64(offset)}); ok {
@@ -255,8 +418,8 @@ func (n *namer) placeInFile(p *process.Process, m *process.Mapping, address proc
 	place := fmt.Sprintf("[%s+%#x]", path.Base(m.File.Path), uint64(offset))
 	if image == nil {
 		// A JIT may run from a file it made itself, which is no ELF file.
-		if name, ok := n.processes.JITName(p, address); ok {
-			return n.jitLocation(p, address, name)
+		if name, ok := n.processes.JITName(p, m.AddressOf(offset)); ok {
+			return n.jitLocation(p, m.AddressOf(offset), name)
 		}
 		return n.inMemory(p, profile.FrameNative, n.mapping(m.File.Path), uint64(offset), place, reason)
 	}
@@ -376,7 +539,7 @@ func (n *namer) kernelStack(s *bpf.Sample) *profile.Stack {
 		}
 		n.placed = append(n.placed, n.kernelLocation(address))
 	}
-	stack := n.internStack(n.placed, reason)
+	stack := n.internStack(n.placed, reason, false)
 	if n.kernel.takeChanged() {
 		n.forgetKernel() // the table was read again: what was known may mean something else
 	} else if !slices.ContainsFunc(n.placed, func(l *profile.Location) bool { return l.Unnamed != "" }) {
@@ -433,12 +596,15 @@ func (n *namer) forgetKernel() {
 }
 
 // internStack gives one pointer for equal stacks, whatever process they come from.
-func (n *namer) internStack(locations []*profile.Location, reason bpf.Reason) *profile.Stack {
+func (n *namer) internStack(locations []*profile.Location, reason bpf.Reason, root bool) *profile.Stack {
 	key := append(n.stackKey(locations), byte(reason))
+	if root {
+		key = append(key, 1)
+	}
 	if s, ok := n.stacks.get(unsafe.String(unsafe.SliceData(key), len(key))); ok {
 		return s
 	}
-	s := &profile.Stack{Locations: slices.Clone(locations)}
+	s := &profile.Stack{Locations: slices.Clone(locations), Root: root}
 	if reason != bpf.ReasonNone {
 		s.Truncated = reason.String()
 	}
@@ -454,5 +620,5 @@ func (n *namer) stackKey(locations []*profile.Location) []byte {
 		return nil
 	}
 	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(locations))), len(locations)*word)
-	return append(make([]byte, 0, len(raw)+1), raw...)
+	return append(make([]byte, 0, len(raw)+2), raw...)
 }

@@ -27,7 +27,7 @@ func TestNamerLateSample(t *testing.T) {
 	files := process.NewFiles()
 	defer files.Close()
 	table := process.NewTable(files, slog.New(slog.DiscardHandler))
-	n := newNamer(table, files, nil)
+	n := newNamer(table, files, nil, nil)
 	n.source = oneStack{bpf.RawFrame(address + 0x10)}
 
 	mmap := func(name string, time uint64) {

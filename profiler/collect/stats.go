@@ -6,6 +6,7 @@ import (
 
 	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/profiler/process"
+	"github.com/pilotlight/pilotlight/profiler/publish"
 )
 
 // Stats is what the profiler counted since its start. Every term is counted
@@ -21,6 +22,7 @@ type Stats struct {
 	Naming    NamerStats
 	Files     process.FileStats
 	Table     process.Stats
+	Unwind    publish.Stats
 	Processes int
 	Windows   int
 	MapBytes  uint64
@@ -57,7 +59,7 @@ func (c *Collector) measure() Stats {
 	s := Stats{
 		BPF:  c.counters,
 		Read: c.read, Filtered: c.filtered, Exported: c.exported, BadRecords: c.sampler.BadRecords(),
-		Naming: c.namer.stats, Files: c.files.Stats, Table: c.processes.Stats,
+		Naming: c.namer.stats, Files: c.files.Stats, Table: c.processes.Stats, Unwind: c.publisher.Stats,
 		Processes: c.processes.Len(), Windows: len(c.windows),
 		KernelNameBytes: c.kernel.bytes(), Rounds: c.rounds,
 		TargetsEnded: c.processes.Wanted != nil && !c.sampler.HasTargets(),

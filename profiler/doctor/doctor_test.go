@@ -216,8 +216,8 @@ func TestDecisions(t *testing.T) {
 			m.options.Without = []bpf.Feature{bpf.CurrentTaskBTF, bpf.TracepointBTF}
 		}, nil},
 		{"a probe without memory", func(m *machine) {
-			m.trials.features[bpf.Loop] = bpf.Support{Err: unix.ENOMEM}
-		}, map[string]Status{"feature_bpf_loop": Unknown}},
+			m.trials.features[bpf.TaskPtRegs] = bpf.Support{Err: unix.ENOMEM}
+		}, map[string]Status{"feature_bpf_task_pt_regs": Unknown}},
 		{"build ids in MMAP2 refused", func(m *machine) { m.trials.buildID = refused }, map[string]Status{"mmap2_build_id": Unknown}},
 		{"types from a file, which may not be tried", func(m *machine) {
 			m.options.KernelBTF = "/boot/vmlinux.btf"
@@ -244,7 +244,7 @@ func TestDecisions(t *testing.T) {
 		}, nil},
 		{"one that does not say", func(m *machine) {
 			m.write("proc/version", "Linux version 6.1.0-9-amd64 (gcc (Debian 12.2.0-14)) #1 SMP PREEMPT_DYNAMIC Debian 6.1.27-1 (2023-05-08)")
-		}, map[string]Status{"usercopy_lockup": Unknown}},
+		}, map[string]Status{"usercopy_lockup": Warn}},
 		{"confidentiality", func(m *machine) {
 			m.write("sys/kernel/security/lockdown", "none integrity [confidentiality]")
 			m.trials.sampler = conclude(fmt.Errorf("%w: %w", bpf.ErrLockdown, unix.EINVAL))
@@ -256,7 +256,7 @@ func TestDecisions(t *testing.T) {
 		}, map[string]Status{"lockdown": Unknown, "sampler": Unknown}},
 		{"confidentiality, where the sampler works", func(m *machine) {
 			m.write("sys/kernel/security/lockdown", "none integrity [confidentiality]")
-		}, nil},
+		}, map[string]Status{"lockdown": Warn}},
 		{"no lockdown", func(m *machine) { m.remove("sys/kernel/security/lockdown") }, nil},
 		{"unprivileged BPF allowed", func(m *machine) { m.write("proc/sys/kernel/unprivileged_bpf_disabled", "0") }, nil},
 		{"short stacks", func(m *machine) { m.write("proc/sys/kernel/perf_event_max_stack", "64") }, map[string]Status{"perf_event_max_stack": Warn}},
@@ -373,11 +373,8 @@ func TestFeatures(t *testing.T) {
 			}
 			continue
 		}
-		use, without := "used, for ", "the fallback is used: "+info.Fallback
-		if info.Unused {
-			use, without = "there, for ", "not used yet"
-		}
-		if got := there[id]; !strings.HasPrefix(got, use+info.Use) {
+		without := "the fallback is used: " + info.Fallback
+		if got := there[id]; got != "used, for "+info.Use {
 			t.Errorf("%s: %q", id, got)
 		}
 		if got := gone[id]; !strings.HasPrefix(got, "not there (it is since "+info.Since+")") || !strings.HasSuffix(got, without) {

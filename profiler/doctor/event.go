@@ -78,7 +78,7 @@ func paranoid(m *machine) Check {
 }
 
 func maxStack(m *machine) Check {
-	const name, want = "kernel.perf_event_max_stack", int64(bpf.MaxStackFrames)
+	const name, want = "kernel.perf_event_max_stack", int64(bpf.MaxKernelWalkFrames)
 	c := Check{ID: "perf_event_max_stack", Title: "perf_event_max_stack", Status: OK}
 	n, err := m.sysctl(name)
 	switch {
@@ -86,7 +86,7 @@ func maxStack(m *machine) Check {
 		c.Status, c.Found = Unknown, reason(err)
 	case n < want:
 		c.Status, c.Found = Warn, fmt.Sprintf("%d, the usual is %d", n, want)
-		c.Loss = fmt.Sprintf("the outer frames of stacks deeper than %d", n)
+		c.Loss = fmt.Sprintf("the outer frames of kernel stacks deeper than %d, and of user stacks that are not walked by unwind tables", n)
 		c.Remedy = fmt.Sprintf("sudo sysctl -w %s=%d", name, want)
 	default:
 		c.Found = fmt.Sprintf("%d frames (used: %d)", n, want)

@@ -11,7 +11,7 @@ import (
 func featureChecks() []func(*machine) Check {
 	var all []func(*machine) Check
 	for _, info := range bpf.Features {
-		if info.Unused || info.Fallback != "" { // the others have checks of their own
+		if info.Fallback != "" { // the others have checks of their own
 			all = append(all, func(m *machine) Check { return m.feature(&info) })
 		}
 	}
@@ -20,10 +20,7 @@ func featureChecks() []func(*machine) Check {
 
 func (m *machine) feature(info *bpf.FeatureInfo) Check {
 	c := Check{ID: "feature_" + string(info.Feature), Title: string(info.Feature), Status: OK}
-	without := "; not used yet"
-	if !info.Unused {
-		without = ": the fallback is used: " + info.Fallback
-	}
+	without := ": the fallback is used: " + info.Fallback
 	switch s := m.trials.features[info.Feature]; {
 	case slices.Contains(m.options.Without, info.Feature):
 		c.Found = "switched off" + without
@@ -33,8 +30,6 @@ func (m *machine) feature(info *bpf.FeatureInfo) Check {
 		c.Status, c.Found = Unknown, reason(s.Err)
 	case s.Answer == no:
 		c.Found = "not there (it is since " + info.Since + ")" + without
-	case info.Unused:
-		c.Found = "there, for " + info.Use + without
 	default:
 		c.Found = "used, for " + info.Use
 	}
@@ -57,14 +52,16 @@ func usercopyLockup(m *machine) Check {
 	c := Check{ID: "usercopy_lockup", Title: "usercopy lock-up", Status: OK}
 	l := bpf.UsercopyLockup(m.files)
 	c.Found = l.Why
-	switch l.Answer {
-	case inconclusive:
-		c.Status = Unknown
-	case yes:
-		c.Status = Warn
-		c.Found += ": a BPF program that reads user memory can lock up the machine"
-		c.Loss = "nothing of this version, whose programs do not; unwinding in BPF will stay off here, and bpftrace and others can lock it up"
-		c.Remedy = "install a kernel with the fix (6.4, 6.3.10, 6.1.36 or newer), or boot with hardened_usercopy=off"
+	if l.Answer == no {
+		return c
 	}
+	c.Status = Warn
+	if l.Answer == yes {
+		c.Found += ": a BPF program that reads user memory can lock up the machine"
+	} else {
+		c.Found += "; a BPF program that reads user memory could lock up the machine"
+	}
+	c.Loss = "callers in code without frame pointers, because stacks are not walked by unwind tables here"
+	c.Remedy = "install a kernel with the fix (6.4, 6.3.10, 6.1.36 or newer), or boot with hardened_usercopy=off"
 	return c
 }

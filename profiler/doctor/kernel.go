@@ -12,8 +12,7 @@ import (
 	"github.com/pilotlight/pilotlight/bpf"
 )
 
-// floors are the oldest kernels that are known to run the programs: arm64 got tail calls
-// together with subprograms in 6.0. Distributions bring such things into older ones, so the trial overrules them.
+// floors are the oldest kernels that the programs were tried on. They may run on older ones, so the trial overrules them.
 var floors = map[string]version{"amd64": {5, 10}, "arm64": {6, 1}}
 
 func kernelVersion(m *machine) Check {
@@ -97,6 +96,10 @@ func lockdown(m *machine) Check {
 		c.Status, c.Found = Fail, mode
 		c.Loss = "everything: programs may not read the kernel's memory"
 		c.Remedy = lockdownRemedy
+	case mode == "confidentiality":
+		c.Status, c.Found = Warn, mode
+		c.Loss = "callers in code without frame pointers, because stacks are not walked by unwind tables here"
+		c.Remedy = "boot with lockdown=integrity (or without lockdown=)"
 	default:
 		c.Found = mode
 	}

@@ -14,6 +14,7 @@ import (
 // sampler said of /proc/kallsyms, nil for success.
 func Losses(kernelNames error) []Check {
 	m := thisMachine()
+	m.trials.sampler = conclude(nil) // it runs
 	m.trials.mapFile = conclude(openMapFile())
 	m.trials.otherRoot = conclude(openOtherRoot())
 	return losses(m, kernelNames)
@@ -30,6 +31,7 @@ func losses(m *machine, kernelNames error) []Check {
 		{capCheckpointRestore, mapFiles},
 		{func(m *machine) Check { return explainKernelSymbols(m, kernelNames) }},
 		{maxStack},
+		{usercopyLockup, lockdown},
 		{cgroups},
 	} {
 		for _, check := range causes {

@@ -38,6 +38,7 @@ type File struct {
 	image   *Image
 	pending chan readResult // a reading that took too long goes on, and is taken when it is done
 	file    *os.File        // open while it may still be needed
+	lent    int             // how often Contents lent it out: not closed meanwhile
 	size    int64
 	used    time.Time
 }
@@ -46,6 +47,9 @@ const vdsoPath = "[vdso]"
 
 // Regular says that the file has a name and contents of its own.
 func (f *File) Regular() bool { return regular(f.key, f.Path) }
+
+// same says whether both have the same contents: a file that was read from /proc has another key than one that a record told of.
+func (f *File) same(o *File) bool { return f == o || f.id != 0 && f.id == o.id }
 
 func regular(key FileKey, path string) bool {
 	return key.Inode != 0 && strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//")
@@ -102,11 +106,14 @@ type readResult struct {
 type Files struct {
 	byKey  map[FileKey]*File
 	ids    map[fileID]uint32
+	byID   map[uint32]*File
 	nextID uint32
 	open   map[*File]struct{}
 	guard  *guard
 	vdso   *File
-	memory map[string]*File // what is mapped and is no file, by name
+	// vdsoBytes are its contents, once they were read.
+	vdsoBytes []byte
+	memory    map[string]*File // what is mapped and is no file, by name
 
 	// Stats counts what happened since the start.
 	Stats FileStats
@@ -138,7 +145,7 @@ const (
 
 // NewFiles makes an empty set. Close it.
 func NewFiles() *Files {
-	return &Files{byKey: make(map[FileKey]*File), ids: make(map[fileID]uint32), open: make(map[*File]struct{}), memory: make(map[string]*File), guard: newGuard()}
+	return &Files{byKey: make(map[FileKey]*File), ids: make(map[fileID]uint32), byID: make(map[uint32]*File), open: make(map[*File]struct{}), memory: make(map[string]*File), guard: newGuard()}
 }
 
 func (fs *Files) intern(key FileKey, path string) *File {
@@ -200,6 +207,9 @@ func (fs *Files) ID(t *Table, p *Process, m *Mapping) (uint32, bpf.Reason) {
 		fs.check(t, p, m)
 	}
 	if f.id != 0 {
+		if fs.byID[f.id] == nil {
+			fs.byID[f.id] = f
+		}
 		return f.id, bpf.ReasonNone
 	}
 	if f.failed != bpf.ReasonNone && time.Now().Before(f.retry) {
@@ -209,6 +219,26 @@ func (fs *Files) ID(t *Table, p *Process, m *Mapping) (uint32, bpf.Reason) {
 		return 0, f.failed
 	}
 	return f.id, bpf.ReasonNone
+}
+
+// ByID gives the file whose contents have an id; nil where that is not known any more.
+func (fs *Files) ByID(id uint32) *File { return fs.byID[id] }
+
+// Contents lends the bytes of a mapped file, to be read on any goroutine until release is called on the caller's.
+func (fs *Files) Contents(t *Table, p *Process, m *Mapping) (contents *io.SectionReader, release func(), reason bpf.Reason) {
+	f := m.File
+	if _, reason := fs.ID(t, p, m); reason != bpf.ReasonNone {
+		return nil, nil, reason
+	}
+	if f.VDSO() {
+		return io.NewSectionReader(bytes.NewReader(fs.vdsoBytes), 0, int64(len(fs.vdsoBytes))), func() {}, bpf.ReasonNone
+	}
+	if f.file == nil && !fs.openFile(t, t.viewers(p), m) {
+		return nil, nil, f.failed
+	}
+	f.used = time.Now()
+	f.lent++
+	return io.NewSectionReader(f.file, 0, f.size), func() { f.lent-- }, bpf.ReasonNone
 }
 
 // check looks whether the file that a later process mapped still has the contents we know.
@@ -265,6 +295,7 @@ func (fs *Files) openFile(t *Table, viewers []int, m *Mapping) bool {
 	fs.Stats.Opened++
 	f.file, f.size, f.failed, f.used, f.checked = o.file, o.info.Size(), bpf.ReasonNone, time.Now(), max(m.Since, f.checked)
 	f.id = fs.idOf(id)
+	fs.byID[f.id] = f
 	fs.open[f] = struct{}{}
 	fs.bound(f)
 	return true
@@ -276,6 +307,7 @@ func (fs *Files) idOf(id fileID) uint32 {
 	}
 	if len(fs.ids) >= 4*maxFiles {
 		clear(fs.ids)
+		clear(fs.byID)
 	}
 	fs.nextID++
 	fs.ids[id] = fs.nextID
@@ -435,7 +467,7 @@ func (fs *Files) bound(f *File) {
 	for len(fs.open) > maxOpen || fs.Stats.ImageBytes > maxImageBytes {
 		var oldest *File
 		for o := range fs.open {
-			if o != f && (oldest == nil || o.used.Before(oldest.used)) {
+			if o != f && o.lent == 0 && (oldest == nil || o.used.Before(oldest.used)) {
 				oldest = o
 			}
 		}
@@ -449,7 +481,7 @@ func (fs *Files) bound(f *File) {
 // Expire closes files that nobody asked for lately.
 func (fs *Files) Expire(now time.Time) {
 	for f := range fs.open {
-		if now.Sub(f.used) > idleClose {
+		if f.lent == 0 && now.Sub(f.used) > idleClose {
 			fs.close(f)
 		}
 	}
@@ -482,26 +514,27 @@ func (fs *Files) vdsoID() (uint32, bpf.Reason) {
 	if f.id != 0 || f.failed != bpf.ReasonNone {
 		return f.id, f.failed
 	}
-	names, err := readVDSO()
+	text, names, err := readVDSO()
 	if err != nil {
 		f.failed, f.retry = bpf.ReasonFileUnreadable, time.Now().Add(365*24*time.Hour)
 		return 0, f.failed
 	}
 	fs.nextID++
 	f.id = fs.nextID
+	fs.byID[f.id], fs.vdsoBytes = f, text
 	f.image = &Image{ID: f.id, Mapping: describe(vdsoPath, names), names: names, guard: fs.guard}
 	return f.id, bpf.ReasonNone
 }
 
-func readVDSO() (*symbolizer.Image, error) {
+func readVDSO() ([]byte, *symbolizer.Image, error) {
 	maps, err := os.Open("/proc/self/maps")
 	if err != nil {
-		return nil, fmt.Errorf("vdso: %w", err)
+		return nil, nil, fmt.Errorf("vdso: %w", err)
 	}
 	defer maps.Close()
 	entries, err := readMaps(maps)
 	if err != nil {
-		return nil, fmt.Errorf("vdso: %w", err)
+		return nil, nil, fmt.Errorf("vdso: %w", err)
 	}
 	for _, e := range entries {
 		if e.path != vdsoPath {
@@ -509,18 +542,18 @@ func readVDSO() (*symbolizer.Image, error) {
 		}
 		mem, err := os.Open("/proc/self/mem")
 		if err != nil {
-			return nil, fmt.Errorf("vdso: %w", err)
+			return nil, nil, fmt.Errorf("vdso: %w", err)
 		}
 		defer mem.Close()
 		image := make([]byte, e.mapping.End-e.mapping.Start)
 		if _, err := io.ReadFull(io.NewSectionReader(mem, int64(e.mapping.Start), int64(len(image))), image); err != nil {
-			return nil, fmt.Errorf("vdso: %w", err)
+			return nil, nil, fmt.Errorf("vdso: %w", err)
 		}
 		names, err := symbolizer.Open(bytes.NewReader(image), int64(len(image)), symbolizer.Options{})
 		if err != nil {
-			return nil, fmt.Errorf("vdso: %w", err)
+			return nil, nil, fmt.Errorf("vdso: %w", err)
 		}
-		return names, nil
+		return image, names, nil
 	}
-	return nil, fmt.Errorf("vdso: not mapped")
+	return nil, nil, fmt.Errorf("vdso: not mapped")
 }

@@ -26,7 +26,28 @@ type Mapping struct {
 
 // FileOffset is where in the mapped file an address of the mapping lies.
 func (m *Mapping) FileOffset(a Address) objfile.FileOffset {
-	return m.Offset + objfile.FileOffset(a-m.Start)
+	off := objfile.FileOffset(a - m.Start)
+	if m.File.VDSO() {
+		return off // it is no file that anything was mapped from
+	}
+	return m.Offset + off
+}
+
+// AddressOf is where a place in the mapped file lies.
+func (m *Mapping) AddressOf(off objfile.FileOffset) Address {
+	if m.File.VDSO() {
+		return m.Start + Address(off)
+	}
+	return m.Start + Address(off-m.Offset)
+}
+
+// holds says whether a place in a file lies in the mapping.
+func (m *Mapping) holds(f *File, off objfile.FileOffset) bool {
+	start := m.Offset
+	if f.VDSO() {
+		start = 0 // it is no file that anything was mapped from
+	}
+	return m.File.same(f) && off >= start && off-start < objfile.FileOffset(m.End-m.Start)
 }
 
 // maxMappings bounds the executable mappings of one process. A JIT that
@@ -77,6 +98,36 @@ func (t *mappingTable) find(a Address, time uint64) (m *Mapping, stale bool) {
 	return nil, ok
 }
 
+// holding gives the mapping of a place in a file at the time of a sample.
+func (t *mappingTable) holding(f *File, off objfile.FileOffset, time uint64) *Mapping {
+	for i := range t.mappings {
+		if m := &t.mappings[i]; m.holds(f, off) && m.Since <= time {
+			return m
+		}
+	}
+	for i := range slices.Backward(t.retired) {
+		if r := &t.retired[i]; r.holds(f, off) && r.Since <= time && time < r.until {
+			return &r.Mapping
+		}
+	}
+	return nil
+}
+
+// held gives the mapping that held a place in a file last, whatever is mapped there by now.
+func (t *mappingTable) held(f *File, off objfile.FileOffset) *Mapping {
+	for i := range t.mappings {
+		if m := &t.mappings[i]; m.holds(f, off) {
+			return m
+		}
+	}
+	for i := range slices.Backward(t.retired) {
+		if r := &t.retired[i]; r.holds(f, off) {
+			return &r.Mapping
+		}
+	}
+	return nil
+}
+
 // insert puts a mapping in place of whatever it overlaps.
 func (t *mappingTable) insert(m Mapping) {
 	if i, ok := slices.BinarySearchFunc(t.mappings, m.Start, func(o Mapping, a Address) int { return cmp.Compare(o.Start, a) }); ok &&
@@ -119,6 +170,11 @@ func (t *mappingTable) insert(m Mapping) {
 
 func sameMapping(a, b Mapping) bool {
 	return a.Start == b.Start && a.End == b.End && a.Offset == b.Offset && a.File == b.File
+}
+
+// sameCode says whether the same code is mapped at the same place.
+func sameCode(a, b Mapping) bool {
+	return a.Start == b.Start && a.End == b.End && a.Offset == b.Offset && a.File.same(b.File)
 }
 
 // replace takes a new reading of the whole table.

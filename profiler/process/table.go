@@ -23,6 +23,7 @@ import (
 
 	"github.com/pilotlight/pilotlight/profiler/container"
 	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
 
 // Process is one process, from its fork to its exit or next exec's end.
@@ -35,8 +36,10 @@ type Process struct {
 
 	started uint64 // CLOCK_MONOTONIC ns of the fork; 0: before we looked
 	exited  uint64 // 0: lives
-	execed  uint64 // the latest exec; 0: none that we saw
-	table   mappingTable
+	// leaderless says that other threads outlived the first one.
+	leaderless bool
+	execed     uint64 // the latest exec; 0: none that we saw
+	table      mappingTable
 	// known says that the mappings were reported by records or read from /proc.
 	known bool
 	// stale asks for /proc/PID/maps to be read again: records were lost.
@@ -230,6 +233,9 @@ func (t *Table) readMaps(p *Process, since uint64) {
 		m.File = t.files.intern(e.key, t.names.intern([]byte(e.path)))
 		mappings = append(mappings, m)
 	}
+	if p.known && slices.EqualFunc(p.table.mappings, mappings, sameCode) {
+		return
+	}
 	p.table.replace(mappings, since)
 	p.known = true
 }
@@ -320,7 +326,7 @@ func (t *Table) exec(e *Event) {
 	}
 	if p.exited != 0 {
 		// Exec by another thread than the first: that one's exit was not the process's.
-		p.exited = 0
+		p.exited, p.leaderless = 0, false
 		isIt := func(o *Process) bool { return o == p }
 		t.exited, t.leaderless = slices.DeleteFunc(t.exited, isIt), slices.DeleteFunc(t.leaderless, isIt)
 	}
@@ -377,6 +383,7 @@ func (t *Table) Expire(now uint64) {
 		case t.processes[p.PID] != p: // its number was given again
 		case t.threadsLive(p):
 			p.exited += uint64(rereadMost)
+			p.leaderless = true
 			t.leaderless = append(t.leaderless, p)
 		default:
 			t.dropPerfMap(p)
@@ -480,6 +487,23 @@ func (p *Process) Changed() uint64 { return p.table.changed }
 
 // Known says whether anything is known of the process's mappings.
 func (p *Process) Known() bool { return p.known }
+
+// Mappings gives the executable memory as it is now, in the order of addresses. The slice is valid until the next event.
+func (p *Process) Mappings() []Mapping { return p.table.mappings }
+
+// Exited says whether the process has ended: its first thread, that is, and no others live.
+func (p *Process) Exited() bool { return p.exited != 0 && !p.leaderless }
+
+// Kernel says whether it is a kernel thread.
+func (p *Process) Kernel() bool { return p.kernel }
+
+// Holding gives the mapping of a place in a file when a sample was taken; nil where there was none.
+func (p *Process) Holding(f *File, off objfile.FileOffset, sampled uint64) *Mapping {
+	return p.table.holding(f, off, sampled)
+}
+
+// Held gives the mapping that held a place in a file last, whatever is mapped there by now; nil where that is not known any more.
+func (p *Process) Held(f *File, off objfile.FileOffset) *Mapping { return p.table.held(f, off) }
 
 // Find gives the executable mapping that held an address when a sample was
 // taken. Stale says that a mapping is there, but only since later, and what

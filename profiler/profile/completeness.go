@@ -106,7 +106,7 @@ func (l *Location) function() string {
 }
 
 // Whole says whether the stack reaches a place where a process, thread or
-// goroutine begins: nothing is missing of it. One that ends a frame above main
+// goroutine begins: nothing is missing of it. Of walks that do not know, one that ends a frame above main
 // counts, because the caller of main is a local function of libc, which has no name on most hosts.
 func (s *Sample) Whole() bool {
 	if s.User == nil {
@@ -117,6 +117,6 @@ func (s *Sample) Whole() bool {
 		return false
 	}
 	last := locations[len(locations)-1]
-	return last.Entry() || slices.Contains(bases, last.function()) ||
+	return s.User.Root || last.Entry() || slices.Contains(bases, last.function()) ||
 		len(locations) > 1 && locations[len(locations)-2].Main()
 }

@@ -65,6 +65,8 @@ type Stack struct {
 	// Truncated says why callers are missing beyond the last location ("" where
 	// none are known to be), such as "unmapped_pc".
 	Truncated string
+	// Root says that the walk reached the function that nobody called: it knows, whether that has a name or not.
+	Root bool
 }
 
 // FrameKind says what sort of code a location is in.

@@ -49,6 +49,7 @@ type Sampler struct {
 	options  Options
 	programs *bpf.Programs
 	ring     *bpf.Ring
+	copies   *bpf.Ring
 	stacks   *bpf.StackTraces
 	events   map[int]*cpuEvent
 	// counted is what the events of CPUs that went offline had counted.
@@ -79,6 +80,12 @@ func Open(o Options) (*Sampler, error) {
 	if o.BPF.RingBytes == 0 {
 		o.BPF.RingBytes = ringBytes(len(cpus), o.FrequencyHz)
 	}
+	if o.BPF.CopyBytes == 0 {
+		o.BPF.CopyBytes = copyBytes(len(cpus))
+	}
+	if o.BPF.CopiesPerSecond == 0 {
+		o.BPF.CopiesPerSecond = uint32(max(2*o.FrequencyHz, minCopies))
+	}
 	programs, err := bpf.Load(o.BPF)
 	if err != nil {
 		return nil, err
@@ -88,7 +95,10 @@ func Open(o Options) (*Sampler, error) {
 	if s.ring, err = bpf.NewRing(programs.Samples()); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	if s.stacks, err = bpf.NewStackTraces(programs.StackTraces()); err != nil {
+	if s.copies, err = bpf.NewRing(programs.Copies()); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if s.stacks, err = bpf.NewStackTraces(programs.StackTraces(), o.BPF.Secret); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	if _, err := s.FollowCPUs(cpus); err != nil {
@@ -106,6 +116,15 @@ func ringBytes(cpus, hz int) uint32 {
 		return bpf.DefaultRingBytes
 	}
 	return min(uint32(1)<<bits.Len64(want-1), most)
+}
+
+// minCopies are the stacks of one process that may be copied in a second at any rate; at higher rates it is two CPUs' samples.
+const minCopies = 400
+
+// copyBytes holds what two CPUs sample between two reads at 97 Hz, when all of it is copied, and as much for each two more.
+func copyBytes(cpus int) uint32 {
+	const perCPU, most = 512 << 10, 16 << 20
+	return uint32(1) << bits.Len(uint(min(max(cpus*perCPU, bpf.DefaultCopyBytes), most))-1)
 }
 
 // FollowCPUs opens events on CPUs that are online and closes those of CPUs
@@ -206,14 +225,22 @@ func (s *Sampler) Stop() error {
 	return errors.Join(errs...)
 }
 
-// WakeFD becomes readable when the ring is half full.
-func (s *Sampler) WakeFD() int { return s.programs.Samples().FD() }
+// WakeFDs become readable when a ring is half full; that of copied stacks also with a process's 2nd, 4th, 8th, ... copy of a second.
+func (s *Sampler) WakeFDs() []int { return []int{s.programs.Samples().FD(), s.programs.Copies().FD()} }
 
-// HalfFull says that the ring should be drained now.
-func (s *Sampler) HalfFull() bool { return s.ring.Pending() >= uint64(s.options.BPF.RingBytes)/2 }
+// HalfFull says that the rings should be drained now.
+func (s *Sampler) HalfFull() bool {
+	return s.ring.Pending() >= uint64(s.options.BPF.RingBytes)/2 || s.copies.Pending() >= uint64(s.options.BPF.CopyBytes)/2
+}
+
+// CopiesWait says that copied stacks can be drained.
+func (s *Sampler) CopiesWait() bool { return s.copies.Pending() > 0 }
 
 // Drain calls visit with every sample that waits; the record is valid during the call only.
-func (s *Sampler) Drain(visit func(*bpf.Sample)) int { return s.ring.Drain(visit) }
+func (s *Sampler) Drain(visit func(*bpf.Sample)) int { return s.ring.Samples(visit) }
+
+// Copies calls visit with every stack that was copied, once Drain gave its sample.
+func (s *Sampler) Copies(visit func(bpf.CopiedStack)) { s.copies.Copies(visit) }
 
 // BadRecords counts records of the ring that were not samples.
 func (s *Sampler) BadRecords() uint64 { return s.ring.BadRecords }
@@ -222,6 +249,9 @@ func (s *Sampler) BadRecords() uint64 { return s.ring.BadRecords }
 func (s *Sampler) AppendStack(frames []bpf.Frame, key uint64) ([]bpf.Frame, error) {
 	return s.stacks.Append(frames, key)
 }
+
+// Programs are the BPF programs, for who tells them of code.
+func (s *Sampler) Programs() *bpf.Programs { return s.programs }
 
 // AddTarget adds a process to the wanted ones; the sampler must have been opened with targets.
 func (s *Sampler) AddTarget(pid uint32, children bool) error {
@@ -293,6 +323,10 @@ func (s *Sampler) Close() error {
 	if s.ring != nil {
 		errs = append(errs, s.ring.Close())
 		s.ring = nil
+	}
+	if s.copies != nil {
+		errs = append(errs, s.copies.Close())
+		s.copies = nil
 	}
 	return errors.Join(append(errs, s.programs.Close())...)
 }

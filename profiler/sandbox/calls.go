@@ -5,7 +5,7 @@ import "golang.org/x/sys/unix"
 // calls are what the Go runtime and the agent use once it runs. Whoever adds
 // one says what for. What is out: starting programs (execve, and fork by the rule for
 // clone), looking into processes (ptrace, process_vm_*, pidfd_getfd), mounts,
-// namespaces, modules, keys, io_uring, user ids, and making BPF programs and maps.
+// namespaces, modules, keys, io_uring, user ids, and making BPF programs. Maps are made: the arena of unwind tables grows.
 var calls = []uint32{
 	// memory; mmap and mprotect have rules
 	unix.SYS_MADVISE, unix.SYS_MUNMAP,
@@ -37,8 +37,9 @@ var calls = []uint32{
 	unix.SYS_PERF_EVENT_OPEN,
 }
 
-// Commands of bpf() (include/uapi/linux/bpf.h) that read and write maps which are there already.
+// Commands of bpf() (include/uapi/linux/bpf.h) that make maps, and read and write them.
 const (
+	bpfMapCreate        = 0
 	bpfMapLookupElement = 1
 	bpfMapUpdateElement = 2
 	bpfMapDeleteElement = 3
@@ -61,7 +62,7 @@ func rules(pid int) []rule {
 	self := []uint32{uint32(pid)}
 	return []rule{
 		{unix.SYS_BPF, 0, all, []uint32{
-			bpfMapLookupElement, bpfMapUpdateElement, bpfMapDeleteElement, bpfMapGetNextKey, bpfObjGetInfoByFD, bpfMapLookupDelete,
+			bpfMapCreate, bpfMapLookupElement, bpfMapUpdateElement, bpfMapDeleteElement, bpfMapGetNextKey, bpfObjGetInfoByFD, bpfMapLookupDelete,
 			bpfMapLookupBatch, bpfMapLookupBatch + 1, bpfMapLookupBatch + 2, bpfMapDeleteBatch,
 		}},
 		{unix.SYS_IOCTL, 1, all, []uint32{unix.PERF_EVENT_IOC_ENABLE, unix.PERF_EVENT_IOC_DISABLE, unix.PERF_EVENT_IOC_SET_BPF}},

@@ -3,10 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"syscall"
 	"unsafe"
 
@@ -28,6 +25,7 @@ func (c capabilities) has(n uint) bool { return c&(1<<n) != 0 }
 
 // The capabilities that go on being used, and by what:
 //
+//	CAP_BPF                 maps for more unwind tables; before 5.19 any bpf()
 //	CAP_PERFMON             events on a CPU that comes online
 //	CAP_SYS_PTRACE          /proc/PID/{maps,exe,root,ns,mem} of processes of others
 //	CAP_DAC_READ_SEARCH     files that our user may not read
@@ -35,7 +33,7 @@ func (c capabilities) has(n uint) bool { return c&(1<<n) != 0 }
 //
 // CAP_SYSLOG is not among them: /proc/kallsyms shows addresses to whoever had
 // the right when it was opened, and it is kept open.
-var lasting = setOf(unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_CHECKPOINT_RESTORE)
+var lasting = setOf(unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_CHECKPOINT_RESTORE)
 
 // standIns take the place of capabilities that are not held, as they do in the kernel.
 var standIns = map[uint]uint{
@@ -45,26 +43,17 @@ var standIns = map[uint]uint{
 	unix.CAP_DAC_READ_SEARCH:    unix.CAP_DAC_OVERRIDE,
 }
 
-// without asks the kernel: does it still allow what the sampler does, to a thread that has only these
-// capabilities?
-type without struct {
-	lookUp func(capabilities) bool // a look-up in a BPF map
-	event  func(capabilities) bool // a perf event on a CPU
-}
-
-// needed are those of the held capabilities that the running sampler needs.
-func needed(held capabilities, allowed without) capabilities {
+// needed are those of the held capabilities that the running sampler needs. Event asks the kernel: does it still allow an event on a
+// whole CPU to a thread that has only these capabilities?
+func needed(held capabilities, event func(capabilities) bool) capabilities {
 	want := lasting
-	if !allowed.lookUp(held & lasting) {
-		want |= setOf(unix.CAP_BPF)
-	}
 	for n, instead := range standIns {
 		if want.has(n) && !held.has(n) {
 			want |= setOf(instead)
 		}
 	}
 	// Distributions whose perf_event_paranoid goes beyond 2 demand more than CAP_PERFMON then.
-	if !allowed.event(held & want) {
+	if !event(held & want) {
 		want |= setOf(unix.CAP_SYS_ADMIN)
 	}
 	return held & want
@@ -77,10 +66,7 @@ func dropCapabilities() error {
 	if err != nil {
 		return err
 	}
-	keep := needed(held.permitted, without{
-		lookUp: func(c capabilities) bool { return tryWith(held, c, lookUpAllowed) },
-		event:  func(c capabilities) bool { return tryWith(held, c, eventAllowed) },
-	})
+	keep := needed(held.permitted, func(c capabilities) bool { return tryWith(held, c, eventAllowed) })
 	var errs []error
 	if held.effective.has(unix.CAP_SETPCAP) {
 		errs = append(errs, dropBounding(keep))
@@ -156,23 +142,6 @@ func setEffective(held sets, effective capabilities) bool {
 	held.effective = effective
 	header, data := encode(held)
 	return unix.Capset(&header, &data[0]) == nil
-}
-
-// lookUpAllowed says whether bpf() is open for look-ups. Before 5.19 all of it
-// was closed with kernel.unprivileged_bpf_disabled, which may be set at any time; since then only
-// making maps and programs is.
-func lookUpAllowed() bool {
-	const lookUpElement = 1 // BPF_MAP_LOOKUP_ELEM
-	text, err := os.ReadFile("/proc/sys/kernel/unprivileged_bpf_disabled")
-	if n, convErr := strconv.Atoi(strings.TrimSpace(string(text))); err != nil || convErr != nil || n == 0 {
-		return false // what it would be is not known
-	}
-	attr := struct {
-		fd, _             int32
-		key, value, flags uint64
-	}{fd: -1}
-	_, _, errno := unix.Syscall(unix.SYS_BPF, lookUpElement, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	return errno == unix.EBADF
 }
 
 // eventAllowed says whether an event on a whole CPU can be opened; it stays disabled.

@@ -8,7 +8,7 @@ import (
 
 func TestNeeded(t *testing.T) {
 	const everything = capabilities(1<<41 - 1)
-	six := lasting | setOf(unix.CAP_BPF, unix.CAP_SYSLOG)
+	six := lasting | setOf(unix.CAP_SYSLOG)
 	yes := func(capabilities) bool { return true }
 	with := func(numbers ...uint) func(capabilities) bool {
 		return func(c capabilities) bool {
@@ -21,26 +21,24 @@ func TestNeeded(t *testing.T) {
 		}
 	}
 	tests := map[string]struct {
-		held    capabilities
-		allowed without
-		want    capabilities
+		held  capabilities
+		event func(capabilities) bool
+		want  capabilities
 	}{
-		"nothing":                   {0, without{yes, yes}, 0},
-		"root":                      {everything, without{yes, yes}, lasting},
-		"the six":                   {six, without{yes, yes}, lasting},
-		"before 5.19":               {six, without{with(unix.CAP_BPF), yes}, lasting | setOf(unix.CAP_BPF)},
-		"root before 5.19":          {everything, without{with(unix.CAP_BPF), yes}, lasting | setOf(unix.CAP_BPF)},
-		"root, perf for admins":     {everything, without{yes, with(unix.CAP_SYS_ADMIN)}, lasting | setOf(unix.CAP_SYS_ADMIN)},
-		"perf for perfmon":          {everything, without{yes, with(unix.CAP_PERFMON)}, lasting},
-		"a missing one is no one's": {six &^ setOf(unix.CAP_SYS_PTRACE), without{yes, yes}, lasting &^ setOf(unix.CAP_SYS_PTRACE)},
+		"nothing":                   {0, yes, 0},
+		"root":                      {everything, yes, lasting},
+		"the six":                   {six, yes, lasting},
+		"root, perf for admins":     {everything, with(unix.CAP_SYS_ADMIN), lasting | setOf(unix.CAP_SYS_ADMIN)},
+		"perf for perfmon":          {everything, with(unix.CAP_PERFMON), lasting},
+		"a missing one is no one's": {six &^ setOf(unix.CAP_SYS_PTRACE), yes, lasting &^ setOf(unix.CAP_SYS_PTRACE)},
 		"SYS_ADMIN stands in": {
 			setOf(unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_OVERRIDE, unix.CAP_NET_ADMIN),
-			without{with(unix.CAP_SYS_ADMIN), with(unix.CAP_SYS_ADMIN)},
+			with(unix.CAP_SYS_ADMIN),
 			setOf(unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_OVERRIDE),
 		},
 	}
 	for name, test := range tests {
-		if got := needed(test.held, test.allowed); got != test.want {
+		if got := needed(test.held, test.event); got != test.want {
 			t.Errorf("%s: %#x, want %#x", name, got, test.want)
 		}
 	}

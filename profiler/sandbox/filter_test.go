@@ -44,7 +44,6 @@ func run(t *testing.T, c call) uint32 {
 func TestFilter(t *testing.T) {
 	const (
 		goThread     = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
-		mapCreate    = 0
 		programLoad  = 5
 		objectPin    = 6
 		iocSetOutput = 0x2405
@@ -75,7 +74,7 @@ func TestFilter(t *testing.T) {
 		{unix.SYS_BPF, arguments{bpfMapLookupElement}, true},
 		{unix.SYS_BPF, arguments{bpfObjGetInfoByFD}, true},
 		{unix.SYS_BPF, arguments{1<<32 | bpfMapLookupElement}, true}, // the kernel looks at the low half too
-		{unix.SYS_BPF, arguments{mapCreate}, false},
+		{unix.SYS_BPF, arguments{bpfMapCreate}, true},
 		{unix.SYS_BPF, arguments{programLoad}, false},
 		{unix.SYS_BPF, arguments{objectPin}, false},
 		{unix.SYS_IOCTL, arguments{3, unix.PERF_EVENT_IOC_ENABLE}, true},

@@ -145,7 +145,9 @@ func (c *compiler) build() (*Table, error) {
 		if err := p.run(f); err != nil {
 			return nil, err
 		}
-		c.stats.Functions++
+		if f.kind != ruled {
+			c.stats.Functions++
+		}
 		end = f.end()
 	}
 	c.stats.KeepsFramePointer = p.keepsFP
@@ -154,7 +156,7 @@ func (c *compiler) build() (*Table, error) {
 		return nil, err
 	}
 	c.stats.Rows, c.stats.Rules, c.stats.Covered = len(t.rows), len(t.rules), t.stats.Covered
-	t.stats = c.stats
+	t.stats, t.goCode = c.stats, len(c.stacks) > 0
 	return t, nil
 }
 

@@ -1,10 +1,14 @@
 // Package unwind says how a stack frame is left: at each code address of a file, where the caller's frame begins and where
-// the saved registers lie. It compiles what compilers leave in ELF files (.eh_frame, .debug_frame) into a [Table] that is small enough to be in memory
-// for every file that runs on a host, and flat enough to be searched inside of a BPF program.
+// the saved registers lie. It compiles what compilers leave in ELF files (.eh_frame, .debug_frame, Go's pclntab) into a [Table]
+// that is small enough to be in memory for every file that runs on a host, and flat enough to be searched inside of a BPF program.
 //
 // The caller supplies an [objfile.File], whose bytes are not trusted: memory is bounded by named limits and by the size
 // of the sections, every loop makes progress, and what cannot be understood becomes a gap that is counted
 // in [Stats], not an error.
+//
+// What these sources leave out is known by its instructions where they say enough: trampolines of signals, procedure linkage tables, the calls
+// at musl's roots, arm64's vdso functions without a frame, x86-64 code with frame pointers such as V8's builtins. Of the code between
+// functions [maxSearch] bytes are searched at most; all else that nothing tells of is a gap.
 //
 // It refuses files whose code spans more than [maxSpan] bytes or needs more than [maxRows] rows.
 //

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
 
@@ -157,7 +158,9 @@ func (h *hostile) Word(address uint64) (uint64, bool) {
 	return binary.LittleEndian.Uint64(h.words[address:]), true
 }
 
-func (h *hostile) Find(address uint64) (*Table, objfile.FileOffset, bool) {
+func (h *hostile) Rule(address uint64) (Rule, bpf.Reason) { return ruleAt(h.find(address)) }
+
+func (h *hostile) find(address uint64) (*Table, objfile.FileOffset, bool) {
 	return h.table, objfile.FileOffset(address), address < 1<<32
 }
 
@@ -199,4 +202,19 @@ func FuzzWalk(f *testing.F) {
 			t.Errorf("%d frames, %d reads, %v", len(frames), h.reads, end)
 		}
 	})
+}
+
+// ruleAt looks up what a test's memory map found.
+func ruleAt(t *Table, off objfile.FileOffset, mapped bool) (Rule, bpf.Reason) {
+	switch {
+	case !mapped:
+		return Rule{}, bpf.ReasonUnmappedPC
+	case t == nil:
+		return Rule{}, bpf.ReasonNoTable
+	}
+	r := t.Rule(off)
+	if r.Kind == Gap {
+		return r, bpf.ReasonNoRule
+	}
+	return r, bpf.ReasonNone
 }

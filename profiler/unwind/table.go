@@ -22,11 +22,15 @@ type Table struct {
 	rows    []uint32
 	rules   []Rule
 	stats   Stats
+	goCode  bool // some of it is Go's
 }
+
+// sourceInstructions stands among the sources for code that told of itself.
+const sourceInstructions = "instructions"
 
 // Stats are what a compilation found and made.
 type Stats struct {
-	// Functions are those that something is known of. Broken counts those of them whose instructions end in nonsense, from where on they
+	// Functions are those that the file tells of. Broken counts those of them whose instructions end in nonsense, from where on they
 	// are a gap, and those besides that nothing could be read of.
 	Functions, Broken int
 	// Unsupported counts the rows that say something that rules cannot: they are gaps.
@@ -64,23 +68,32 @@ func (t *Table) Rule(off objfile.FileOffset) Rule {
 	if block+1 >= uint64(len(t.index)) {
 		return Rule{}
 	}
-	low, high := t.index[block], t.index[block+1]
-	key := uint32(off-t.start)<<codeBits | (1<<codeBits - 1)
+	return t.Decode(Search(t.rows[t.index[block]:t.index[block+1]], off))
+}
+
+// Search finds the code of the rule at a file offset among the rows of its block.
+func Search(rows []uint32, off objfile.FileOffset) (code uint32) {
+	key := uint32(off)<<codeBits | (1<<codeBits - 1)
 	// The last row that begins at or before off.
+	low, high := 0, len(rows)
 	for low < high {
-		if mid := low + (high-low)/2; t.rows[mid] <= key {
+		if mid := low + (high-low)/2; rows[mid] <= key {
 			low = mid + 1
 		} else {
 			high = mid
 		}
 	}
-	if low == t.index[block] {
-		return Rule{} // a block without rows
+	if low == 0 {
+		return codeGap // a block without rows, or the part of one before the first
 	}
-	return t.decode(codeOf(t.rows[low-1]))
+	return codeOf(rows[low-1])
 }
 
-func (t *Table) decode(code uint32) Rule {
+// Strip drops the rows, for a table of which the pieces lie elsewhere. It serves for [Table.Decode] still.
+func (t *Table) Strip() { t.index, t.rows = nil, nil }
+
+// Decode gives the rule of a code.
+func (t *Table) Decode(code uint32) Rule {
 	switch kind := code >> kindPos; {
 	case code == codeGap:
 		return Rule{}
@@ -108,7 +121,7 @@ func (t *Table) All(yield func(Row) bool) {
 			if i+1 < len(rows) {
 				to = start + objfile.FileOffset(rows[i+1]>>codeBits)
 			}
-			r := Row{start + objfile.FileOffset(row>>codeBits), to, t.decode(codeOf(row))}
+			r := Row{start + objfile.FileOffset(row>>codeBits), to, t.Decode(codeOf(row))}
 			if r.Rule.Kind != Gap && !yield(r) {
 				return
 			}

@@ -39,8 +39,17 @@ func (c *compiler) addUntold() error {
 	if err := c.addRoots(calls); err != nil {
 		return err
 	}
+	c.sort()
+	err = c.searchGaps(func(g gap, code []byte) { // of what is left
+		c.addFramePointerCode(g, code)
+		c.addInit(g, code)
+		c.addCrtBegin(g, code)
+	})
+	if err != nil {
+		return err
+	}
 	if len(c.functions) > before {
-		c.stats.Sources = append(c.stats.Sources, "instructions")
+		c.stats.Sources = append(c.stats.Sources, sourceInstructions)
 	}
 	return nil
 }

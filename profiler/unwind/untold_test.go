@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/symbolizer/elfsym"
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
@@ -31,7 +32,9 @@ func (r *recorded) Word(address uint64) (uint64, bool) {
 	return binary.LittleEndian.Uint64(r.stack[at:]), true
 }
 
-func (r *recorded) Find(address uint64) (*Table, objfile.FileOffset, bool) {
+func (r *recorded) Rule(address uint64) (Rule, bpf.Reason) { return ruleAt(r.find(address)) }
+
+func (r *recorded) find(address uint64) (*Table, objfile.FileOffset, bool) {
 	off, ok := offsetOf(r.file, objfile.Address(address))
 	return r.table, off, ok
 }
@@ -69,7 +72,7 @@ func TestSignalARM64(t *testing.T) {
 		names = append(names, symbol.Name)
 	}
 	want := []string{"handler", "restore", "leaf", "middle", "main", "__libc_start_call_main", "__libc_start_main", "_start"}
-	if end != Root || !slices.Equal(names, want) {
+	if end != bpf.ReasonNone || !slices.Equal(names, want) {
 		t.Errorf("%v after %q, want %q", end, names, want)
 	}
 }
@@ -99,6 +102,31 @@ func TestLeavesARM64(t *testing.T) {
 	} {
 		if got := rules[name]; got != want {
 			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}
+
+// What the compiler adds to a program is known; TestEveryInstruction says that the rules are right.
+func TestUntoldStart(t *testing.T) {
+	for _, args := range [][]string{{"gcc", "-O2"}, {"gcc", "-O2", "-no-pie"}, {"gcc", "-O2", "-shared", "-fPIC"}, {"clang-19", "-O2"}} {
+		file := open(t, build(t, args[0], args[1:]...))
+		table := compile(t, file)
+		symbols, err := elfsym.Build(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		known := 0
+		for s := range symbols.All() {
+			switch s.Name {
+			case "_init", "_fini", "deregister_tm_clones", "register_tm_clones", "__do_global_dtors_aux", "frame_dummy":
+				if off, ok := offsetOf(file, s.Start); !ok || table.Rule(off).Kind == Gap {
+					t.Errorf("%v: %s is not known", args, s.Name)
+				}
+				known++
+			}
+		}
+		if known != 6 {
+			t.Errorf("%v: %d functions", args, known)
 		}
 	}
 }

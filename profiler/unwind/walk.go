@@ -1,8 +1,7 @@
 package unwind
 
 import (
-	"fmt"
-
+	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
 
@@ -36,43 +35,8 @@ type Memory interface {
 
 // Code is what a process has mapped.
 type Code interface {
-	// Find returns the table of the file that is mapped at an address, and the offset in it. The table is nil where the file
-	// has none, ok is false where no code is mapped.
-	Find(address uint64) (t *Table, off objfile.FileOffset, ok bool)
-}
-
-// End says why a walk ended.
-type End uint8
-
-// The ends of walks. After all but Root the outer frames are missing.
-const (
-	// Root: the outermost frame was reached.
-	Root End = iota
-	// MaxDepth: there was room for no more frames.
-	MaxDepth
-	// UnmappedPC: the return address leads to no code.
-	UnmappedPC
-	// NoTable: the file there tells nothing of its frames.
-	NoTable
-	// NoRule: its table has a gap there.
-	NoRule
-	// UnknownRegister: the rule needs the value of a register that is not known in this frame.
-	UnknownRegister
-	// Unreadable: a place on the stack, where the rule looks, is not there.
-	Unreadable
-	// NotAdvancing: the caller's frame would begin before its callee's: a broken rule or a broken stack.
-	NotAdvancing
-)
-
-var endNames = [...]string{
-	"root", "max depth", "unmapped pc", "no table", "no rule", "unknown register", "unreadable stack", "stack not advancing",
-}
-
-func (e End) String() string {
-	if int(e) >= len(endNames) {
-		return fmt.Sprintf("End(%d)", uint8(e))
-	}
-	return endNames[e]
+	// Rule returns the rule at an address; a reason where there is none.
+	Rule(address uint64) (Rule, bpf.Reason)
 }
 
 // A Frame is one of a stack.
@@ -102,7 +66,7 @@ type Walker struct {
 }
 
 // Walk appends the frames of a stack to frames, innermost first, up to max of them, and says why it ended.
-func (w *Walker) Walk(m objfile.Machine, r Registers, frames []Frame, max int) ([]Frame, End) {
+func (w *Walker) Walk(m objfile.Machine, r Registers, frames []Frame, max int) ([]Frame, bpf.Reason) {
 	roles := rolesOf(m)
 	pc := roles.ra
 	if m == objfile.EM_AARCH64 {
@@ -112,58 +76,42 @@ func (w *Walker) Walk(m objfile.Machine, r Registers, frames []Frame, max int) (
 	for first := true; ; first = false {
 		at, ok := r.Get(pc)
 		if !ok {
-			return frames, UnknownRegister
+			return frames, bpf.ReasonUnknownRegister
 		}
 		if at == 0 && !first {
-			return frames, Root // kernels and loaders leave a zero there
+			return frames, bpf.ReasonNone // kernels and loaders leave a zero there
 		}
 		if len(frames) >= max {
-			return frames, MaxDepth
+			return frames, bpf.ReasonMaxDepth
 		}
 		f := Frame{PC: at, Interrupted: interrupted}
 		frames = append(frames, f)
-		rule, end := w.rule(f.LookupPC())
-		if end != Root || rule.Kind == Outermost {
+		rule, end := w.Code.Rule(f.LookupPC())
+		if end != bpf.ReasonNone || rule.Kind == Outermost {
 			return frames, end
 		}
 		signal := rule.Kind == SignalFrame
 		frames[len(frames)-1].Interrupted = interrupted || signal
-		if end := w.step(roles, pc, rule, &r, interrupted); end != Root {
+		if end := w.step(roles, pc, rule, &r, interrupted); end != bpf.ReasonNone {
 			return frames, end
 		}
 		interrupted = signal
 	}
 }
 
-// rule finds that of an address; Root is no end.
-func (w *Walker) rule(address uint64) (Rule, End) {
-	table, off, ok := w.Code.Find(address)
-	switch {
-	case !ok:
-		return Rule{}, UnmappedPC
-	case table == nil:
-		return Rule{}, NoTable
-	}
-	rule := table.Rule(off)
-	if rule.Kind == Gap {
-		return rule, NoRule
-	}
-	return rule, Root
-}
-
-// step makes the registers those of the caller; Root is no end.
-func (w *Walker) step(roles roles, pc Register, rule Rule, r *Registers, interrupted bool) End {
+// step makes the registers those of the caller; ReasonNone is no end.
+func (w *Walker) step(roles roles, pc Register, rule Rule, r *Registers, interrupted bool) bpf.Reason {
 	cfa, end := w.cfa(rule, r, pc)
-	if end != Root {
+	if end != bpf.ReasonNone {
 		return end
 	}
 	sp, ok := r.Get(roles.sp)
 	if !ok {
-		return UnknownRegister
+		return bpf.ReasonUnknownRegister
 	}
 	// A function that has no frame yet may have its caller's. Signals have stacks of their own.
 	if rule.Kind == Step && (cfa < sp || cfa == sp && !interrupted) {
-		return NotAdvancing
+		return bpf.ReasonNotAdvancing
 	}
 	var caller Registers
 	for _, saved := range []struct {
@@ -181,11 +129,11 @@ func (w *Walker) step(roles roles, pc Register, rule Rule, r *Registers, interru
 			at := cfa
 			if saved.at.Kind == AtBase {
 				if at, ok = r.Get(saved.at.Base); !ok {
-					return UnknownRegister
+					return bpf.ReasonUnknownRegister
 				}
 			}
 			if value, known = w.Memory.Word(at + uint64(int64(saved.at.Offset))); !known {
-				return Unreadable
+				return bpf.ReasonStackUnreadable
 			}
 		}
 		if known {
@@ -194,33 +142,33 @@ func (w *Walker) step(roles roles, pc Register, rule Rule, r *Registers, interru
 	}
 	ra, ok := caller.Get(pc)
 	if !ok {
-		return UnknownRegister
+		return bpf.ReasonUnknownRegister
 	}
 	if w.PointerBits > 0 {
 		caller.Set(pc, ra&(1<<w.PointerBits-1))
 	}
 	caller.Set(roles.sp, cfa)
 	*r = caller
-	return Root
+	return bpf.ReasonNone
 }
 
-func (w *Walker) cfa(rule Rule, r *Registers, pc Register) (uint64, End) {
+func (w *Walker) cfa(rule Rule, r *Registers, pc Register) (uint64, bpf.Reason) {
 	base, ok := r.Get(rule.CFABase)
 	if !ok {
-		return 0, UnknownRegister
+		return 0, bpf.ReasonUnknownRegister
 	}
 	at := base + uint64(int64(rule.Offset))
 	switch rule.CFA {
 	case CFAMemory:
 		value, ok := w.Memory.Word(at)
 		if !ok {
-			return 0, Unreadable
+			return 0, bpf.ReasonStackUnreadable
 		}
-		return value + uint64(int64(rule.Add)), Root
+		return value + uint64(int64(rule.Add)), bpf.ReasonNone
 	case CFAPLT:
 		if address, _ := r.Get(pc); address&15 >= uint64(rule.Add) {
 			at += word
 		}
 	}
-	return at, Root
+	return at, bpf.ReasonNone
 }

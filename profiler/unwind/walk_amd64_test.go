@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/symbolizer/elfsym"
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 	"github.com/pilotlight/pilotlight/symbolizer/pclntab"
@@ -86,8 +87,10 @@ func (p *tracee) Word(address uint64) (uint64, bool) {
 	return binary.LittleEndian.Uint64(b[:]), true
 }
 
-// Find looks in what the process has mapped, as far as it is known.
-func (p *tracee) Find(address uint64) (*Table, objfile.FileOffset, bool) {
+// Rule looks in what the process has mapped, as far as it is known.
+func (p *tracee) Rule(address uint64) (Rule, bpf.Reason) { return ruleAt(p.find(address)) }
+
+func (p *tracee) find(address uint64) (*Table, objfile.FileOffset, bool) {
 	for _, m := range p.mappings {
 		if address >= m.start && address < m.end {
 			return m.file.table, objfile.FileOffset(address - m.start + m.offset), true
@@ -262,7 +265,7 @@ func (p *tracee) expected(pc uint64) []Frame {
 	return frames
 }
 
-func (p *tracee) walk(t *testing.T, regs *unix.PtraceRegs) ([]Frame, End) {
+func (p *tracee) walk(t *testing.T, regs *unix.PtraceRegs) ([]Frame, bpf.Reason) {
 	t.Helper()
 	p.sp = regs.Rsp
 	p.stack = p.stack[:cap(p.stack)]
@@ -271,7 +274,7 @@ func (p *tracee) walk(t *testing.T, regs *unix.PtraceRegs) ([]Frame, End) {
 	}
 	n, _ := p.mem.ReadAt(p.stack, int64(p.sp)) // up to the stack's end
 	p.stack = p.stack[:n]
-	if _, _, ok := p.Find(regs.Rip); !ok {
+	if _, _, ok := p.find(regs.Rip); !ok {
 		p.readMappings(t)
 	}
 	var r Registers
@@ -335,14 +338,14 @@ func stepThrough(t *testing.T, path string, stride int) {
 		frames, end := p.walk(t, &regs)
 		want := p.expected(regs.Rip)
 		deepest = max(deepest, len(want))
-		whole := end == Root && len(frames) == len(want)
+		whole := end == bpf.ReasonNone && len(frames) == len(want)
 		isPrefix := len(frames) <= len(want) && slices.Equal(frames, want[:len(frames)])
 		if whole && isPrefix {
 			continue
 		}
 		where := fmt.Sprintf("%v after %d of %d frames, in %s", end, len(frames), len(want), p.place(frames[len(frames)-1].LookupPC()))
 		switch pc := p.place(regs.Rip); {
-		case isPrefix && end == NoRule:
+		case isPrefix && end == bpf.ReasonNoRule:
 			cut++
 			cuts[where]++
 		case strings.Contains(pc, "libgcc_s.so"):
@@ -362,7 +365,7 @@ func stepThrough(t *testing.T, path string, stride int) {
 	if float64(landing) > 0.001*float64(walked) {
 		t.Errorf("%d of %d stacks are torn", landing, walked)
 	}
-	// What runs once at the start and at the end comes with the compiler, without tables (crtbegin.o, crti.o).
+	// In static programs a function of crtbegin.o is not known; of a few other instructions tables say what rules cannot.
 	if float64(cut) > 0.01*float64(walked) {
 		t.Errorf("%d of %d stacks are cut: %v", cut, walked, cuts)
 	}
@@ -381,7 +384,7 @@ func TestGoStack(t *testing.T) {
 				t.Fatal(err)
 			}
 			frames, end := p.walk(t, &regs)
-			if end != Root {
+			if end != bpf.ReasonNone {
 				t.Errorf("%v after %d frames", end, len(frames))
 			}
 			names, err := pclntab.Open(open(t, path))
@@ -459,7 +462,7 @@ func TestGoStackSwitch(t *testing.T) {
 			got = append(got, line.Function)
 		}
 	}
-	if end != Root {
+	if end != bpf.ReasonNone {
 		t.Errorf("%v after %q", end, got)
 	}
 	at := 0

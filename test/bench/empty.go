@@ -65,7 +65,7 @@ func drainRing(m *ebpf.Map, stop <-chan struct{}) {
 		case <-stop:
 			return
 		case <-time.After(200 * time.Millisecond):
-			ring.Drain(func(*bpf.Sample) {})
+			ring.Samples(func(*bpf.Sample) {})
 		}
 	}
 }

@@ -70,7 +70,7 @@ var attempts = []struct {
 	{"mount", func() error { return unix.Mount("none", "/mnt", "tmpfs", 0, "") }},
 	{"unshare", func() error { return unix.Unshare(unix.CLONE_NEWUSER) }},
 	{"finit_module", func() error { return unix.FinitModule(0, "", 0) }},
-	{"bpf map create", func() error { return raw(unix.SYS_BPF, 0, 0, 0) }},
+	{"bpf pin", func() error { return raw(unix.SYS_BPF, 6, 0, 0) }},
 	{"bpf program load", func() error { return raw(unix.SYS_BPF, 5, 0, 0) }},
 	{"signal", func() error { return unix.Kill(os.Getppid(), unix.SIGCONT) }},
 	{"executable memory", func() error {

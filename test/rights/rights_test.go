@@ -47,12 +47,8 @@ func without(missing ...capability) []uint {
 }
 
 // afterStart is what an agent that held these, and needed CAP_SYS_ADMIN if that is among them, keeps.
-func afterStart(t *testing.T, held []uint) string {
-	t.Helper()
-	lasting := []uint{unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_CHECKPOINT_RESTORE, unix.CAP_SYS_ADMIN}
-	if !kernelAtLeast(t, 5, 19) || sysctl(t, "kernel/unprivileged_bpf_disabled") == 0 {
-		lasting = append(lasting, unix.CAP_BPF)
-	}
+func afterStart(held []uint) string {
+	lasting := []uint{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_CHECKPOINT_RESTORE, unix.CAP_SYS_ADMIN}
 	var bits uint64
 	for _, c := range held {
 		if slices.Contains(lasting, c) {
@@ -78,7 +74,7 @@ func kernelAtLeast(t *testing.T, major, minor int) bool {
 // checkConfined looks whether the running agent has given up what it promises to.
 func checkConfined(t *testing.T, a *agent, held []uint) {
 	t.Helper()
-	want := afterStart(t, held)
+	want := afterStart(held)
 	for field, value := range map[string]string{
 		"CapEff": want, "CapPrm": want, "CapInh": "0000000000000000", "CapAmb": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",
 	} {
@@ -196,7 +192,7 @@ func TestRootWorksOn(t *testing.T) {
 	checkLosses(t, a.losses())
 	held := without()
 	checkConfined(t, a, held)
-	if got, want := a.threadStatus(t, "CapBnd"), afterStart(t, held); got != want {
+	if got, want := a.threadStatus(t, "CapBnd"), afterStart(held); got != want {
 		t.Errorf("CapBnd is %s, want %s", got, want)
 	}
 	if ok, all, inside := a.mostlyNamed(t, burning); !ok {
@@ -246,7 +242,7 @@ func missingInTheMachine(t *testing.T) (settings map[string]setting, groups [][]
 		"no cgroups": {room: room{NoCgroups: true}, losses: []string{"--cgroup, --container"}, cause: "mount -t cgroup2"},
 		"shallow stacks": {
 			room:   room{Fake: map[string]string{"/proc/sys/kernel/perf_event_max_stack": "20\n"}},
-			losses: []string{"the outer frames of stacks deeper than 20"}, cause: "perf_event_max_stack=127",
+			losses: []string{"the outer frames of kernel stacks deeper than 20, and of user stacks that are not walked by unwind tables"}, cause: "perf_event_max_stack=127",
 		},
 		"no_new_privs":      {room: room{NoNewPrivs: true, Bounding: true}},
 		"paranoid for some": {room: room{Fake: map[string]string{"/proc/sys/kernel/perf_event_paranoid": "4\n"}}},
@@ -466,7 +462,7 @@ func TestSeccompFlag(t *testing.T) {
 	if got := a.threadStatus(t, "Seccomp"); got != "0" {
 		t.Errorf("Seccomp: %s", got)
 	}
-	if got, want := a.threadStatus(t, "CapPrm"), afterStart(t, without()); got != want {
+	if got, want := a.threadStatus(t, "CapPrm"), afterStart(without()); got != want {
 		t.Errorf("CapPrm: %s, want %s", got, want)
 	}
 	a.stop(t)

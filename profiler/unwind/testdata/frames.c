@@ -15,6 +15,10 @@
 
 #define KEEP __attribute__((noinline, noclone))
 
+#ifndef ROOM
+#define ROOM 40000 // far apart
+#endif
+
 static volatile uint64_t sink;
 
 // A leaf without a frame.
@@ -53,7 +57,7 @@ KEEP uint64_t aligned(uint64_t x)
 // A large frame, beyond what one instruction probes.
 KEEP uint64_t large(uint64_t x)
 {
-	volatile char room[40000];
+	volatile char room[ROOM];
 	room[x % sizeof room] = 1;
 	return aligned(x) + room[0];
 }
@@ -125,6 +129,7 @@ int main(void)
 	uint64_t numbers[] = { 5, 3, 9, 1 };
 	struct timespec now;
 	signal(SIGUSR1, handler);
+again:
 	sink = recurse(5);
 	sink += many(1, 2, 3, 4, 5, 6);
 	qsort(numbers, 4, sizeof numbers[0], compare);
@@ -134,5 +139,8 @@ int main(void)
 	if (setjmp(back) == 0)
 		stop();
 	sink += strlen(getenv("PATH") ? getenv("PATH") : "") + now.tv_sec;
+#ifdef FOR_EVER
+	goto again;
+#endif
 	leave();
 }

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Working memory of a CPU: a program's own stack ends at 512 bytes. */
+#ifndef PILOTLIGHT_SCRATCH_BPF_H
+#define PILOTLIGHT_SCRATCH_BPF_H
+
+#include <bpf/bpf_helpers.h>
+
+#include "types.bpf.h"
+
+/* How far a walk over a user stack is. */
+struct walk {
+	u64 pc; /* where the frame's code goes on */
+	u64 sp;
+	u64 fp;
+	u64 base; /* rbx; arm64: lr */
+	u64 key;  /* of the frames until now, as far as stack_key_step leads */
+	u64 window; /* address of the piece of the stack that is in scratch.window */
+	u32 window_bytes;
+	u32 frames;
+	u32 reads; /* of the stack */
+	u8 interrupted; /* the instruction at pc was not executed yet; else a call stands before it */
+	u8 base_known;
+	u8 compat; /* a 32-bit program */
+	u8 raw;    /* frames are raw */
+	u8 reason; /* why it ended, enum reason; 0: at the root */
+	u16 slots; /* where the last frame's registers were saved, see leave_by_code; SLOTS_UNKNOWN: by another rule */
+	u32 unremembered; /* so many frames from the leaf on: up to the last that was interrupted or left by a rule of the table */
+	u32 own_frames; /* those that the walk took itself, the others are remembered ones; 0: all */
+	u32 candidate; /* the remembered frame that the walk may come to next */
+	u8 value_known;
+	u64 value; /* of a register in the caller, while a rule is followed */
+	struct unwind_rule rule;
+	struct code_range here; /* that of the last frame, most often of the next one too */
+	struct process process;
+};
+
+/* A frame of a walk, as it was before it was left, and where what leads to the caller stands. */
+struct remembered_frame {
+	u64 frame;
+	u64 sp;
+	u64 fp;
+	u64 pc_slots; /* 48 bits of pc, then slots, see leave_by_code */
+};
+
+/* The last walk of a thread, the root's frame last. Frames before first are of no walk. */
+struct remembered_walk {
+	u32 tid;
+	u32 generation; /* of the code ranges that it went by */
+	u32 first;
+	u32 pad;
+	struct remembered_frame frame[LIMIT_REMEMBERED_FRAMES];
+};
+
+/* 30 KB a CPU. */
+struct scratch {
+	struct stack_chunk chunk;
+	struct walk walk;
+	u64 window[LIMIT_WINDOW_WORDS];
+	u64 frames[LIMIT_STACK_FRAMES];
+	union {
+		struct stack_copy copy;
+		struct {
+			u8 before[__builtin_offsetof(struct stack_copy, stack)];
+			/* while it walks: the last frames, by their numbers */
+			struct remembered_frame last[LIMIT_REMEMBERED_FRAMES];
+		};
+	};
+	u8 overhang[4096]; /* the verifier does not know that the last piece of a copy ends with it */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
+static __always_inline struct scratch *this_cpu_scratch(void)
+{
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&scratch, &zero);
+}
+
+#endif

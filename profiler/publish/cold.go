@@ -1,0 +1,110 @@
+package publish
+
+import (
+	"time"
+
+	"github.com/pilotlight/pilotlight/bpf"
+	"github.com/pilotlight/pilotlight/profiler/process"
+	"github.com/pilotlight/pilotlight/profiler/unwind"
+	"github.com/pilotlight/pilotlight/symbolizer/objfile"
+)
+
+// Walk walks a stack that was copied, by the mappings that the process had when it was sampled. It appends the frames to frames, innermost
+// first, all raw, each an address inside of its instruction, and says why the walk ended. Tables that are not there yet are waited for, a moment.
+func (p *Publisher) Walk(proc *process.Process, c *bpf.CopiedStack, frames []bpf.Frame) ([]bpf.Frame, bpf.Reason) {
+	s := coldStack{publisher: p, process: proc, sampled: c.TimeNs}
+	w := unwind.Walker{Code: &s, Memory: c, PointerBits: pointerBits}
+	var end bpf.Reason
+	p.walked, end = w.Walk(machine, registers(c), p.walked[:0], bpf.MaxStackFrames)
+	for _, f := range p.walked {
+		frames = append(frames, bpf.RawFrame(f.LookupPC()))
+	}
+	return frames, end
+}
+
+// coldStack is the code of a process of which a stack was copied.
+type coldStack struct {
+	publisher *Publisher
+	process   *process.Process
+	sampled   uint64
+}
+
+// Rule finds that of the code which was mapped at an address.
+func (s *coldStack) Rule(address uint64) (unwind.Rule, bpf.Reason) {
+	p := s.publisher
+	m, stale := p.processes.Find(s.process, process.Address(address), s.sampled)
+	switch {
+	case m == nil && stale:
+		return unwind.Rule{}, bpf.ReasonStaleMapping
+	case m == nil:
+		return unwind.Rule{}, bpf.ReasonUnmappedPC
+	case !m.File.Regular() && !m.File.VDSO():
+		return unwind.FramePointerRule(machine), bpf.ReasonNone
+	}
+	id, reason := p.files.ID(p.processes, s.process, m)
+	if reason != bpf.ReasonNone {
+		return unwind.Rule{}, reason
+	}
+	now := time.Now()
+	t := p.tableOf(id, s.process, m, now)
+	p.await(t)
+	return p.rule(t, m.FileOffset(process.Address(address)))
+}
+
+const (
+	// coldWait is how long a sample waits for a table. Most files take a few milliseconds.
+	coldWait = 100 * time.Millisecond
+	// roundWait is how long all samples between two Updates wait: others come in meanwhile, and have to be taken out of the ring.
+	roundWait = 300 * time.Millisecond
+)
+
+// await waits for a table that is being compiled, once.
+func (p *Publisher) await(t *table) {
+	if t.done || t.slow || t.code != bpf.RulePending || p.patience == 0 {
+		return
+	}
+	begun := time.Now()
+	timer := time.NewTimer(min(coldWait, p.patience))
+	defer func() {
+		timer.Stop()
+		p.patience -= min(p.patience, time.Since(begun))
+	}()
+	for !t.done {
+		select {
+		case <-p.compiler.finished:
+			p.arrive(time.Now())
+		case <-timer.C:
+			t.slow = true
+			return
+		}
+	}
+}
+
+// rule looks a table's rule up, in the arena.
+func (p *Publisher) rule(t *table, off objfile.FileOffset) (unwind.Rule, bpf.Reason) {
+	switch t.code {
+	case bpf.RulePending:
+		return unwind.Rule{}, bpf.ReasonTablePending
+	case bpf.RuleNoTable:
+		return unwind.Rule{}, bpf.ReasonNoTable
+	}
+	for _, piece := range t.pieces {
+		if off < piece.start || off >= piece.end {
+			continue
+		}
+		var index [2]uint32
+		arena := p.programs.Arena()
+		if err := arena.Read(piece.index+uint32((off-piece.start)/pageBytes), index[:]); err != nil {
+			break
+		}
+		rows := make([]uint32, index[1]-index[0])
+		if err := arena.Read(index[0], rows); err != nil {
+			break
+		}
+		if r := t.decoder.Decode(unwind.Search(rows, off)); r.Kind != unwind.Gap {
+			return r, bpf.ReasonNone
+		}
+		break
+	}
+	return unwind.Rule{}, bpf.ReasonNoRule
+}

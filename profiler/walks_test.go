@@ -1,0 +1,144 @@
+package profiler
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/pilotlight/pilotlight/bpf"
+	"github.com/pilotlight/pilotlight/profiler/collect"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/profiler/publish"
+)
+
+// The walk in BPF and the one in Go, which are written in two languages and look into the tables in two ways, find the same frames and
+// the same end on every sample.
+func TestWalksAgree(t *testing.T) {
+	reasons := buildReasons(t)
+	built := func(source string, compiler ...string) string {
+		program := filepath.Join(t.TempDir(), "program")
+		build := exec.Command(compiler[0], append(compiler[1:], "-o", program, source)...)
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", build, err, out)
+		}
+		return program
+	}
+	frames := func(flags ...string) []string {
+		return []string{built("unwind/testdata/frames.c", append([]string{"gcc", "-fomit-frame-pointer", "-pthread", "-DFOR_EVER", "-DROOM=8000" /* within a copy */}, flags...)...)}
+	}
+	for _, w := range []struct {
+		name    string
+		command []string
+		least   int // stacks
+	}{
+		{"frame pointers", []string{reasons, "burn"}, 500},
+		{"kernel", []string{reasons, "kernel"}, 500},
+		{"stacks", []string{reasons, "stacks"}, 500},
+		{"deep", []string{reasons, "deep"}, 500},
+		{"code in memory", []string{reasons, "jit"}, 500},
+		{"forks", []string{reasons, "forks"}, 0},
+		{"gcc -O2", frames("-O2"), 500},
+		{"gcc -O3 -static", frames("-O3", "-static"), 500},
+		{"xz", []string{"sh", "-c", "exec xz -9 </dev/zero >/dev/null"}, 500},
+		{"python3", []string{"python3", "-c", "def f(n):\n return sum(map(lambda x: x*x, range(n)))\nwhile True: f(1000)"}, 500},
+		{"go", []string{built("../test/workloads/gosplit", "go", "build"), "60"}, 500},
+	} {
+		t.Run(w.name, func(t *testing.T) {
+			d := 2 * time.Second
+			if long() {
+				d = 20 * time.Second
+			}
+			var compared, deepest, differ, beyond int
+			ends := make(map[bpf.Reason]int)
+			c := Config{
+				FrequencyHz: 997, Target: Target{PIDs: []int{start(t, w.command[0], w.command[1:]...)}, Children: true},
+				CopyBytes: 16 << 20,
+				Compare: func(c *collect.Comparison) {
+					compared++
+					deepest = max(deepest, len(c.InBPF))
+					ends[c.ReasonInBPF]++
+					if c.Equal() {
+						return
+					}
+					// A copy is of one stack. Go's run on others now and then, and a walk from there leads out of it.
+					if w.name == "go" && c.ReasonInGo == bpf.ReasonStackUnreadable && slices.Equal(c.InGo, c.InBPF[:min(len(c.InBPF), len(c.InGo))]) {
+						beyond++
+						return
+					}
+					if differ++; differ <= 5 {
+						t.Errorf("BPF: %v, %s\nGo:  %v, %s", hex(c.InBPF), c.ReasonInBPF, hex(c.InGo), c.ReasonInGo)
+					}
+				},
+			}
+			s := sampleFor(t, c, d)
+			s.conserved(t)
+			user := s.stats.BPF.User
+			t.Logf("%d of %d stacks compared, %d differ, %d as far as the copy goes; up to %d frames; ends: %v; %d were walked in Go alone",
+				compared, s.stats.Exported, differ, beyond, deepest, ends, user.Copied)
+			if compared < w.least || uint64(compared)+user.Copied+user.None != s.stats.Exported || beyond > compared/50 {
+				t.Errorf("%d stacks were compared", compared)
+			}
+		})
+	}
+}
+
+// A process with 20,000 mappings, which are published all, has whole stacks.
+func TestManyMappings(t *testing.T) {
+	const mappings = 20000 // as reasons.c has it
+	program := buildReasons(t)
+	var publisher *publish.Publisher
+	c := Config{FrequencyHz: 997, Target: Target{PIDs: []int{start(t, program, "crowd")}}}
+	s := sampleWhile(t, c, func(p *Profiler) {
+		publisher = p.publisher
+		waitFor(t, p, func(c *bpf.Counters) bool { return c.Taken >= 4000 })
+	})
+	s.conserved(t)
+	var visits, whole uint64
+	for _, p := range s.profiles {
+		for i := range p.Samples {
+			sample := &p.Samples[i]
+			if !calls(sample.User, "visit", "burn") {
+				continue
+			}
+			visits += uint64(sample.Count)
+			if sample.Whole() {
+				whole += uint64(sample.Count)
+			}
+		}
+	}
+	t.Logf("%d of %d samples from the mappings are whole; %d stacks were copied; %+v", whole, visits, s.stats.BPF.User.Copied, publisher.Stats)
+	if visits < 300 || whole < visits {
+		t.Errorf("%d of %d samples from the mappings are whole: %v", whole, visits, s.incomplete())
+	}
+	// Whose code is published is not copied: what is left of them are from before, when there was another mapping with each sample.
+	if copied := s.stats.BPF.User.Copied; copied > s.stats.Exported-visits+visits/10 {
+		t.Errorf("%d of %d stacks were copied", copied, s.stats.Exported)
+	}
+	if publisher.Stats.ArenaBytes < mappings*uint64(unsafe.Sizeof(bpf.CodeRange{})) {
+		t.Errorf("%d bytes of the arena are in use: not %d mappings", publisher.Stats.ArenaBytes, mappings)
+	}
+}
+
+// calls says whether one function calls the other in a stack.
+func calls(s *profile.Stack, caller, callee string) bool {
+	if s == nil {
+		return false
+	}
+	for i, l := range s.Locations[:max(1, len(s.Locations))-1] {
+		if l.Lines[0].Function.Name == callee && s.Locations[i+1].Lines[0].Function.Name == caller {
+			return true
+		}
+	}
+	return false
+}
+
+func hex(frames []bpf.Frame) (text []string) {
+	for _, f := range frames {
+		text = append(text, fmt.Sprintf("%#x", uint64(f)))
+	}
+	return text
+}
