@@ -1,0 +1,357 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"io"
+	"math/rand/v2"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// Where a hostile process has what it shows to a walk: an endless loop, and words in the place of a stack. Every other page of these is not there.
+const (
+	hostileCode  = 0x10000000
+	hostileStack = 0x20000000
+	hostileBytes = 1 << 20
+	hostilePage  = 4096
+)
+
+// hostileSource is that process. It reads its registers and its stack, and loops.
+const hostileSource = `
+#include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+int main(void)
+{
+	static struct { uint64_t sp, fp, base; char stack[1 << 20]; } in;
+	char *code = mmap((void *)0x10000000, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	char *stack = mmap((void *)0x20000000, sizeof(in.stack), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (code == MAP_FAILED || stack == MAP_FAILED)
+		return 1;
+	for (size_t n = 0; n < sizeof(in);) {
+		ssize_t got = read(0, (char *)&in + n, sizeof(in) - n);
+		if (got <= 0)
+			return 1;
+		n += got;
+	}
+	for (size_t i = 0; i < sizeof(in.stack); i++)
+		stack[i] = in.stack[i];
+	for (size_t i = 4096; i < sizeof(in.stack); i += 8192)
+		mprotect(stack + i, 4096, PROT_NONE);
+	code[0] = 0xeb, code[1] = 0xfe; /* 1: jmp 1b */
+	if (write(1, ".", 1) != 1)
+		return 1;
+	__asm__ volatile("mov %0, %%rsp; mov %1, %%rbp; mov %2, %%rbx; jmp *%3"
+			 : : "r"(in.sp), "r"(in.fp), "r"(in.base), "a"(code) : "memory");
+}
+`
+
+// hostileProcess is what a walk meets: registers, words of the stack, and the rules of the code, each for an equal share of its page.
+type hostileProcess struct {
+	sp, fp, base uint64
+	stack        [hostileBytes / 8]uint64
+	rules        []UnwindRule
+}
+
+func (h *hostileProcess) put(address, value uint64) { h.stack[(address-hostileStack)/8] = value }
+
+// Positions in the arena.
+const (
+	hostileList  = 8
+	hostileRules = 16
+	hostileIndex = 1 << 19
+)
+
+// publish puts the code of the process into the arena.
+func (h *hostileProcess) publish(t *testing.T, p *Programs, pid, execID uint32) {
+	t.Helper()
+	write := func(at uint32, words any) {
+		t.Helper()
+		bytes, err := binary.Append(nil, binary.NativeEndian, words)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Arena().Write(at, unsafe.Slice((*uint32)(unsafe.Pointer(&bytes[0])), len(bytes)/4)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(hostileList, CodeRange{
+		Start: hostileCode, Frame: uint64(NativeFrame(1, 0)) - hostileCode, Pages: 1, Index: hostileIndex, Rules: hostileRules,
+	})
+	write(hostileRules, h.rules)
+	rows := []uint32{hostileIndex + 2, hostileIndex + 2 + uint32(len(h.rules))}
+	for i := range h.rules {
+		const table = 7 << 17
+		rows = append(rows, uint32(i*hostilePage/len(h.rules))<<20|table|uint32(i))
+	}
+	write(hostileIndex, rows)
+	if err := p.PutProcess(Process{Tgid: pid, ExecId: execID, Generation: 1, Ranges: hostileList, Count: 1}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run lets the process run, and gives what the last walk on each CPU was, and how long the program took on average.
+func (h *hostileProcess) run(t *testing.T, p *Programs, program string) (walks []CpuScratch, each time.Duration) {
+	t.Helper()
+	cmd := exec.Command(program)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	for _, words := range []any{h.sp, h.fp, h.base, h.stack[:]} {
+		if err := binary.Write(in, binary.NativeEndian, words); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
+		t.Fatalf("the process did not begin: %v", err)
+	}
+
+	event, err := unix.PerfEventOpen(&unix.PerfEventAttr{
+		Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_CPU_CLOCK, Size: uint32(unsafe.Sizeof(unix.PerfEventAttr{})),
+		Sample: 1e6, Sample_type: unix.PERF_SAMPLE_RAW, Bits: unix.PerfBitDisabled,
+	}, cmd.Process.Pid, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(event)
+	control := func(request uint, value int) {
+		t.Helper()
+		if err := unix.IoctlSetInt(event, request, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	control(unix.PERF_EVENT_IOC_SET_BPF, p.OnSample().FD())
+	sampled := func(n uint64) {
+		t.Helper()
+		before, err := p.Counters()
+		if err != nil {
+			t.Fatal(err)
+		}
+		control(unix.PERF_EVENT_IOC_ENABLE, 0)
+		defer control(unix.PERF_EVENT_IOC_DISABLE, 0)
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			now, err := p.Counters()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if now.Taken-before.Taken >= n {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("no %d samples within 10 s", n)
+			}
+		}
+	}
+	ring, err := NewRing(p.Samples())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ring.Close()
+	sampled(1)
+	var execID uint32
+	ring.Samples(func(s *Sample) { execID = s.ExecId })
+	h.publish(t, p, uint32(cmd.Process.Pid), execID)
+	defer func() {
+		if err := p.DeleteProcess(uint32(cmd.Process.Pid)); err != nil {
+			t.Error(err)
+		}
+	}()
+	before, err := p.OnSample().Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sampled(20)
+	after, err := p.OnSample().Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring.Samples(func(s *Sample) {
+		if s.Generation != 1 {
+			t.Error("a stack was not walked by what was published")
+		}
+	})
+	var perCPU []CpuScratch
+	if err := p.cpu.Scratch.Lookup(uint32(0), &perCPU); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range perCPU {
+		if s.Walk.Process.Tgid == uint32(cmd.Process.Pid) {
+			walks = append(walks, s)
+		}
+	}
+	if len(walks) == 0 {
+		t.Fatal("no CPU has walked the stack of the process")
+	}
+	return walks, (after.Runtime - before.Runtime) / time.Duration(after.RunCount-before.RunCount)
+}
+
+// Whatever a process has in its registers and on its stack, and even whatever the rules of its code are, a sample of it costs one walk of so many frames,
+// each of so many reads of the stack, and ends.
+func TestHostileProcess(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "hostile")
+	gcc := exec.Command("gcc", "-O1", "-fomit-frame-pointer", "-x", "c", "-o", program, "-")
+	gcc.Stdin = strings.NewReader(hostileSource)
+	if out, err := gcc.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", gcc, err, out)
+	}
+	statistics, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		t.Fatalf("BPF statistics (these tests need root): %v", err)
+	}
+	defer statistics.Close()
+	p := load(t, Options{Walks: true})
+	if err := p.Arena().Grow(); err != nil {
+		t.Fatal(err)
+	}
+
+	atCFA := func(offset int32) UnwindSaved {
+		return UnwindSaved{Kind: uint8(CpuRuleSavedRULE_AT_CFA), Offset: offset}
+	}
+	atBase := func(offset int32) UnwindSaved {
+		return UnwindSaved{Kind: uint8(CpuRuleSavedRULE_AT_BASE), Base: uint8(RuleBase), Offset: offset}
+	}
+	step, signal := uint8(CpuRuleKindRULE_STEP), uint8(CpuRuleKindRULE_SIGNAL_FRAME)
+	const caller = hostileCode + 8
+	const last = hostilePage - 8 // word of a page, behind which nothing is
+	full := func(h *hostileProcess) *hostileProcess {
+		for i := range h.stack {
+			h.stack[i] = caller
+		}
+		return h
+	}
+	// The frame's address, the return address and both registers lie in four pages, each at the end, and lead to themselves.
+	scattered := func() *hostileProcess {
+		h := &hostileProcess{sp: hostileStack, fp: hostileStack + last, base: hostileStack, rules: []UnwindRule{{
+			Kind: signal, Cfa: uint8(CpuRuleCfaRULE_CFA_MEMORY), CfaBase: uint8(RuleFP),
+			Ra: atCFA(2*hostilePage + last), Fp: atCFA(4*hostilePage + last), Base: atBase(6*hostilePage + last),
+		}}}
+		h.put(hostileStack+last, hostileStack)
+		h.put(hostileStack+2*hostilePage+last, caller)
+		h.put(hostileStack+4*hostilePage+last, hostileStack+last)
+		h.put(hostileStack+6*hostilePage+last, hostileStack)
+		return h
+	}
+	cases := []struct {
+		name    string
+		process *hostileProcess
+		frames  uint32
+		reason  Reason
+	}{
+		{"a stack beyond memory", &hostileProcess{sp: 1 << 62, rules: []UnwindRule{{Kind: step, Offset: 16, Ra: atCFA(-8)}}}, 1, ReasonStackUnreadable},
+		{"a stack of the kernel", &hostileProcess{sp: 0xffff888000000000, rules: []UnwindRule{{Kind: step, Offset: 16, Ra: atCFA(-8)}}}, 1, ReasonStackUnreadable},
+		{"a stack where nothing is", &hostileProcess{sp: hostileStack + hostilePage, rules: []UnwindRule{{Kind: step, Offset: 16, Ra: atCFA(-8)}}}, 1, ReasonStackUnreadable},
+		{"a stack that ends", full(&hostileProcess{sp: hostileStack, rules: []UnwindRule{{Kind: step, Offset: 16, Ra: atCFA(-8)}}}), hostilePage/16 + 1, ReasonStackUnreadable},
+		{"a frame that is its own caller", full(&hostileProcess{sp: hostileStack, rules: []UnwindRule{{Kind: step, Ra: atCFA(8)}}}), 2, ReasonNotAdvancing},
+		{"signals without end", full(&hostileProcess{sp: hostileStack, rules: []UnwindRule{{Kind: signal, Ra: atCFA(8)}}}), uint32(MaxStackFrames), ReasonMaxDepth},
+		{"reads all over the stack", scattered(), uint32(MaxStackFrames)/hostileReads + 1, ReasonStackUnreadable},
+	}
+	var slowest time.Duration
+	var most float64
+	check := func(t *testing.T, h *hostileProcess) []CpuScratch {
+		t.Helper()
+		walks, each := h.run(t, p, program)
+		for _, s := range walks {
+			w := &s.Walk
+			most = max(most, float64(w.Reads)/float64(max(1, w.Frames)))
+			if w.Frames > uint32(MaxStackFrames) || w.Reads > hostileReads*w.Frames {
+				t.Errorf("%d reads for %d frames", w.Reads, w.Frames)
+			}
+		}
+		slowest = max(slowest, each)
+		return walks
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			slowest, most = 0, 0
+			for _, s := range check(t, c.process) {
+				if w := &s.Walk; w.Frames != c.frames || Reason(w.Reason) != c.reason {
+					t.Errorf("%d frames, %s; want %d, %s", w.Frames, Reason(w.Reason), c.frames, c.reason)
+				}
+			}
+			t.Logf("a sample took %v, and a frame %.1f reads", slowest, most)
+		})
+	}
+	t.Run("random", func(t *testing.T) {
+		slowest, most = 0, 0
+		ends, deepest := make(map[Reason]int), uint32(0)
+		for seed := range uint64(40) {
+			for _, s := range check(t, randomProcess(rand.New(rand.NewPCG(seed, 0)))) {
+				ends[Reason(s.Walk.Reason)]++
+				deepest = max(deepest, s.Walk.Frames)
+			}
+		}
+		t.Logf("a sample took %v at most, and a frame %.1f reads; up to %d frames; ends: %v", slowest, most, deepest, ends)
+		if deepest < uint32(MaxStackFrames) {
+			t.Error("no walk was long: the test does not try any")
+		}
+	})
+}
+
+// hostileReads are those that a rule can tell of: where the frame is, the return address and two registers.
+const hostileReads = 4
+
+// randomProcess has any rules and any stack, but most of them go together, so that walks are long: of two words the first leads to the stack, the
+// second to code.
+func randomProcess(r *rand.Rand) *hostileProcess {
+	h := &hostileProcess{rules: make([]UnwindRule, 1+r.IntN(64))}
+	odd := func() bool { return r.IntN(2000) == 0 }
+	address := func() uint64 { // where a page is
+		return hostileStack + r.Uint64N(hostileBytes/hostilePage/2)*2*hostilePage + 512 + r.Uint64N((hostilePage-1024)/16)*16
+	}
+	for i := range h.stack {
+		switch {
+		case odd():
+			h.stack[i] = r.Uint64() >> r.IntN(64)
+		case i%2 == 0:
+			h.stack[i] = address()
+		default:
+			h.stack[i] = hostileCode + 1 + r.Uint64N(hostilePage-1)
+		}
+	}
+	h.sp, h.fp, h.base = address(), address(), address()
+	one := func(n int, of ...uint8) uint8 { // of these, and rarely of so many
+		if odd() {
+			return uint8(r.IntN(n))
+		}
+		return of[r.IntN(len(of))]
+	}
+	offset := func() int32 {
+		if odd() {
+			return int32(r.Uint32())
+		}
+		return int32(r.IntN(16)-8) * 16
+	}
+	unchanged, atCFA, atBase := uint8(CpuRuleSavedRULE_UNCHANGED), uint8(CpuRuleSavedRULE_AT_CFA), uint8(CpuRuleSavedRULE_AT_BASE)
+	for i := range h.rules {
+		saved := func(kinds ...uint8) UnwindSaved {
+			return UnwindSaved{Kind: one(5, kinds...), Base: one(5, 0, 1, 2), Offset: offset()}
+		}
+		h.rules[i] = UnwindRule{
+			Kind: one(6, uint8(CpuRuleKindRULE_SIGNAL_FRAME), uint8(CpuRuleKindRULE_STACK_SWITCH)),
+			Cfa:  one(4, uint8(CpuRuleCfaRULE_CFA_MEMORY)), CfaBase: one(5, 0, 1, 2), Offset: offset(), Add: offset(),
+			Ra: saved(atCFA, atBase), Fp: saved(unchanged, atCFA, atBase), Base: saved(unchanged, atCFA, atBase),
+		}
+		h.rules[i].Ra.Offset += 8
+	}
+	return h
+}

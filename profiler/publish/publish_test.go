@@ -1,0 +1,347 @@
+package publish
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/pilotlight/pilotlight/bpf"
+	"github.com/pilotlight/pilotlight/profiler/process"
+)
+
+// host is a Publisher over loaded programs, and the processes that the test tells it of.
+type host struct {
+	*Publisher
+	t       *testing.T
+	ready   chan struct{}
+	program string
+	entries *ebpf.Map
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	programs, err := bpf.Load(bpf.Options{Walks: true})
+	if err != nil {
+		t.Fatalf("load (these tests need root): %v", err)
+	}
+	h := &host{t: t, ready: make(chan struct{}, 1), program: filepath.Join(t.TempDir(), "maps"), entries: processesMap(t)}
+	files := process.NewFiles()
+	log := slog.New(slog.DiscardHandler)
+	h.Publisher = New(programs, process.NewTable(files, log), files, func() { signal(h.ready) }, log)
+	t.Cleanup(func() {
+		h.Close()
+		files.Close()
+		if err := programs.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if out, err := exec.Command("gcc", "-O1", "-Wall", "-Werror", "-o", h.program, "../testdata/maps.c").CombinedOutput(); err != nil {
+		t.Fatalf("compile maps.c: %v\n%s", err, out)
+	}
+	return h
+}
+
+// processesMap opens that map of the programs that this process holds.
+func processesMap(t *testing.T) *ebpf.Map {
+	t.Helper()
+	files, err := filepath.Glob("/proc/self/fdinfo/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, _ := os.ReadFile(file) // the directory's own is closed by now
+		_, rest, ok := strings.Cut(string(text), "map_id:")
+		if !ok {
+			continue
+		}
+		number, _, _ := strings.Cut(rest, "\n")
+		id, err := strconv.ParseUint(strings.TrimSpace(number), 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := ebpf.NewMapFromID(ebpf.MapID(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := m.Info(); err == nil && info.Name == "processes" {
+			t.Cleanup(func() { _ = m.Close() })
+			return m
+		}
+		_ = m.Close()
+	}
+	t.Fatal("no map of processes is open")
+	return nil
+}
+
+// child is a process that the test started: the first of its pids has the others for children.
+type child struct {
+	pids []int
+	kill func()
+}
+
+// start runs maps.c.
+func (h *host) start(children int, files ...string) child {
+	h.t.Helper()
+	cmd := exec.Command(h.program, append([]string{strconv.Itoa(children)}, files...)...)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	c := child{pids: []int{cmd.Process.Pid}, kill: func() { _ = cmd.Process.Kill(); _, _ = io.Copy(io.Discard, out); _ = cmd.Wait() }}
+	h.t.Cleanup(c.kill)
+	for {
+		var pid int
+		if _, err := fmt.Fscan(out, &pid); err != nil {
+			h.t.Fatal(err)
+		}
+		if pid == 0 {
+			return c
+		}
+		c.pids = append(c.pids, pid)
+	}
+}
+
+func monotonic() uint64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return uint64(ts.Nano())
+}
+
+// exit says that processes ended; the processes themselves may live on.
+func (h *host) exit(pids ...int) {
+	for _, pid := range pids {
+		h.processes.Apply(&process.Event{Kind: process.EventExit, PID: pid, TID: pid, Time: monotonic()})
+	}
+}
+
+// publish wants processes, and waits until all of their tables were compiled.
+func (h *host) publish(pids ...int) {
+	h.t.Helper()
+	for _, pid := range pids {
+		p := h.processes.At(pid, monotonic())
+		if p == nil {
+			h.t.Fatalf("nothing is known of process %d", pid)
+		}
+		h.Want(p, 0)
+	}
+	h.Update()
+	pending := func() bool {
+		for _, t := range h.tables {
+			if t.code == bpf.RulePending {
+				return true
+			}
+		}
+		return false
+	}
+	for end := time.After(time.Minute); pending(); {
+		select {
+		case <-h.ready:
+			h.Update()
+		case <-time.After(50 * time.Millisecond): // what waits for room is not called for
+			h.Update()
+		case <-end:
+			h.t.Fatal("not compiled within a minute")
+		}
+	}
+}
+
+// told is what the programs were told of a process; ok is false where they know nothing of it.
+func (h *host) told(pid int) (p bpf.Process, ok bool) {
+	h.t.Helper()
+	err := h.entries.Lookup(uint32(pid), &p)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		h.t.Fatal(err)
+	}
+	return p, err == nil
+}
+
+// listed are the code ranges that the programs find for a process.
+func (h *host) listed(pid int) []bpf.CodeRange {
+	h.t.Helper()
+	p, ok := h.told(pid)
+	if !ok {
+		h.t.Fatalf("the programs know nothing of process %d", pid)
+	}
+	ranges := make([]bpf.CodeRange, p.Count)
+	words := unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(ranges))), len(ranges)*rangeWords)
+	if err := h.programs.Arena().Read(p.Ranges, words); err != nil {
+		h.t.Fatal(err)
+	}
+	return ranges
+}
+
+// rested waits until what was given back can be had again.
+func (h *host) rested() (free int) {
+	time.Sleep(grace + 10*time.Millisecond)
+	h.space.settle(time.Now())
+	for _, f := range h.space.free {
+		free += int(f.words)
+	}
+	return free
+}
+
+// Forked processes, whose code is the same, share one list, which is there as long as one of them is, and whose space comes back then.
+func TestForked(t *testing.T) {
+	h := newHost(t)
+	c := h.start(3)
+	h.publish(c.pids[0])
+	before := h.space.used
+	h.publish(c.pids...)
+	if n := len(h.lists); n != 1 || h.space.used != before || h.Stats.Processes != len(c.pids) {
+		t.Errorf("%d lists for %d processes, %d words of the arena in use and %d for one", n, h.Stats.Processes, h.space.used, before)
+	}
+	first, _ := h.told(c.pids[0])
+	generations := make(map[uint32]bool)
+	for _, pid := range c.pids {
+		p, ok := h.told(pid)
+		if !ok || p.Ranges != first.Ranges || p.Count != first.Count || p.Tgid != uint32(pid) {
+			t.Errorf("process %d: %t, %+v, the first is %+v", pid, ok, p, first)
+		}
+		generations[p.Generation] = true
+	}
+	if len(generations) != len(c.pids) || generations[0] {
+		t.Errorf("generations %v of %d processes", generations, len(c.pids))
+	}
+	withIndex := 0
+	for _, r := range h.listed(c.pids[0]) {
+		if r.Index != 0 {
+			withIndex++
+		}
+	}
+	if withIndex < 3 { // the program, libc and its loader
+		t.Errorf("%d pieces of code with a table", withIndex)
+	}
+
+	list := h.published[c.pids[0]].list
+	free := h.rested()
+	for i, pid := range c.pids {
+		h.exit(pid)
+		h.Update()
+		if _, ok := h.told(pid); ok {
+			t.Errorf("the programs know process %d, which ended", pid)
+		}
+		if left := len(c.pids) - i - 1; list.users != left || len(h.lists) != min(left, 1) || len(h.published) != left {
+			t.Errorf("%d processes are left: %d use the list, there are %d lists for %d processes", left, list.users, len(h.lists), len(h.published))
+		}
+	}
+	if got, want := h.rested(), free+int(roundUp(list.words)); got != want {
+		t.Errorf("%d words are free in the end, want %d", got, want)
+	}
+	for id, table := range h.tables {
+		if table.users != 0 {
+			t.Errorf("%d lists use the table of file %d, there are none", table.users, id)
+		}
+	}
+}
+
+// largeLibraries makes libraries of which each has a table of 10 MB.
+func largeLibraries(t *testing.T, n int) (paths []string) {
+	t.Helper()
+	dir := t.TempDir()
+	library := filepath.Join(dir, "library.so")
+	gcc := exec.Command("gcc", "-shared", "-nostdlib", "-Wa,--defsym,instructions=2662400", "-o", library, "../testdata/rows.s")
+	if out, err := gcc.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", gcc, err, out)
+	}
+	for i := range n {
+		paths = append(paths, filepath.Join(dir, fmt.Sprintf("library%d.so", i)))
+		text, err := os.ReadFile(library)
+		if err == nil {
+			err = os.WriteFile(paths[i], text, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return paths
+}
+
+// pages counts those of a process that the programs have a table for.
+func (h *host) pages(pid int) (n int) {
+	h.t.Helper()
+	for _, r := range h.listed(pid) {
+		if r.Index != 0 {
+			n += int(r.Pages)
+		}
+	}
+	return n
+}
+
+// await updates until a process has so many pages with a table.
+func (h *host) await(pid, pages int, most time.Duration) {
+	h.t.Helper()
+	for end := time.Now().Add(most); h.pages(pid) < pages && time.Now().Before(end); {
+		time.Sleep(50 * time.Millisecond)
+		h.Update()
+	}
+	if got := h.pages(pid); got != pages {
+		h.t.Errorf("%d pages of process %d have tables, want %d: %+v", got, pid, pages, h.Stats)
+	}
+}
+
+// Tables that nobody uses make room for those of others: as many as it takes, and no file is compiled twice. Those in use stay.
+func TestEviction(t *testing.T) {
+	h := newHost(t)
+	libraries := largeLibraries(t, 7)
+	plain := h.start(0)
+	h.publish(plain.pids...)
+	old := h.start(0, libraries[:2]...)
+	h.publish(old.pids...)
+	kept := h.start(0, libraries[2:4]...)
+	h.publish(kept.pids...)
+	program := h.pages(plain.pids[0])
+	library := (h.pages(old.pids[0]) - program) / 2
+	if h.Stats.Evicted+h.Stats.Refused != 0 || library < 600 {
+		t.Fatalf("four libraries do not fit: %+v; %d pages of each have a table", h.Stats, library)
+	}
+	h.exit(old.pids...)
+	h.Update()
+	compiled := h.Stats.Compiled
+	fresh := h.start(0, libraries[4:]...)
+	h.publish(fresh.pids...)
+	h.await(fresh.pids[0], program+3*library, 5*grace)
+	h.await(kept.pids[0], program+2*library, 0)
+	if n := h.Stats.Compiled - compiled; n != 3 || h.Stats.Evicted != 2 || h.Stats.Refused != 0 {
+		t.Errorf("%d tables of three files were compiled, %d evicted, of which two are room enough, and %d refused", n, h.Stats.Evicted, h.Stats.Refused)
+	}
+}
+
+// What found no room, because all tables are in use, comes when there is some.
+func TestFull(t *testing.T) {
+	h := newHost(t)
+	libraries := largeLibraries(t, 7)
+	plain := h.start(0)
+	h.publish(plain.pids...)
+	first := h.start(0, libraries[:3]...)
+	h.publish(first.pids...)
+	program := h.pages(plain.pids[0])
+	library := (h.pages(first.pids[0]) - program) / 3
+	second := h.start(0, libraries[3:]...)
+	h.publish(second.pids...)
+	h.await(second.pids[0], program+2*library, 0)
+	h.await(first.pids[0], program+3*library, 0)
+	if h.Stats.Refused != 2 || h.Stats.Evicted != 0 {
+		t.Errorf("%d tables were refused, want 2, and %d evicted", h.Stats.Refused, h.Stats.Evicted)
+	}
+	h.exit(first.pids...)
+	h.Update()
+	h.await(second.pids[0], program+4*library, retryTable+5*grace)
+}
