@@ -1,5 +1,7 @@
 #!/bin/sh
 # Installs what the tests need beside Go, git and make, on Debian 12 as root. Silent and quick where it is there.
+#
+#	test/setup.sh [bench]	with the software that make bench samples
 set -eu
 
 # The compiler of the BPF objects is pinned: make test compares its output with the committed files.
@@ -10,6 +12,12 @@ packages='clang-19 llvm-19 libbpf-dev gcc g++ musl-tools libc6-dev libc6-dbg bin
 # rustup's compiler is as good as Debian's.
 if ! command -v rustc >/dev/null && [ ! -x "${HOME:-/root}/.cargo/bin/rustc" ]; then
 	packages="$packages rustc"
+fi
+# Some of it is services. They are not wanted here, neither now nor at the next boot.
+services='redis-server nginx postgresql'
+if [ "${1:-}" = bench ]; then
+	packages="$packages redis-server redis-tools nginx wrk postgresql openssl xz-utils python3"
+	command -v node >/dev/null || packages="$packages nodejs"
 fi
 
 missing=
@@ -40,7 +48,26 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
 sources=$(mktemp -d)
-trap 'rm -rf "$log" "$sources"' EXIT
+trap 'rm -rf "$log" "$sources"; unwanted' EXIT
+
+# policy-rc.d is asked whether a package may start what it brings.
+policy=/usr/sbin/policy-rc.d
+unwanted=
+for service in $services; do
+	case " $missing " in *" $service "*) unwanted="$unwanted $service" ;; esac
+done
+if [ -n "$unwanted" ] && [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod +x "$policy"
+else
+	policy=
+fi
+unwanted() {
+	[ -z "$policy" ] || rm -f "$policy"
+	for service in $unwanted; do
+		systemctl --quiet disable "$service" >/dev/null 2>&1 || true
+	done
+}
 
 # The host's lists, and the backports beside them for this once: what apt knows afterwards is what it knew before.
 backports() {

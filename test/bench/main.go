@@ -4,7 +4,7 @@
 //
 //	go run ./test/bench            (as root; `make bench`)
 //
-// Two processes burn two CPUs 10 frame-pointer frames below main. Each tool
+// Two processes burn two CPUs 10 frames with frame pointers, then 35 frames without. Each tool
 // samples them in turn, several rounds, so that a change of the machine's
 // speed hits all. BPF time is the kernel's own (bpf_stats); mean is over all runs of the program, median over
 // slices of 100 ms. CPU and memory are /proc's.
@@ -35,7 +35,7 @@ func main() {
 	rounds := flag.Int("n", 3, "rounds")
 	binaries := flag.String("pilotlight", "bin/pilotlight", "the binary; several, with commas between, are compared")
 	rates := flag.String("hz", "97,997", "rates")
-	only := flag.String("only", "", "only tools whose name contains this")
+	only := flag.String("only", "", "only tools whose name contains this, or software: only the stacks of everyday software")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -51,19 +51,54 @@ func bench(ctx context.Context, binaries, rates []string, only string, span time
 		return err
 	}
 	defer os.RemoveAll(dir)
-	targets, stop, err := startTargets(ctx, dir, 2)
-	if err != nil {
-		return err
+	if only == "software" {
+		return benchSoftware(ctx, binaries[0], dir)
 	}
-	defer stop()
 	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
 	if err != nil {
 		return fmt.Errorf("enable bpf_stats (root?): %w", err)
 	}
 	defer stats.Close()
 
-	var list []tool
+	if err := benchStacks(ctx, stack{"10 frames, with frame pointers", "target", keepFrames, []string{"7"}}, true, binaries, rates, only, dir, span, rounds); err != nil {
+		return err
+	}
+	if err := benchStacks(ctx, stack{"35 frames, without frame pointers", "deep", omitFrames, nil}, false, binaries, rates, only, dir, span, rounds); err != nil {
+		return err
+	}
+	if only != "" {
+		return nil
+	}
 	binary := binaries[0]
+	if err := benchExecs(ctx, binary, dir, span, rounds); err != nil {
+		return err
+	}
+	if err := unwindTables(binary, rounds); err != nil {
+		return err
+	}
+	fmt.Println()
+	return benchSoftware(ctx, binary, dir)
+}
+
+// stack is what the sampled processes run.
+type stack struct {
+	name, program string
+	flags, args   []string
+}
+
+var (
+	keepFrames = []string{"-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-fno-inline", "-fno-ipa-cp"}
+	omitFrames = []string{"-O2", "-fomit-frame-pointer", "-fno-optimize-sibling-calls"}
+)
+
+// benchStacks measures all tools on two processes.
+func benchStacks(ctx context.Context, s stack, busy bool, binaries, rates []string, only, dir string, span time.Duration, rounds int) error {
+	targets, stop, err := startTargets(ctx, s, dir, 2)
+	if err != nil {
+		return err
+	}
+	defer stop() // others would only be slowed
+	var list []tool
 	for _, rate := range rates {
 		hz, err := strconv.Atoi(rate)
 		if err != nil {
@@ -75,8 +110,8 @@ func bench(ctx context.Context, binaries, rates []string, only string, span time
 			}
 		}
 	}
-	if busy := (tool{name: "pilotlight agent", hz: 3000}); strings.Contains(busy.name, only) {
-		list = append(list, agent(binary, dir, targets, busy.hz))
+	if busiest := agent(binaries[0], dir, targets, 3000); busy && strings.Contains(busiest.name, only) {
+		list = append(list, busiest)
 	}
 	results := make([]result, len(list))
 	for range rounds {
@@ -89,25 +124,20 @@ func bench(ctx context.Context, binaries, rates []string, only string, span time
 			}
 		}
 	}
+	fmt.Println(s.name)
 	printTable(list, results)
-	if only != "" {
-		return nil
-	}
 	if last := len(list) - 1; last >= 0 && list[last].hz == 3000 {
 		r := &results[last]
 		perSecond := float64(r.runs) / (span.Seconds() * float64(rounds))
-		fmt.Printf("\nat %.0f samples a second: %.2f us of CPU a sample in user space\n", perSecond, medianOf(r.cpu)*1000/perSecond)
+		fmt.Printf("at %.0f samples a second: %.2f us of CPU a sample in user space\n", perSecond, medianOf(r.cpu)*1000/perSecond)
 	}
-	stop() // the targets would only slow it
-	if err := benchExecs(ctx, binary, dir, span, rounds); err != nil {
-		return err
-	}
-	return unwindTables(binary, rounds)
+	fmt.Println()
+	return nil
 }
 
 // benchExecs measures the agent beside a process that execs 100 children a second.
 func benchExecs(ctx context.Context, binary, dir string, span time.Duration, rounds int) error {
-	program, err := compile(ctx, dir, "execs")
+	program, err := compile(ctx, dir, "execs", keepFrames)
 	if err != nil {
 		return err
 	}
@@ -129,20 +159,19 @@ func benchExecs(ctx context.Context, binary, dir string, span time.Duration, rou
 	return nil
 }
 
-// compile builds a program of testdata with frame pointers.
-func compile(ctx context.Context, dir, name string) (string, error) {
+// compile builds a program of testdata.
+func compile(ctx context.Context, dir, name string, flags []string) (string, error) {
 	program := filepath.Join(dir, name)
-	out, err := exec.CommandContext(ctx, "gcc", "-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-fno-inline",
-		"-fno-ipa-cp", "-o", program, "test/bench/testdata/"+name+".c").CombinedOutput()
-	if err != nil {
+	args := append(slices.Clone(flags), "-o", program, "test/bench/testdata/"+name+".c")
+	if out, err := exec.CommandContext(ctx, "gcc", args...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("compile %s.c: %w\n%s", name, err, out)
 	}
 	return program, nil
 }
 
 // startTargets compiles and starts the processes that are sampled.
-func startTargets(ctx context.Context, dir string, n int) (pids []int, stop func(), err error) {
-	program, err := compile(ctx, dir, "target")
+func startTargets(ctx context.Context, s stack, dir string, n int) (pids []int, stop func(), err error) {
+	program, err := compile(ctx, dir, s.program, s.flags)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -155,7 +184,7 @@ func startTargets(ctx context.Context, dir string, n int) (pids []int, stop func
 		running = nil
 	}
 	for range n {
-		c := exec.Command(program, "7") // leaf, 8 times descend, main: 10 frames
+		c := exec.Command(program, s.args...)
 		c.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 		if err := c.Start(); err != nil {
 			stop()
@@ -245,7 +274,7 @@ func measure(ctx context.Context, t tool, span time.Duration, r *result) error {
 	var prog *ebpf.Program
 	if t.program != "" {
 		var err error
-		if prog, err = awaitProgram(ctx, t.program, ended); err != nil {
+		if prog, err = awaitProgram(ctx, cmd.Process.Pid, t.program, ended); err != nil {
 			return err
 		}
 		defer prog.Close()
@@ -313,10 +342,10 @@ func sleep(ctx context.Context, d time.Duration, ended <-chan error) error {
 	}
 }
 
-// awaitProgram waits until a BPF program of that name has run, and opens it.
-func awaitProgram(ctx context.Context, name string, ended <-chan error) (*ebpf.Program, error) {
+// awaitProgram waits until a BPF program of that name, which a process has open, has run, and opens it.
+func awaitProgram(ctx context.Context, pid int, name string, ended <-chan error) (*ebpf.Program, error) {
 	for range 2000 {
-		if p := findProgram(name); p != nil {
+		if p := findProgram(pid, name); p != nil {
 			if s, err := p.Stats(); err == nil && s.RunCount > 0 {
 				return p, nil
 			}
@@ -329,14 +358,17 @@ func awaitProgram(ctx context.Context, name string, ended <-chan error) (*ebpf.P
 	return nil, fmt.Errorf("no BPF program %s runs", name)
 }
 
-func findProgram(name string) *ebpf.Program {
-	for id := ebpf.ProgramID(0); ; {
-		next, err := ebpf.ProgramGetNextID(id)
+func findProgram(pid int, name string) *ebpf.Program {
+	infos, err := descriptorInfos(pid)
+	if err != nil {
+		return nil
+	}
+	for _, fields := range infos {
+		id, err := strconv.ParseUint(fields["prog_id"], 10, 32)
 		if err != nil {
-			return nil
+			continue
 		}
-		id = next
-		p, err := ebpf.NewProgramFromID(id)
+		p, err := ebpf.NewProgramFromID(ebpf.ProgramID(id))
 		if err != nil {
 			continue
 		}
@@ -345,25 +377,40 @@ func findProgram(name string) *ebpf.Program {
 		}
 		p.Close()
 	}
+	return nil
 }
 
-// mapBytesOf adds up the BPF maps that a process holds open.
-func mapBytesOf(pid int) (sum uint64, err error) {
-	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))
+// descriptorInfos are what /proc says of each descriptor of a process, from lines such as
+//
+//	map_id:	17
+func descriptorInfos(pid int) (infos []map[string]string, err error) {
+	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	seen := make(map[string]bool)
-	for _, link := range links {
-		text, err := os.ReadFile(link)
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
 		if err != nil {
-			continue
+			continue // it was closed
 		}
 		fields := make(map[string]string)
 		for line := range strings.Lines(string(text)) {
 			key, value, _ := strings.Cut(line, ":")
 			fields[key] = strings.TrimSpace(value)
 		}
+		infos = append(infos, fields)
+	}
+	return infos, nil
+}
+
+// mapBytesOf adds up the BPF maps that a process holds open.
+func mapBytesOf(pid int) (sum uint64, err error) {
+	infos, err := descriptorInfos(pid)
+	if err != nil {
+		return 0, err
+	}
+	seen := make(map[string]bool)
+	for _, fields := range infos {
 		if id := fields["map_id"]; id != "" && !seen[id] {
 			seen[id] = true
 			n, _ := strconv.ParseUint(fields["memlock"], 10, 64)
