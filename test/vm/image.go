@@ -43,7 +43,7 @@ var suites = []suite{
 	},
 	{
 		name: "system", pkg: "./test", tags: "vm", files: []string{"workloads/gosplit/main.go"},
-		everywhere: "VMDoctor|VMLoad|VMWholeHost$/^(Busy|Hotplug)$|TruthC$/static|Whole$/^deep(_signal|_syscalls|_threads)?$|TruthThreads|TruthSystemCalls|ShortLived/same|AgentProfiles",
+		everywhere: "VMDoctor|VMLoad|VMWholeHost$/^(Busy|Hotplug)$|TruthC$/static|Whole$/^deep(_syscalls|_threads)?$|TruthThreads|TruthSystemCalls|ShortLived/same|AgentProfiles",
 		ends:       "VMWholeHost$/^[^BH]|VMCgroups|TruthGo/gosplit$|TargetsOfAgentInPIDNamespace",
 		usual:      "VMSoak",
 		last:       "VMLockdown",
