@@ -7,8 +7,8 @@
 // in [Stats], not an error.
 //
 // What these sources leave out is known by its instructions where they say enough: trampolines of signals, procedure linkage tables, the calls
-// at musl's roots, arm64's vdso functions without a frame, x86-64 code with frame pointers such as V8's builtins. Of the code between
-// functions [maxSearch] bytes are searched at most; all else that nothing tells of is a gap.
+// at musl's roots, arm64's vdso functions without a frame, on x86-64 what compilers add to every program, and code with frame pointers such as
+// V8's builtins. Of the code between functions [maxSearch] bytes are searched at most; all else that nothing tells of is a gap.
 //
 // It refuses files whose code spans more than [maxSpan] bytes or needs more than [maxRows] rows.
 //
