@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
@@ -168,6 +169,9 @@ func sampler(o Options, kernel *btf.Spec) (*ebpf.CollectionSpec, error) {
 	if err := spec.Assign(&specs); err != nil {
 		return nil, fmt.Errorf("read the embedded BPF object: %w", err)
 	}
+	if !o.Walks {
+		leaveOutUserReads(spec.Programs[CpuProgOnSample])
+	}
 	subsystem, level := int32(-1), uint32(0)
 	if o.CgroupSubsystem != "" {
 		if subsystem, err = cgroupSubsystem(kernel, o.CgroupSubsystem); err != nil {
@@ -212,6 +216,19 @@ func sampler(o Options, kernel *btf.Spec) (*ebpf.CollectionSpec, error) {
 		}
 	}
 	return spec, nil
+}
+
+// leaveOutUserReads lets calls of bpf_probe_read_user fail at once: a kernel looks at functions that are not called as well, and does not
+// allow the helper everywhere.
+func leaveOutUserReads(program *ebpf.ProgramSpec) {
+	for i := range program.Instructions {
+		ins := &program.Instructions[i]
+		if ins.IsBuiltinCall() && asm.BuiltinFunc(ins.Constant) == asm.FnProbeReadUser {
+			failed := asm.Mov.Imm(asm.R0, -int32(unix.EFAULT))
+			failed.Metadata = ins.Metadata
+			*ins = failed
+		}
+	}
 }
 
 // followTargets loads and attaches the programs that keep the target set true.
