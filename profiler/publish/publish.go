@@ -43,6 +43,7 @@ type Publisher struct {
 	placing    []*table      // tables that wait for words in their grace
 	again      time.Time     // when tables that found no room are tried again; zero: there are none
 	full       bool          // the arena has no room, which was said
+	shards     int           // that the arena may have
 
 	// Stats counts what happened since the start.
 	Stats Stats
@@ -129,7 +130,7 @@ func New(programs *bpf.Programs, processes *process.Table, files *process.Files,
 	return &Publisher{
 		programs: programs, processes: processes, files: files, log: log, compiler: newCompiler(ready),
 		tables: make(map[uint32]*table), lists: make(map[string]*list), published: make(map[int]*entry),
-		wanted: make(map[*process.Process]uint32), patience: roundWait,
+		wanted: make(map[*process.Process]uint32), patience: roundWait, shards: bpf.MaxShards,
 	}
 }
 
@@ -261,7 +262,7 @@ func (p *Publisher) write(words int, make func(at uint32) []uint32, now time.Tim
 		if at, ok := p.space.take(words, now); ok {
 			return at, p.programs.Arena().Write(at, make(at))
 		}
-		if n := p.programs.Arena().Shards(); n < bpf.MaxShards {
+		if n := p.programs.Arena().Shards(); n < p.shards {
 			if err := p.programs.Arena().Grow(); err != nil {
 				return 0, err
 			}
@@ -272,7 +273,7 @@ func (p *Publisher) write(words int, make func(at uint32) []uint32, now time.Tim
 			return 0, errResting
 		}
 		if !p.evict() {
-			return 0, fmt.Errorf("%w: %d MiB", errFull, bpf.MaxShards*bpf.ShardWords*4>>20)
+			return 0, fmt.Errorf("%w: %d MiB", errFull, p.shards*bpf.ShardWords*4>>20)
 		}
 	}
 }

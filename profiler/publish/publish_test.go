@@ -252,12 +252,15 @@ func TestForked(t *testing.T) {
 	}
 }
 
-// largeLibraries makes libraries of which each has a table of 10 MB.
+// fewShards are full sooner: five libraries and a half fill them, as 10 MB each would fill the whole arena.
+const fewShards = 4
+
+// largeLibraries makes libraries of which each has a table of 2.9 MB.
 func largeLibraries(t *testing.T, n int) (paths []string) {
 	t.Helper()
 	dir := t.TempDir()
 	library := filepath.Join(dir, "library.so")
-	gcc := exec.Command("gcc", "-shared", "-nostdlib", "-Wa,--defsym,instructions=2662400", "-o", library, "../testdata/rows.s")
+	gcc := exec.Command("gcc", "-shared", "-nostdlib", "-Wa,--defsym,instructions=760640", "-o", library, "../testdata/rows.s")
 	if out, err := gcc.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", gcc, err, out)
 	}
@@ -300,6 +303,7 @@ func (h *host) await(pid, pages int, most time.Duration) {
 // Tables that nobody uses make room for those of others: as many as it takes, and no file is compiled twice. Those in use stay.
 func TestEviction(t *testing.T) {
 	h := newHost(t)
+	h.shards = fewShards
 	libraries := largeLibraries(t, 7)
 	plain := h.start(0)
 	h.publish(plain.pids...)
@@ -309,7 +313,7 @@ func TestEviction(t *testing.T) {
 	h.publish(kept.pids...)
 	program := h.pages(plain.pids[0])
 	library := (h.pages(old.pids[0]) - program) / 2
-	if h.Stats.Evicted+h.Stats.Refused != 0 || library < 600 {
+	if h.Stats.Evicted+h.Stats.Refused != 0 || library < 170 {
 		t.Fatalf("four libraries do not fit: %+v; %d pages of each have a table", h.Stats, library)
 	}
 	h.exit(old.pids...)
@@ -327,6 +331,7 @@ func TestEviction(t *testing.T) {
 // What found no room, because all tables are in use, comes when there is some.
 func TestFull(t *testing.T) {
 	h := newHost(t)
+	h.shards = fewShards
 	libraries := largeLibraries(t, 7)
 	plain := h.start(0)
 	h.publish(plain.pids...)
@@ -343,5 +348,5 @@ func TestFull(t *testing.T) {
 	}
 	h.exit(first.pids...)
 	h.Update()
-	h.await(second.pids[0], program+4*library, retryTable+5*grace)
+	h.await(second.pids[0], program+4*library, 6*retryTable) // some seconds each to compile, under the race detector
 }
