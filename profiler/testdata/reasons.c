@@ -125,13 +125,10 @@ KEEP void burn_with(uint64_t frame_pointer)
 }
 
 /*
- * void bare(uint32_t rounds), without any CFI, and void based(void *code, uint32_t rounds), whose CFI says that its
- * frame is found by rbx.
+ * void based(void *code, uint32_t rounds), whose CFI says that its frame is found by rbx, and void bare(uint32_t
+ * rounds), without any CFI: behind the other, or it would be taken for a part of crtbegin.o.
  */
 __asm__(".pushsection .text\n"
-	"bare:\n"
-	"	dec %edi; jnz bare; ret\n"
-	"	.type bare, @function; .size bare, . - bare\n"
 	"based:\n"
 	"	.cfi_startproc\n"
 	"	push %rbx\n"
@@ -145,6 +142,9 @@ __asm__(".pushsection .text\n"
 	"	ret\n"
 	"	.cfi_endproc\n"
 	"	.type based, @function; .size based, . - based\n"
+	"bare:\n"
+	"	dec %edi; jnz bare; ret\n"
+	"	.type bare, @function; .size bare, . - bare\n"
 	".popsection");
 void bare(uint32_t rounds);
 void based(void *code, uint32_t rounds);
