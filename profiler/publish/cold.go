@@ -52,8 +52,8 @@ func (s *coldStack) Rule(address uint64) (unwind.Rule, bpf.Reason) {
 }
 
 const (
-	// coldWait is how long a sample waits for a table. Most files take a few milliseconds.
-	coldWait = 100 * time.Millisecond
+	// coldWait is how long a sample waits for a table. Most files take a few milliseconds, the largest libraries some 200.
+	coldWait = 250 * time.Millisecond
 	// roundWait is how long all samples between two Updates wait: others come in meanwhile, and have to be taken out of the ring.
 	roundWait = 300 * time.Millisecond
 )
