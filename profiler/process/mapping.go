@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 
@@ -24,30 +25,27 @@ type Mapping struct {
 	File  *File
 }
 
+// offset is that of the first byte: the vdso is no file that anything was mapped from, whatever is said of it.
+func (m *Mapping) offset() objfile.FileOffset {
+	if m.File.VDSO() {
+		return 0
+	}
+	return m.Offset
+}
+
 // FileOffset is where in the mapped file an address of the mapping lies.
 func (m *Mapping) FileOffset(a Address) objfile.FileOffset {
-	off := objfile.FileOffset(a - m.Start)
-	if m.File.VDSO() {
-		return off // it is no file that anything was mapped from
-	}
-	return m.Offset + off
+	return m.offset() + objfile.FileOffset(a-m.Start)
 }
 
 // AddressOf is where a place in the mapped file lies.
 func (m *Mapping) AddressOf(off objfile.FileOffset) Address {
-	if m.File.VDSO() {
-		return m.Start + Address(off)
-	}
-	return m.Start + Address(off-m.Offset)
+	return m.Start + Address(off-m.offset())
 }
 
 // holds says whether a place in a file lies in the mapping.
 func (m *Mapping) holds(f *File, off objfile.FileOffset) bool {
-	start := m.Offset
-	if f.VDSO() {
-		start = 0 // it is no file that anything was mapped from
-	}
-	return m.File.same(f) && off >= start && off-start < objfile.FileOffset(m.End-m.Start)
+	return m.File.same(f) && off >= m.offset() && m.AddressOf(off) < m.End
 }
 
 // maxMappings bounds the executable mappings of one process. A JIT that
@@ -98,30 +96,15 @@ func (t *mappingTable) find(a Address, time uint64) (m *Mapping, stale bool) {
 	return nil, ok
 }
 
-// holding gives the mapping of a place in a file at the time of a sample.
-func (t *mappingTable) holding(f *File, off objfile.FileOffset, time uint64) *Mapping {
+// holding gives the latest mapping of a place in a file that suits; until is when it was replaced.
+func (t *mappingTable) holding(f *File, off objfile.FileOffset, suits func(m *Mapping, until uint64) bool) *Mapping {
 	for i := range t.mappings {
-		if m := &t.mappings[i]; m.holds(f, off) && m.Since <= time {
+		if m := &t.mappings[i]; m.holds(f, off) && suits(m, math.MaxUint64) {
 			return m
 		}
 	}
 	for i := range slices.Backward(t.retired) {
-		if r := &t.retired[i]; r.holds(f, off) && r.Since <= time && time < r.until {
-			return &r.Mapping
-		}
-	}
-	return nil
-}
-
-// held gives the mapping that held a place in a file last, whatever is mapped there by now.
-func (t *mappingTable) held(f *File, off objfile.FileOffset) *Mapping {
-	for i := range t.mappings {
-		if m := &t.mappings[i]; m.holds(f, off) {
-			return m
-		}
-	}
-	for i := range slices.Backward(t.retired) {
-		if r := &t.retired[i]; r.holds(f, off) {
+		if r := &t.retired[i]; r.holds(f, off) && suits(&r.Mapping, r.until) {
 			return &r.Mapping
 		}
 	}

@@ -499,11 +499,13 @@ func (p *Process) Kernel() bool { return p.kernel }
 
 // Holding gives the mapping of a place in a file when a sample was taken; nil where there was none.
 func (p *Process) Holding(f *File, off objfile.FileOffset, sampled uint64) *Mapping {
-	return p.table.holding(f, off, sampled)
+	return p.table.holding(f, off, func(m *Mapping, until uint64) bool { return m.Since <= sampled && sampled < until })
 }
 
 // Held gives the mapping that held a place in a file last, whatever is mapped there by now; nil where that is not known any more.
-func (p *Process) Held(f *File, off objfile.FileOffset) *Mapping { return p.table.held(f, off) }
+func (p *Process) Held(f *File, off objfile.FileOffset) *Mapping {
+	return p.table.holding(f, off, func(*Mapping, uint64) bool { return true })
+}
 
 // Find gives the executable mapping that held an address when a sample was
 // taken. Stale says that a mapping is there, but only since later, and what

@@ -18,10 +18,11 @@ var x86Inits = []struct{ enter, leave string }{
 	{"\x50", "\x58"},                         // push %rax; pop %rax, of musl
 }
 
-// unframed and pushed are the rules of x86-64 at the first instruction of a function, and after it has moved the stack pointer by a word.
+// Rules of x86-64 at the first instruction of a function, and after it has moved the stack pointer by a word or two.
 var (
-	unframed = Rule{Kind: Step, CFABase: X86RSP, Offset: word, ReturnAddress: fromCFA(-word)}
-	pushed   = Rule{Kind: Step, CFABase: X86RSP, Offset: 2 * word, ReturnAddress: fromCFA(-word)}
+	unframed    = Rule{Kind: Step, CFABase: X86RSP, Offset: word, ReturnAddress: fromCFA(-word)}
+	pushed      = Rule{Kind: Step, CFABase: X86RSP, Offset: 2 * word, ReturnAddress: fromCFA(-word)}
+	pushedTwice = Rule{Kind: Step, CFABase: X86RSP, Offset: 3 * word, ReturnAddress: fromCFA(-word)}
 )
 
 // addInit adds the code of a gap if it is that of .init or .fini. Zeros align it, and what comes after it.

@@ -3,10 +3,8 @@ package unwind
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
-	"fmt"
+	"slices"
 
-	"github.com/pilotlight/pilotlight/symbolizer/elfsym"
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
 
@@ -22,10 +20,8 @@ func (c *compiler) addLeaves() error {
 	if c.file.Machine() != objfile.EM_AARCH64 || c.stats.Code > maxLeafCode {
 		return nil
 	}
-	symbols, err := elfsym.Build(c.file)
-	if errors.Is(err, elfsym.ErrNone) || errors.Is(err, objfile.ErrCorrupt) {
-		return nil
-	} else if err != nil {
+	symbols, err := c.symbols()
+	if symbols == nil {
 		return err
 	}
 	var code []byte
@@ -34,14 +30,10 @@ func (c *compiler) addLeaves() error {
 		if !ok || s.Size > room || s.Size%4 != 0 {
 			continue
 		}
-		code = append(code[:0], make([]byte, s.Size)...)
-		_, err := c.file.ReadAtAddress(code, s.Start)
-		if errors.Is(err, objfile.ErrCorrupt) || errors.Is(err, objfile.ErrNotMapped) {
-			continue
-		} else if err != nil {
-			return fmt.Errorf("code at %#x: %w", uint64(s.Start), err)
-		}
-		if isLeaf(code) && !bytes.HasPrefix(code, trampolineOf(c.file.Machine())) {
+		code = slices.Grow(code[:0], int(s.Size))[:s.Size]
+		if ok, err := c.readCode(code, s.Start); err != nil {
+			return err
+		} else if ok && isLeaf(code) && !bytes.HasPrefix(code, trampolineOf(c.file.Machine())) {
 			c.addRule(off, len(code), leafRule)
 		}
 	}

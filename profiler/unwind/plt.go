@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
@@ -27,11 +25,10 @@ func (c *compiler) addLinkageTables() error {
 			continue
 		}
 		code := make([]byte, s.Size)
-		_, err := c.file.ReadAtAddress(code, s.Addr)
-		if errors.Is(err, objfile.ErrCorrupt) || errors.Is(err, objfile.ErrNotMapped) {
+		if ok, err := c.readCode(code, s.Addr); err != nil {
+			return err
+		} else if !ok {
 			continue
-		} else if err != nil {
-			return fmt.Errorf("section %s: %w", name, err)
 		}
 		if c.file.Machine() == objfile.EM_AARCH64 {
 			c.addARM64LinkageTable(off, code)
@@ -56,9 +53,6 @@ func (c *compiler) covers(off objfile.FileOffset) bool {
 //
 // endbr64 may stand before them, and prefixes before the jumps. Of the first kind the second and third instructions may be missing.
 func (c *compiler) addX86LinkageTable(off objfile.FileOffset, code []byte) {
-	rule := func(pushed int32) Rule {
-		return Rule{Kind: Step, CFABase: X86RSP, Offset: word + pushed*word, ReturnAddress: fromCFA(-word)}
-	}
 	const entryBytes = 8
 	for at := 0; at < len(code); {
 		rest := code[at:]
@@ -74,20 +68,20 @@ func (c *compiler) addX86LinkageTable(off objfile.FileOffset, code []byte) {
 		push := func() bool { return take("\x68", 4) }
 		toHeader := func() bool { return take("\xe9", 4) || take("\xf2\xe9", 4) }
 		if at == 0 && take("\xff\x35", 4) {
-			pushed := n
+			after := n
 			if jump() {
-				c.addRule(off, pushed, rule(1))
-				c.addRule(off+objfile.FileOffset(pushed), n-pushed, rule(2))
+				c.addRule(off, after, pushed)
+				c.addRule(off+objfile.FileOffset(after), n-after, pushedTwice)
 			}
 			at += 2 * entryBytes
 			continue
 		}
 		take("\xf3\x0f\x1e\xfa", 0)
 		if jumped := jump(); push() || jumped {
-			begin, pushed := off+objfile.FileOffset(at), n
-			c.addRule(begin, pushed, rule(0))
+			begin, after := off+objfile.FileOffset(at), n
+			c.addRule(begin, after, unframed)
 			if toHeader() {
-				c.addRule(begin+objfile.FileOffset(pushed), n-pushed, rule(1))
+				c.addRule(begin+objfile.FileOffset(after), n-after, pushed)
 			}
 		}
 		at += (max(n, 1) + entryBytes - 1) &^ (entryBytes - 1)

@@ -107,15 +107,34 @@ func (c *compiler) searchGaps(look func(g gap, code []byte)) error {
 		n := min(g.bytes, budget)
 		budget -= n
 		code = slices.Grow(code[:0], int(n))[:n]
-		_, err := c.file.ReadAtAddress(code, g.addr)
-		if errors.Is(err, objfile.ErrCorrupt) || errors.Is(err, objfile.ErrNotMapped) {
-			continue
-		} else if err != nil {
-			return fmt.Errorf("code at %#x: %w", uint64(g.addr), err)
+		if ok, err := c.readCode(code, g.addr); err != nil {
+			return err
+		} else if ok {
+			look(g, code)
 		}
-		look(g, code)
 	}
 	return nil
+}
+
+// readCode fills code with the bytes at an address. It is not ok where a damaged file does not have them.
+func (c *compiler) readCode(code []byte, addr objfile.Address) (ok bool, err error) {
+	_, err = c.file.ReadAtAddress(code, addr)
+	switch {
+	case errors.Is(err, objfile.ErrCorrupt), errors.Is(err, objfile.ErrNotMapped):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("code at %#x: %w", uint64(addr), err)
+	}
+	return true, nil
+}
+
+// symbols are those of the file, nil where it has none that can be read.
+func (c *compiler) symbols() (*elfsym.Table, error) {
+	symbols, err := elfsym.Build(c.file)
+	if errors.Is(err, elfsym.ErrNone) || errors.Is(err, objfile.ErrCorrupt) {
+		return nil, nil
+	}
+	return symbols, err
 }
 
 // Signal handlers return to a trampoline: two instructions, which call rt_sigreturn. On x86-64 each C library has its own; glibc's has call
@@ -216,10 +235,8 @@ func (c *compiler) addRoots(calls []lastCall) error {
 	if len(calls) == 0 {
 		return nil
 	}
-	symbols, err := elfsym.Build(c.file)
-	if errors.Is(err, elfsym.ErrNone) || errors.Is(err, objfile.ErrCorrupt) {
-		return nil
-	} else if err != nil {
+	symbols, err := c.symbols()
+	if symbols == nil {
 		return err
 	}
 	ends := map[objfile.Address]bool{}
