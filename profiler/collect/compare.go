@@ -23,7 +23,7 @@ func (c *Comparison) Equal() bool {
 
 // compareWalks walks the copy of a stack that the programs walked as well.
 func (n *namer) compareWalks(p *process.Process, s *bpf.Sample) {
-	c, ok := n.copies[copyKey{s.TimeNs, uint32(s.Cpu)}]
+	c, ok := n.copies[copyKeyOf(s)]
 	if !ok || p == nil || s.Generation == 0 || s.UserStack == 0 {
 		return
 	}

@@ -149,6 +149,8 @@ type copyKey struct {
 	cpu  uint32
 }
 
+func copyKeyOf(s *bpf.Sample) copyKey { return copyKey{s.TimeNs, uint32(s.Cpu)} }
+
 // keepCopy keeps a stack for its sample, which was drained before.
 func (n *namer) keepCopy(c bpf.CopiedStack) {
 	c.Stack = slices.Clone(c.Stack)
@@ -162,7 +164,7 @@ func (n *namer) forgetCopies(before uint64) {
 
 // walkCopy walks and names a stack that was copied, because the programs knew its code not yet.
 func (n *namer) walkCopy(p *process.Process, s *bpf.Sample, c *bpf.CopiedStack) *profile.Stack {
-	delete(n.copies, copyKey{s.TimeNs, uint32(s.Cpu)})
+	delete(n.copies, copyKeyOf(s))
 	if p == nil || !p.Known() {
 		return missing[bpf.ReasonProcessUnknown]
 	}
@@ -180,7 +182,7 @@ func (n *namer) userStack(p *process.Process, s *bpf.Sample) *profile.Stack {
 		n.compareWalks(p, s)
 	}
 	if s.Flags&uint32(bpf.SampleCopy) != 0 && (s.UserStack == 0 || p != nil && !n.publisher.Current(p, s.Generation)) {
-		if c, ok := n.copies[copyKey{s.TimeNs, uint32(s.Cpu)}]; ok {
+		if c, ok := n.copies[copyKeyOf(s)]; ok {
 			return n.walkCopy(p, s, &c)
 		}
 		if s.UserStack == 0 {
@@ -296,13 +298,7 @@ func (n *namer) placeWalk(p *process.Process, frames []bpf.Frame, s *bpf.Sample,
 				l = n.unplaced(p, address, why)
 			}
 		}
-		if l.Unnamed != "" && l.Unnamed != noSymbol || l.Kind == profile.FrameJIT {
-			settled = false
-		}
-		if l.Wrapper && i > 0 {
-			continue // runtime/pprof does not show it either
-		}
-		n.placed = append(n.placed, l)
+		settled = n.take(l, i) && settled
 	}
 	if len(n.placed) > 0 && n.placed[len(n.placed)-1].Entry() {
 		reason = bpf.ReasonNone // whatever its rule says: nobody called it
@@ -360,13 +356,7 @@ func (n *namer) placeUser(p *process.Process, frames []bpf.Frame, s *bpf.Sample,
 		if l == nil {
 			l = n.unplaced(p, address, why)
 		}
-		if l.Unnamed != "" && l.Unnamed != noSymbol || l.Kind == profile.FrameJIT {
-			settled = false
-		}
-		if l.Wrapper && i > 0 {
-			continue // runtime/pprof does not show it either
-		}
-		n.placed = append(n.placed, l)
+		settled = n.take(l, i) && settled
 		if l.Entry() || main >= 0 {
 			// Code before main keeps no frame pointer: the walk may go on into nonsense.
 			reason = bpf.ReasonNone
@@ -377,6 +367,14 @@ func (n *namer) placeUser(p *process.Process, frames []bpf.Frame, s *bpf.Sample,
 		}
 	}
 	return n.internStack(n.placed, reason, false), settled
+}
+
+// take takes the location of a stack's frame i, and says whether it will be the same next time, unless mappings change.
+func (n *namer) take(l *profile.Location, i int) (settled bool) {
+	if !l.Wrapper || i == 0 { // runtime/pprof does not show it either
+		n.placed = append(n.placed, l)
+	}
+	return (l.Unnamed == "" || l.Unnamed == noSymbol) && l.Kind != profile.FrameJIT
 }
 
 var noSymbol = bpf.ReasonNoSymbol.String()
