@@ -370,6 +370,7 @@ static __always_inline struct stack_result walk_stack(struct perf_event_data *ct
 		*generation = w->process.generation;
 		copy |= w->process.flags & PROCESS_COPY;
 		walk_frames(bpf_get_current_pid_tgid());
+		c->joined += w->own_frames != 0;
 	} else {
 		take_leaf(s, REASON_COLD_LIMITED);
 	}

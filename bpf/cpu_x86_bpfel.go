@@ -281,6 +281,7 @@ type CpuStackCounters struct {
 	MapFull    uint64
 	Truncated  uint64
 	Copied     uint64
+	Joined     uint64
 }
 
 type CpuTarget struct {
@@ -337,7 +338,6 @@ const (
 	CpuVarFilterTargets      = "filter_targets"
 	CpuVarMaxFrames          = "max_frames"
 	CpuVarPidNamespaceInode  = "pid_namespace_inode"
-	CpuVarRemembers          = "remembers"
 	CpuVarRingWakeupBytes    = "ring_wakeup_bytes"
 	CpuVarSoftirqSize        = "softirq_size"
 	CpuVarSoftirqStart       = "softirq_start"
@@ -437,7 +437,6 @@ type CpuVariableSpecs struct {
 	FilterTargets      *ebpf.VariableSpec `ebpf:"filter_targets"`
 	MaxFrames          *ebpf.VariableSpec `ebpf:"max_frames"`
 	PidNamespaceInode  *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
-	Remembers          *ebpf.VariableSpec `ebpf:"remembers"`
 	RingWakeupBytes    *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
 	SoftirqSize        *ebpf.VariableSpec `ebpf:"softirq_size"`
 	SoftirqStart       *ebpf.VariableSpec `ebpf:"softirq_start"`
@@ -524,7 +523,6 @@ type CpuVariables struct {
 	FilterTargets      *ebpf.Variable `ebpf:"filter_targets"`
 	MaxFrames          *ebpf.Variable `ebpf:"max_frames"`
 	PidNamespaceInode  *ebpf.Variable `ebpf:"pid_namespace_inode"`
-	Remembers          *ebpf.Variable `ebpf:"remembers"`
 	RingWakeupBytes    *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
 	SoftirqSize        *ebpf.Variable `ebpf:"softirq_size"`
 	SoftirqStart       *ebpf.Variable `ebpf:"softirq_start"`

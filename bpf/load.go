@@ -49,8 +49,6 @@ type Options struct {
 	// Walks lets processes that PutProcess told of be walked by unwind tables. The programs then read the stacks of
 	// processes by bpf_probe_read_user: see Walkable.
 	Walks bool
-	// Forget walks every stack to its root, also where all but its first frames are as they were when the thread was sampled last.
-	Forget bool
 	// CopyAll sends a copy of every stack beside its walk. For comparisons: it costs many times the rest.
 	CopyAll bool
 	// CopyBytes, a power of two, is the size of the ring of copies; 0 means DefaultCopyBytes. CopiesPerSecond bounds the stacks of one process that
@@ -206,7 +204,6 @@ func sampler(o Options, kernel *btf.Spec) (*ebpf.CollectionSpec, error) {
 		{specs.TaskBtf, flag(o.use(CurrentTaskBTF))},
 		{specs.TaskPtRegs, flag(o.use(CurrentTaskBTF) && o.use(TaskPtRegs))},
 		{specs.Walks, flag(o.Walks)},
-		{specs.Remembers, flag(!o.Forget)},
 		{specs.CopyAll, flag(o.CopyAll)},
 		{specs.CopiesWakeupBytes, copies / 2},
 		{specs.CopiesPerSecond, o.CopiesPerSecond},
@@ -374,6 +371,7 @@ func (c *StackCounters) add(o *StackCounters) {
 	c.MapFull += o.MapFull
 	c.Truncated += o.Truncated
 	c.Copied += o.Copied
+	c.Joined += o.Joined
 }
 
 // MapBytes is the memory that the kernel holds for all maps.

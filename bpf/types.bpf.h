@@ -205,6 +205,7 @@ struct stack_counters {
 	u64 map_full; /* stack_traces refused it */
 	u64 truncated; /* the walk ended before the root */
 	u64 copied; /* went to user space to be walked there */
+	u64 joined; /* of those walked here: the outer frames were those of the last walk of the thread still */
 };
 
 /*

@@ -35,7 +35,6 @@
 #endif
 
 const volatile u32 task_pt_regs; /* the kernel has bpf_task_pt_regs */
-const volatile u32 remembers; /* walks are remembered */
 
 /*
  * Key: thread id, in the initial namespace; value: its last walk. Written and read here. 1,024 elements, 2.2 MB: more
@@ -428,7 +427,7 @@ __noinline int remember(u32 tid)
 /* Takes some frames. Not 0 where the walk is over. */
 __noinline int walk_some(u32 tid)
 {
-	const struct remembered_walk *r = remembers ? bpf_map_lookup_elem(&remembered, &tid) : 0;
+	const struct remembered_walk *r = bpf_map_lookup_elem(&remembered, &tid);
 	struct scratch *s = this_cpu_scratch();
 	struct walk *w;
 
@@ -471,7 +470,7 @@ __noinline int walk_frames(u32 tid)
 	for (u32 i = 0; i <= LIMIT_STACK_FRAMES / FRAMES_AT_ONCE; i++)
 		if (walk_some(tid))
 			break;
-	if (remembers && s->walk.reason == REASON_NONE && !s->walk.raw)
+	if (s->walk.reason == REASON_NONE && !s->walk.raw)
 		remember(tid);
 	return 0;
 }

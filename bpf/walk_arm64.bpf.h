@@ -58,8 +58,6 @@ static __always_inline int leave_by_code(struct scratch *s, u32 code)
 	struct walk *w = &s->walk;
 	u64 cfa, ra = w->base, fp = w->fp, pair;
 
-	w->slots = SLOTS_UNKNOWN;
-
 	if (kind == CODE_LEAF)
 		cfa = w->sp + (u64)(code & 0x1ffff) * 8;
 	else

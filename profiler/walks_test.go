@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -33,32 +34,34 @@ func TestWalksAgree(t *testing.T) {
 	for _, w := range []struct {
 		name    string
 		command []string
-		least   int // stacks
+		least   int64   // stacks
+		joined  float64 // the share of them, at least, whose outer frames are remembered
 	}{
-		{"frame pointers", []string{reasons, "burn"}, 200},
-		{"kernel", []string{reasons, "kernel"}, 200},
-		{"stacks", []string{reasons, "stacks"}, 200},
-		{"deep", []string{reasons, "deep"}, 200},
-		{"code in memory", []string{reasons, "jit"}, 200},
-		{"forks", []string{reasons, "forks"}, 0},
-		{"gcc -O2", frames("-O2"), 200},
-		{"gcc -O3 -static", frames("-O3", "-static"), 200},
-		{"xz", []string{"sh", "-c", "exec xz -9 </dev/zero >/dev/null"}, 200},
-		{"python3", []string{"python3", "-c", "def f(n):\n return sum(map(lambda x: x*x, range(n)))\nwhile True: f(1000)"}, 200},
-		{"go", []string{built("../test/workloads/gosplit", "go", "build"), "60"}, 200},
+		{"frame pointers", []string{reasons, "burn"}, 200, 0.5},
+		{"kernel", []string{reasons, "kernel"}, 200, 0.5},
+		{"stacks", []string{reasons, "stacks"}, 200, 0.5},
+		{"deep", []string{reasons, "deep"}, 200, 0.5},
+		{"code in memory", []string{reasons, "jit"}, 200, 0},
+		{"forks", []string{reasons, "forks"}, 0, 0},
+		{"gcc -O2", frames("-O2"), 200, 0.5},
+		{"gcc -O3 -static", frames("-O3", "-static"), 200, 0.5},
+		{"xz", []string{"sh", "-c", "exec xz -9 </dev/zero >/dev/null"}, 200, 0.5},
+		{"python3", []string{"python3", "-c", "def f(n):\n return sum(map(lambda x: x*x, range(n)))\nwhile True: f(1000)"}, 200, 0.5},
+		{"go", []string{built("../test/workloads/gosplit", "go", "build"), "60"}, 200, 0.5},
 	} {
 		t.Run(w.name, func(t *testing.T) {
 			d := time.Second
 			if long() {
 				d = 20 * time.Second
 			}
-			var compared, deepest, differ, beyond int
+			var deepest, differ, beyond int
+			var compared atomic.Int64
 			ends := make(map[bpf.Reason]int)
 			c := Config{
 				FrequencyHz: 997, Target: Target{PIDs: []int{start(t, w.command[0], w.command[1:]...)}, Children: true},
 				CopyBytes: 16 << 20,
 				Compare: func(c *collect.Comparison) {
-					compared++
+					compared.Add(1)
 					deepest = max(deepest, len(c.InBPF))
 					ends[c.ReasonInBPF]++
 					if c.Equal() {
@@ -74,13 +77,21 @@ func TestWalksAgree(t *testing.T) {
 					}
 				},
 			}
-			s := sampleFor(t, c, d)
+			s := sampleWhile(t, c, func(*Profiler) {
+				time.Sleep(d)
+				for end := time.Now().Add(time.Minute); compared.Load() < w.least && time.Now().Before(end); {
+					time.Sleep(50 * time.Millisecond) // on a busy machine
+				}
+			})
 			s.conserved(t)
 			user := s.stats.BPF.User
-			t.Logf("%d of %d stacks compared, %d differ, %d as far as the copy goes; up to %d frames; ends: %v; %d were walked in Go alone",
-				compared, s.stats.Exported, differ, beyond, deepest, ends, user.Copied)
-			if compared < w.least || uint64(compared)+user.Copied+user.None != s.stats.Exported || beyond > compared/50 {
-				t.Errorf("%d stacks were compared", compared)
+			t.Logf("%d of %d stacks compared, %d differ, %d as far as the copy goes; up to %d frames; ends: %v; %d were joined to remembered ones, %d walked in Go alone",
+				compared.Load(), s.stats.Exported, differ, beyond, deepest, ends, user.Joined, user.Copied)
+			if float64(user.Joined) < w.joined*float64(compared.Load()) {
+				t.Errorf("the outer frames of %d stacks were remembered", user.Joined)
+			}
+			if n := compared.Load(); n < w.least || uint64(n)+user.Copied+user.None != s.stats.Exported || beyond > int(n/50) {
+				t.Errorf("%d stacks were compared", n)
 			}
 		})
 	}

@@ -115,6 +115,8 @@ var counters = []instrument[int64]{
 		sides(func(c *bpf.StackCounters) uint64 { return c.Truncated })},
 	{"pilotlight.stacks.copied", unitStacks, "Stacks that were copied to user space and walked there, because the kernel side did not know their code yet, by side.",
 		sides(func(c *bpf.StackCounters) uint64 { return c.Copied })},
+	{"pilotlight.stacks.joined", unitStacks, "Stacks whose outer frames were those of the thread's last walk still, and were not walked again, by side.",
+		sides(func(c *bpf.StackCounters) uint64 { return c.Joined })},
 	{"pilotlight.stacks.lost", unitStacks, "Stacks lost whose samples were kept, by reason.",
 		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
 			observe(int64(s.BPF.User.MapFull+s.BPF.Kernel.MapFull), reason(bpf.ReasonStackMapFull))

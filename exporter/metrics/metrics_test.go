@@ -160,8 +160,8 @@ func TestValues(t *testing.T) {
 	s.set(collect.Stats{
 		BPF: bpf.Counters{
 			Seen: 1, FilteredTarget: 2, FilteredCgroup: 3, FilteredSelf: 4, Idle: 5, Taken: 6, Submitted: 7, LostRingFull: 8,
-			User:        bpf.StackCounters{Fresh: 9, Known: 10, None: 11, Unreadable: 12, MapFull: 13, Truncated: 14, Copied: 49},
-			Kernel:      bpf.StackCounters{Fresh: 15, Known: 16, None: 17, Unreadable: 18, MapFull: 19, Truncated: 20, Copied: 50},
+			User:        bpf.StackCounters{Fresh: 9, Known: 10, None: 11, Unreadable: 12, MapFull: 13, Truncated: 14, Copied: 49, Joined: 59},
+			Kernel:      bpf.StackCounters{Fresh: 15, Known: 16, None: 17, Unreadable: 18, MapFull: 19, Truncated: 20, Copied: 50, Joined: 60},
 			TargetAdded: 21, TargetMapFull: 22, RunTimeNs: 2_500_000_000, FilteredNamespace: 48,
 		},
 		Fired: 23, Read: 24, Filtered: 25, Exported: 26, BadRecords: 27,
@@ -193,6 +193,8 @@ func TestValues(t *testing.T) {
 		`pilotlight_stacks_truncated_total{side="kernel"}`:         20,
 		`pilotlight_stacks_copied_total{side="user"}`:              49,
 		`pilotlight_stacks_copied_total{side="kernel"}`:            50,
+		`pilotlight_stacks_joined_total{side="user"}`:              59,
+		`pilotlight_stacks_joined_total{side="kernel"}`:            60,
 		`pilotlight_naming_stacks_total{result="copied"}`:          51,
 		"pilotlight_unwind_tables_compiled_total":                  52,
 		"pilotlight_unwind_tables_failed_total":                    53,
