@@ -230,7 +230,8 @@ func TestForksLeaveNothing(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		parseFamily(t, w.lastLine())
-		time.Sleep(3 * time.Second) // the last samples are resolved, the processes dropped
+		// The agent keeps the dead for 2 s, and looks for them each second, after a round of 400 ms.
+		time.Sleep(4 * time.Second)
 	}
 	forks(2000) // buffers and caches grow to their size
 	tracked, anonymous, descriptors := a.tracked(t), a.anonymousBytes(t), a.descriptors(t)
