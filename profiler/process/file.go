@@ -58,6 +58,9 @@ func regular(key FileKey, path string) bool {
 // VDSO says that it is the code that the kernel lends to every process.
 func (f *File) VDSO() bool { return f.Path == vdsoPath }
 
+// hasPlaces says that frames can lie in it: BPF tells of those by file and offset.
+func (f *File) hasPlaces() bool { return f.Regular() || f.VDSO() }
+
 // Image is what is known of one file's contents.
 type Image struct {
 	// ID is the same for equal contents, and never given twice.

@@ -57,6 +57,8 @@ const maxMappings = 65536
 type mappingTable struct {
 	// mappings are sorted by Start and do not overlap.
 	mappings []Mapping
+	// byPlace are those of files, by their place in them, from the first time on that somebody asks for one; nil before.
+	byPlace []*Mapping
 	// retired were replaced lately; the newest come last.
 	retired []retiredMapping
 	shared  bool
@@ -96,10 +98,29 @@ func (t *mappingTable) find(a Address, time uint64) (m *Mapping, stale bool) {
 	return nil, ok
 }
 
-// holding gives the latest mapping of a place in a file that suits; until is when it was replaced.
+// maxOverlaps bounds the mappings of one file that are looked at for a place: those that begin there or before it. More than one
+// of them hold it only where a process maps the same code twice.
+const maxOverlaps = 64
+
+// holding gives a mapping of a place in a file that suits, the latest if it was replaced; until is when that was.
 func (t *mappingTable) holding(f *File, off objfile.FileOffset, suits func(m *Mapping, until uint64) bool) *Mapping {
-	for i := range t.mappings {
-		if m := &t.mappings[i]; m.holds(f, off) && suits(m, math.MaxUint64) {
+	if t.byPlace == nil {
+		t.byPlace = make([]*Mapping, 0, len(t.mappings))
+		for _, m := range t.mappings {
+			if m.File.hasPlaces() {
+				t.byPlace = append(t.byPlace, &m)
+			}
+		}
+		slices.SortFunc(t.byPlace, comparePlaces)
+	}
+	after, _ := slices.BinarySearchFunc(t.byPlace, off, func(m *Mapping, off objfile.FileOffset) int {
+		if m.File.key.Inode < f.key.Inode || m.File.key.Inode == f.key.Inode && m.offset() <= off {
+			return -1
+		}
+		return 1
+	})
+	for i := after - 1; i >= max(0, after-maxOverlaps) && t.byPlace[i].File.key.Inode == f.key.Inode; i-- {
+		if m := t.byPlace[i]; m.holds(f, off) && suits(m, math.MaxUint64) {
 			return m
 		}
 	}
@@ -109,6 +130,30 @@ func (t *mappingTable) holding(f *File, off objfile.FileOffset, suits func(m *Ma
 		}
 	}
 	return nil
+}
+
+// comparePlaces orders mappings of files. Files of the same contents have one inode number, whatever else is known of them; others
+// may share it, on another device.
+func comparePlaces(a, b *Mapping) int {
+	return cmp.Or(cmp.Compare(a.File.key.Inode, b.File.key.Inode), cmp.Compare(a.offset(), b.offset()), cmp.Compare(a.Start, b.Start))
+}
+
+// replacePlaces follows a change of mappings.
+func (t *mappingTable) replacePlaces(removed, added []Mapping) {
+	if t.byPlace == nil {
+		return
+	}
+	for _, m := range removed {
+		if i, ok := slices.BinarySearchFunc(t.byPlace, &m, comparePlaces); ok {
+			t.byPlace = slices.Delete(t.byPlace, i, i+1)
+		}
+	}
+	for _, m := range added {
+		if m.File.hasPlaces() {
+			i, _ := slices.BinarySearchFunc(t.byPlace, &m, comparePlaces)
+			t.byPlace = slices.Insert(t.byPlace, i, &m)
+		}
+	}
 }
 
 // insert puts a mapping in place of whatever it overlaps.
@@ -148,6 +193,7 @@ func (t *mappingTable) insert(m Mapping) {
 	if len(t.mappings)-(last-first)+len(pieces) > maxMappings {
 		pieces = rest // what was overwritten is gone all the same
 	}
+	t.replacePlaces(t.mappings[first:last], pieces)
 	t.mappings = slices.Replace(t.mappings, first, last, pieces...)
 }
 
@@ -165,7 +211,7 @@ func (t *mappingTable) replace(mappings []Mapping, time uint64) {
 	for _, m := range t.mappings {
 		t.retire(m, time)
 	}
-	t.mappings, t.shared = mappings, false
+	t.mappings, t.byPlace, t.shared = mappings, nil, false
 	t.version++
 	t.changed = time
 }

@@ -32,6 +32,14 @@ const (
 
 func pageAddress(page int) Address { return Address(oracleBase + page*oraclePage) }
 
+// oracleFile makes one of five files, two of which have one inode number on different devices, or JIT memory.
+func oracleFile(n int) *File {
+	if n == 0 {
+		return &File{Path: "//anon"}
+	}
+	return &File{Path: "/" + strconv.Itoa(n), key: FileKey{Inode: uint64(max(n, 2))}, id: uint32(n)}
+}
+
 // set puts a mapping's pages in.
 func (o *oracle) set(m Mapping, retired int) {
 	for page := range oraclePages {
@@ -100,13 +108,16 @@ func checkMappingTable(t *testing.T, script []byte) {
 		first := next(oraclePages)
 		return Mapping{
 			Start: pageAddress(first), End: pageAddress(first + 1 + next(min(12, oraclePages-first))),
-			Offset: objfile.FileOffset(next(16) * oraclePage), Since: now, File: &File{Path: strconv.Itoa(len(script))},
+			Offset: objfile.FileOffset(next(16) * oraclePage), Since: now, File: oracleFile(next(6)),
 		}
 	}
 	for len(script) > 0 {
 		now += uint64(next(3)) // several things at one time
 		p := processes[next(len(processes))]
 		version := p.table.version
+		if next(4) == 0 { // from now on the table keeps its places
+			p.compareHolding(t, oracleFile(1), 0, now)
+		}
 		switch action := next(16); {
 		case action < 12:
 			m := randomMapping()
@@ -165,6 +176,11 @@ func (p *modelProcess) compare(t *testing.T, now uint64) {
 	if len(p.table.retired) > maxRetired {
 		t.Fatalf("%d retired mappings", len(p.table.retired))
 	}
+	for n := 1; n < 6; n++ {
+		for page := range oraclePages {
+			p.compareHolding(t, oracleFile(n), objfile.FileOffset(page*oraclePage+n), now)
+		}
+	}
 	for page := range oraclePages {
 		for time := p.born; time <= now+1; time += 1 + uint64(page+int(time))%4 {
 			a := pageAddress(page) + Address(time)
@@ -179,6 +195,24 @@ func (p *modelProcess) compare(t *testing.T, now uint64) {
 			case got == nil && want != nil && (want.retired == 0 || p.retired-want.retired < maxRetired/2-oraclePages):
 				t.Fatalf("page %d at %d: nothing, want %+v", page, time, want)
 			}
+		}
+	}
+}
+
+// compareHolding compares the look-up of a place in a file with one through all mappings.
+func (p *modelProcess) compareHolding(t *testing.T, f *File, off objfile.FileOffset, now uint64) {
+	t.Helper()
+	for time := p.born; time <= now+1; time += 1 + uint64(off)%5 {
+		got := p.table.holding(f, off, func(m *Mapping, until uint64) bool { return m.Since <= time && time < until })
+		holds := func(m Mapping) bool { return m.holds(f, off) && m.Since <= time }
+		switch {
+		case got == nil && slices.ContainsFunc(p.table.mappings, holds):
+			t.Fatalf("%s+%#x at %d: nothing, but it is mapped: %+v", f.Path, off, time, p.table.mappings)
+		case got == nil:
+		case !got.holds(f, off) || got.Since > time:
+			t.Fatalf("%s+%#x at %d: %+v", f.Path, off, time, got)
+		case slices.ContainsFunc(p.table.mappings, holds) != slices.Contains(p.table.mappings, *got):
+			t.Fatalf("%s+%#x at %d: %+v, of what is there: %+v", f.Path, off, time, got, p.table.mappings)
 		}
 	}
 }
@@ -210,6 +244,75 @@ func TestMappingTableFull(t *testing.T) {
 	}
 	if len(table.mappings) > maxMappings {
 		t.Errorf("%d mappings", len(table.mappings))
+	}
+}
+
+// crowded is the table of a process that maps as much as a table holds: pieces of one file, then the library.
+func crowded() (table *mappingTable, pieces, library *File) {
+	pieces = &File{Path: "/pieces", key: FileKey{Inode: 1}}
+	library = &File{Path: "/library", key: FileKey{Inode: 2}}
+	mappings := make([]Mapping, maxMappings)
+	for i := range mappings {
+		start := Address(0x2000 * (i + 1))
+		mappings[i] = Mapping{Start: start, End: start + 0x1000, Offset: objfile.FileOffset(0x1000 * i), File: pieces}
+	}
+	last := &mappings[maxMappings-1]
+	last.File, last.Offset, last.End = library, 0x1000, last.Start+1<<20
+	table = new(mappingTable)
+	table.replace(mappings, 1)
+	return table, pieces, library
+}
+
+// Code that is mapped again and again at the same place of its file costs no more, and is given up.
+func TestHoldingOverlaps(t *testing.T) {
+	f := &File{Path: "/f", key: FileKey{Inode: 1}}
+	mappings := make([]Mapping, maxMappings)
+	for i := range mappings {
+		mappings[i] = Mapping{Start: Address(0x1000 * i), End: Address(0x1000 * (i + 1)), Since: 5, File: f}
+	}
+	var table mappingTable
+	table.replace(mappings, 5)
+	looked := 0
+	table.holding(f, 0x10, func(*Mapping, uint64) bool { looked++; return false })
+	if looked != maxOverlaps {
+		t.Errorf("%d mappings were looked at", looked)
+	}
+	if m := table.holding(f, 0x10, func(m *Mapping, _ uint64) bool { return m.Since <= 5 }); m == nil {
+		t.Error("none of them is found")
+	}
+}
+
+// What one frame of a stack costs that was walked by an earlier list of mappings.
+func BenchmarkHolding(b *testing.B) {
+	table, pieces, library := crowded()
+	always := func(*Mapping, uint64) bool { return true }
+	for name, holding := range map[string]func(i int) *Mapping{
+		"pieces": func(i int) *Mapping {
+			return table.holding(pieces, objfile.FileOffset(0x1000*(i*7919%(maxMappings-1))), always)
+		},
+		"library": func(i int) *Mapping { return table.holding(library, objfile.FileOffset(0x1000+i%(1<<20)), always) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for i := range b.N {
+				if holding(i) == nil {
+					b.Fatal("not found")
+				}
+			}
+		})
+	}
+}
+
+// What a record of a new mapping costs, and the first look-up after it.
+func BenchmarkInsert(b *testing.B) {
+	table, pieces, library := crowded()
+	always := func(*Mapping, uint64) bool { return true }
+	for i := range b.N {
+		n := i * 7919 % (maxMappings - 1)
+		start := Address(0x2000 * (n + 1))
+		table.insert(Mapping{Start: start, End: start + 0x1000, Offset: objfile.FileOffset(0x1000 * n), File: pieces, Since: uint64(i)})
+		if table.holding(library, 0x1000, always) == nil {
+			b.Fatal("not found")
+		}
 	}
 }
 
