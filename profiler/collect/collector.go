@@ -57,8 +57,11 @@ type Collector struct {
 	namer     *namer
 
 	target  decider
-	batch   []bpf.Sample
+	batch   []bpf.Sample    // of this round
+	arrived []bpf.Sample    // for the next one
 	pending []process.Event // later than the samples of the last round
+	held    int             // of pending: those whose files were looked at
+	opened  int             // files, since the last round
 	windows map[*Window]struct{}
 	strays  map[strayKey]*profile.Labels
 
@@ -121,6 +124,7 @@ func New(o Options, s *sampler.Sampler, sb *process.Sideband, poller *perfevent.
 		stopped: make(chan struct{}),
 	}
 	c.namer.source, c.namer.compare = s, o.Compare
+	files.Meanwhile(c.meanwhile)
 	return c
 }
 
@@ -232,16 +236,17 @@ func (c *Collector) lost() (lost lossCounts) {
 func (c *Collector) round() {
 	until := monotonic()
 	c.fetched = time.Now()
-	c.batch = c.batch[:0]
-	c.sampler.Drain(func(s *bpf.Sample) { c.batch = append(c.batch, *s) })
+	c.opened = 0
+	c.gather()
+	c.batch, c.arrived = c.arrived, c.batch[:0]
 	c.sampler.Copies(c.namer.keepCopy)
 	if c.coldPause = min(2*c.coldPause, pollInterval); len(c.namer.copies) == 0 {
 		c.coldPause = shortestCold
 	}
-	c.pending = append(c.pending, c.sideband.Drain()...)
 	if len(c.pending) == 0 {
 		c.pause = shortPause
 	}
+	c.look()
 	if !slices.IsSortedFunc(c.pending, process.ByTime) {
 		slices.SortStableFunc(c.pending, process.ByTime)
 	}
@@ -272,7 +277,7 @@ func (c *Collector) round() {
 	c.publisher.Update()
 	c.namer.forgetCopies(c.until)
 	c.until = until
-	c.pending = append(c.pending[:0], c.pending[applied:]...)
+	c.pending, c.held = append(c.pending[:0], c.pending[applied:]...), max(0, c.held-applied)
 	c.namer.stats.NameNanos += uint64(time.Since(begun))
 	if cap(c.batch) > maxBatch {
 		c.batch = nil
@@ -288,27 +293,59 @@ func (c *Collector) glance() time.Duration {
 	if c.look() {
 		c.pause = shortPause
 	}
-	if cold := c.sampler.CopiesWait() && time.Since(c.fetched) >= c.coldPause; cold || c.sampler.HalfFull() || len(c.pending) > maxPending {
+	// Files that were opened stay so until they are too many: what was sampled in them is named before.
+	cold := c.sampler.CopiesWait() && time.Since(c.fetched) >= c.coldPause
+	if cold || c.sampler.HalfFull() || len(c.pending) > maxPending || c.opened > process.MaxOpen/2 {
 		c.round()
 	}
 	return c.pause
 }
 
-// look fetches events and opens files that were never seen, if there are any.
+// look opens the files that were never seen and that events tell of, if there are any: here, where records come in, and not on another
+// goroutine, so that a file is known before anybody asks for a sample in it. The rings are emptied in between. Where events come
+// faster than files can be opened, those that samples ask for must do.
 func (c *Collector) look() (found bool) {
-	seen := len(c.pending)
-	c.pending = append(c.pending, c.sideband.Drain()...)
-	for i := range c.pending[seen:] {
-		found = c.processes.Hold(&c.pending[seen+i]) || found
+	c.meanwhile()
+	gathered := time.Now()
+	for ; c.held < len(c.pending); c.held++ {
+		if len(c.pending) > maxPending || !c.processes.Hold(&c.pending[c.held]) {
+			continue
+		}
+		found = true
+		c.opened++
+		if now := time.Now(); now.Sub(gathered) > gatherPause {
+			c.meanwhile()
+			gathered = now
+		}
 	}
 	return found
 }
 
-// maxPending events (2 MB) wait for a round at most.
+// gather takes what waits out of the rings, so that they have room for more: the samples first, as said of round.
+func (c *Collector) gather() {
+	c.sampler.Drain(func(s *bpf.Sample) { c.arrived = append(c.arrived, *s) })
+	c.pending = append(c.pending, c.sideband.Drain()...)
+}
+
+// meanwhile is called while a round or a file takes its time. What there is no room for waits in the rings, whose ends are counted.
+func (c *Collector) meanwhile() {
+	if len(c.arrived) < maxArrived && len(c.pending) < 2*maxPending {
+		c.gather()
+	}
+}
+
+// gatherPause is how long files are opened before the rings are looked at again. A ring of the side-band takes 7 ms of a process that
+// does nothing but map files.
+const gatherPause = time.Millisecond
+
+// maxPending events (3 MB) wait for a round at most.
 const maxPending = 16384
 
-// maxBatch samples (1.7 MB) are kept room for between rounds.
-const maxBatch = 16384
+// maxBatch samples (1.7 MB) are kept room for between rounds; maxArrived (6.8 MB) wait for one.
+const (
+	maxBatch   = 16384
+	maxArrived = 65536
+)
 
 func byTime(a, b bpf.Sample) int { return cmp.Compare(a.TimeNs, b.TimeNs) }
 

@@ -133,8 +133,8 @@ type FileStats struct {
 const (
 	// maxFiles bounds what is remembered of files: some 300 bytes each.
 	maxFiles = 16384
-	// maxOpen bounds descriptors and symbol tables; the least recently used are closed, and opened again when asked for.
-	maxOpen = 256
+	// MaxOpen bounds descriptors and symbol tables; the least recently used are closed, and opened again when asked for.
+	MaxOpen = 256
 	// maxImageBytes bounds the memory of symbol tables: twice that of node, the largest in common use.
 	maxImageBytes = 24 << 20
 	// idleClose is how long a file that nobody asks for stays open: a guest must
@@ -150,6 +150,9 @@ const (
 func NewFiles() *Files {
 	return &Files{byKey: make(map[FileKey]*File), ids: make(map[fileID]uint32), byID: make(map[uint32]*File), open: make(map[*File]struct{}), memory: make(map[string]*File), guard: newGuard()}
 }
+
+// Meanwhile sets what is called, every few milliseconds, while a file does not answer: until the file is given up the caller has nothing else from us.
+func (fs *Files) Meanwhile(f func()) { fs.guard.meanwhile = f }
 
 func (fs *Files) intern(key FileKey, path string) *File {
 	if path == vdsoPath {
@@ -467,7 +470,7 @@ func describe(path string, names *symbolizer.Image) *profile.Mapping {
 
 // bound closes the least recently used files beyond the bounds, but not f.
 func (fs *Files) bound(f *File) {
-	for len(fs.open) > maxOpen || fs.Stats.ImageBytes > maxImageBytes {
+	for len(fs.open) > MaxOpen || fs.Stats.ImageBytes > maxImageBytes {
 		var oldest *File
 		for o := range fs.open {
 			if o != f && o.lent == 0 && (oldest == nil || o.used.Before(oldest.used)) {

@@ -346,11 +346,11 @@ func TestFilesBounds(t *testing.T) {
 			if round == 0 {
 				total += uint64(image.names.Bytes())
 			}
-			if n := len(table.files.open); n > maxOpen || table.files.Stats.ImageBytes > maxImageBytes {
+			if n := len(table.files.open); n > MaxOpen || table.files.Stats.ImageBytes > maxImageBytes {
 				t.Fatalf("%d files open with %d bytes of names", n, table.files.Stats.ImageBytes)
 			}
 			if i%50 == 0 {
-				if n := descriptors(t) - before; n > maxOpen+20 {
+				if n := descriptors(t) - before; n > MaxOpen+20 {
 					t.Fatalf("%d descriptors", n)
 				}
 				if frames, err := image.Lookup(objfile.FileOffset(image.Mapping.Offset)); err != nil || len(frames) == 0 || !strings.HasPrefix(frames[0].Function, "function_number_") {

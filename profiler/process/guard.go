@@ -19,6 +19,8 @@ type guard struct {
 	worker   []byte // how a trace of the goroutine that works begins
 	work     chan func()
 	done     chan struct{}
+	// meanwhile, if not nil, is called again and again while the caller waits.
+	meanwhile func()
 }
 
 const (
@@ -27,6 +29,8 @@ const (
 	// impatience divides the patience while other work hangs: whoever stops the
 	// agent waits for what is still asked for.
 	impatience = 10
+	// meanwhilePause is how often guard.meanwhile is called.
+	meanwhilePause = 5 * time.Millisecond
 )
 
 var (
@@ -55,19 +59,9 @@ func (g *guard) do(work func()) error {
 		limit /= impatience
 	}
 	g.work <- work
-	patience := time.NewTimer(limit)
-	defer patience.Stop()
-	select {
-	case <-g.done:
+	// A machine that was suspended wakes up with both at once: the work has a little time after that.
+	if g.await(limit) || g.await(limit/impatience) {
 		return nil
-	case <-patience.C:
-	}
-	// A machine that was suspended wakes up with both at once.
-	patience.Reset(limit / impatience)
-	select {
-	case <-g.done:
-		return nil
-	case <-patience.C:
 	}
 	if g.computes() {
 		g.abandon(&g.slow)
@@ -75,6 +69,27 @@ func (g *guard) do(work func()) error {
 	}
 	g.abandon(&g.hung)
 	return errHung
+}
+
+// await waits for the work, and says whether it is done.
+func (g *guard) await(limit time.Duration) bool {
+	end := time.Now().Add(limit)
+	timer := time.NewTimer(min(limit, meanwhilePause))
+	defer timer.Stop()
+	for {
+		select {
+		case <-g.done:
+			return true
+		case now := <-timer.C:
+			if g.meanwhile != nil {
+				g.meanwhile()
+			}
+			if !now.Before(end) {
+				return false
+			}
+			timer.Reset(min(end.Sub(now), meanwhilePause))
+		}
+	}
 }
 
 // computes says whether the worker runs or could run, rather than wait for the kernel. Looking costs

@@ -11,6 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Whoever waits for work goes on with other things, as long as it takes.
+func TestGuardMeanwhile(t *testing.T) {
+	g := &guard{patience: 10 * time.Second}
+	defer g.close()
+	release := make(chan struct{})
+	calls := 0
+	g.meanwhile = func() {
+		if calls++; calls == 3 {
+			close(release)
+		}
+	}
+	begun := time.Now()
+	if err := g.do(func() { <-release }); err != nil || calls < 3 || time.Since(begun) > 5*time.Second {
+		t.Errorf("%v after %v and %d calls", err, time.Since(begun), calls)
+	}
+}
+
 // Work that hangs costs patience and no more, a few times; then nothing, until something returns.
 func TestGuard(t *testing.T) {
 	const patience = 20 * time.Millisecond

@@ -106,6 +106,7 @@ var recipes = map[string]recipe{
 	"throws":           {language: cpp, source: "throws.cpp", omit: true},
 	"throws-clang":     {language: cpp, source: "throws.cpp", omit: true, compiler: "clang++-19"},
 	"throws-static":    {language: cpp, source: "throws.cpp", omit: true, flags: []string{"-static"}},
+	"libraries":        {source: "libraries.c"},
 	"reload":           {source: "reload.c", omit: true},
 	"layers-first.so":  {source: "layers.c", omit: true, flags: []string{"-shared", "-fPIC"}},
 	"layers-second.so": {source: "layers.c", omit: true, flags: []string{"-shared", "-fPIC", "-DSECOND"}},
