@@ -10,7 +10,7 @@ import (
 func TestCache(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, limit := range []int{1, 2, 7, 64} {
-		c := newCache[int, int](limit)
+		c := newCache(limit, func(int, int) int { return 1 })
 		last := make(map[int]int)
 		var recent []int // keys, the one used last at the end
 		hits, misses := 0, 0
@@ -54,12 +54,41 @@ func TestCache(t *testing.T) {
 }
 
 func TestCacheEmpty(t *testing.T) {
-	c := newCache[string, *int](4)
+	c := newCache(4, func(string, *int) int { return 1 })
 	if v, ok := c.get("x"); ok || v != nil || c.len() != 0 {
 		t.Errorf("%v %t", v, ok)
 	}
 	c.put("x", nil)
 	if v, ok := c.get("x"); !ok || v != nil {
 		t.Errorf("a nil that was put in: %v %t", v, ok)
+	}
+}
+
+// Large entries take the place of many; one that is replaced takes its own.
+func TestCacheSizes(t *testing.T) {
+	c := newCache(100, func(_, size int) int { return size })
+	for key := range 1000 {
+		c.put(key, 1+key%60)
+		c.put(key, 1+key%50)
+		held := 0
+		for _, generation := range []map[int]int{c.young, c.old} {
+			for _, size := range generation {
+				held += size
+			}
+		}
+		if held > 200 {
+			t.Fatalf("%d are held", held)
+		}
+	}
+	c = newCache(100, func(_, size int) int { return size })
+	c.put(3, 90)
+	c.drop(func(key int) bool { return key == 3 })
+	c.put(1, 60)
+	for range 10 {
+		c.put(1, 30)
+		c.put(2, 30)
+	}
+	if c.len() != 2 || c.old != nil {
+		t.Errorf("%v, %v", c.young, c.old)
 	}
 }

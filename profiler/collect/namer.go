@@ -96,14 +96,23 @@ type functionKey struct {
 	name string
 }
 
-// Bounds, for each of two generations. With 10 frames a stack they come to some
-// 10 MB when all are full; a host shows a fraction of that.
+// Bounds in bytes, for each of two generations: 26 MB when all are full, which takes stacks a thousand frames deep or names
+// of a thousand letters. A host shows a fraction of that.
 const (
-	maxStacks    = 8192
-	maxLocations = 16384
-	maxFunctions = 16384
-	maxMappings  = 1024
+	maxStackBytes    = 3 << 20 // of the frames that were read, and again of the locations they became
+	maxKernelBytes   = 1 << 20
+	maxLocationBytes = 2 << 20
+	maxFunctionBytes = 2 << 20
+	maxMappingBytes  = 256 << 10
+	// entryBytes is what an entry takes beside what is in it.
+	entryBytes = 96
 )
+
+func sizeOfStack[K comparable](_ K, s *profile.Stack) int { return entryBytes + 16*len(s.Locations) }
+
+func sizeOfLocation[K comparable](_ K, l *profile.Location) int {
+	return 2*entryBytes + 16*len(l.Lines)
+}
 
 // maxName bounds the length of a name that is kept: demangling refuses longer ones anyway.
 const maxName = 4096
@@ -114,15 +123,23 @@ func newNamer(processes *process.Table, files *process.Files, publisher *publish
 		files:     files,
 		publisher: publisher,
 		kernel:    kernel,
-		users:     newCache[userKey, userStack](maxStacks),
-		kernels:   newCache[uint64, *profile.Stack](maxStacks),
-		locations: newCache[locationKey, *profile.Location](maxLocations),
-		functions: newCache[functionKey, *profile.Function](maxFunctions),
-		stacks:    newCache[string, *profile.Stack](maxStacks),
-		memory:    newCache[memoryKey, *profile.Location](maxLocations),
-		mappings:  newCache[string, *profile.Mapping](maxMappings),
-		copies:    make(map[copyKey]bpf.CopiedStack),
+		users: newCache(maxStackBytes, func(_ userKey, s userStack) int {
+			return entryBytes + 8*len(s.frames) + sizeOfStack(0, s.stack)
+		}),
+		kernels:   newKernelCache(),
+		locations: newCache(maxLocationBytes, sizeOfLocation[locationKey]),
+		functions: newCache(maxFunctionBytes, func(k functionKey, f *profile.Function) int { return entryBytes + len(k.name) + len(f.File) }),
+		stacks:    newCache(maxStackBytes, func(k string, s *profile.Stack) int { return len(k) + sizeOfStack(k, s) }),
+		memory: newCache(maxLocationBytes, func(k memoryKey, l *profile.Location) int {
+			return len(k.name) + sizeOfLocation(k, l)
+		}),
+		mappings: newCache(maxMappingBytes, func(path string, _ *profile.Mapping) int { return entryBytes + len(path) }),
+		copies:   make(map[copyKey]bpf.CopiedStack),
 	}
+}
+
+func newKernelCache() cache[uint64, *profile.Stack] {
+	return newCache(maxKernelBytes, sizeOfStack[uint64])
 }
 
 // missing are stacks of which only the reason is known.
@@ -583,14 +600,8 @@ func (n *namer) mapping(path string) *profile.Mapping {
 
 // forgetKernel drops kernel names, which may mean something else by now.
 func (n *namer) forgetKernel() {
-	n.kernels = newCache[uint64, *profile.Stack](maxStacks)
-	for _, m := range []map[locationKey]*profile.Location{n.locations.young, n.locations.old} {
-		for k := range m {
-			if k.file == 0 {
-				delete(m, k)
-			}
-		}
-	}
+	n.kernels = newKernelCache()
+	n.locations.drop(func(k locationKey) bool { return k.file == 0 })
 }
 
 // internStack gives one pointer for equal stacks, whatever process they come from.

@@ -17,6 +17,7 @@ type Window struct {
 	taken    uint64 // samples that came out of the ring in this span
 	exported uint64
 	filtered uint64
+	frames   int // of the samples that differ
 	lost     lossCounts
 	result   *profile.Profile // where sampling ended before the window was closed
 }
@@ -47,7 +48,35 @@ func (w *Window) add(t *process.Table, s *bpf.Sample, kernel, user *profile.Stac
 		return
 	}
 	w.exported++
+	if !w.builder.Holds(kernel, user, labels) {
+		if w.frames > maxWindowFrames {
+			kernel, user = full(kernel), full(user)
+		}
+		w.frames += sampleFrames + depth(kernel) + depth(user)
+	}
 	w.builder.Add(kernel, user, labels, int64(s.Value))
+}
+
+// maxWindowFrames bounds the frames of distinct stacks in one window: 64 MB, or 200,000 stacks of forty frames. What is
+// sampled beyond that, and is new, loses its stack.
+const maxWindowFrames = 8 << 20
+
+// sampleFrames is what a sample takes beside its frames, in frames.
+const sampleFrames = 20
+
+// full stands for a stack that there is no room for.
+func full(s *profile.Stack) *profile.Stack {
+	if s == nil {
+		return nil
+	}
+	return missing[bpf.ReasonStackMapFull]
+}
+
+func depth(s *profile.Stack) int {
+	if s == nil {
+		return 0
+	}
+	return len(s.Locations)
 }
 
 // build ends the window at the time up to which samples came; lost is the count by now.

@@ -159,10 +159,16 @@ func cString(b []byte) []byte {
 }
 
 // interner keeps one copy of each name. Paths and comms repeat without end; it forgets all of
-// them when it holds maxInterned.
-type interner struct{ names map[string]string }
+// them when it holds maxInterned, or maxInternedBytes of them.
+type interner struct {
+	names map[string]string
+	bytes int
+}
 
-const maxInterned = 16384
+const (
+	maxInterned      = 16384
+	maxInternedBytes = 2 << 20
+)
 
 func newInterner() *interner { return &interner{names: make(map[string]string)} }
 
@@ -170,10 +176,12 @@ func (n *interner) intern(b []byte) string {
 	if s, ok := n.names[string(b)]; ok {
 		return s
 	}
-	if len(n.names) >= maxInterned {
+	if len(n.names) >= maxInterned || n.bytes+len(b) > maxInternedBytes {
 		clear(n.names)
+		n.bytes = 0
 	}
 	s := string(b)
 	n.names[s] = s
+	n.bytes += len(s)
 	return s
 }

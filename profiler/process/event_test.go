@@ -144,4 +144,12 @@ func TestInterner(t *testing.T) {
 			t.Fatalf("%d names are kept", len(n.names))
 		}
 	}
+	n = newInterner()
+	long := make([]byte, unix.PathMax)
+	for i := range maxInterned {
+		binary.NativeEndian.PutUint64(long, uint64(i))
+		if n.intern(long); len(n.names)*len(long) > maxInternedBytes {
+			t.Fatalf("%d names of %d bytes are kept", len(n.names), len(long))
+		}
+	}
 }

@@ -117,6 +117,7 @@ type Files struct {
 	// vdsoBytes are its contents, once they were read.
 	vdsoBytes []byte
 	memory    map[string]*File // what is mapped and is no file, by name
+	pathBytes int              // of the names in byKey and memory
 
 	// Stats counts what happened since the start.
 	Stats FileStats
@@ -133,6 +134,8 @@ type FileStats struct {
 const (
 	// maxFiles bounds what is remembered of files: some 300 bytes each.
 	maxFiles = 16384
+	// maxPathBytes bounds their names, of which each may have 4 KB.
+	maxPathBytes = 4 << 20
 	// MaxOpen bounds descriptors and symbol tables; the least recently used are closed, and opened again when asked for.
 	MaxOpen = 256
 	// maxImageBytes bounds the memory of symbol tables: twice that of node, the largest in common use.
@@ -167,9 +170,7 @@ func (fs *Files) intern(key FileKey, path string) *File {
 	if f := fs.byKey[key]; f != nil {
 		return f // by whatever name: links to one file are one file
 	}
-	if len(fs.byKey) >= maxFiles {
-		clear(fs.byKey)
-	}
+	fs.makeRoom(path)
 	f := &File{Path: path, key: key}
 	fs.byKey[key] = f
 	return f
@@ -179,13 +180,21 @@ func (fs *Files) intern(key FileKey, path string) *File {
 func (fs *Files) internMemory(path string) *File {
 	f := fs.memory[path]
 	if f == nil {
-		if len(fs.memory) >= maxFiles {
-			clear(fs.memory)
-		}
+		fs.makeRoom(path)
 		f = &File{Path: path}
 		fs.memory[path] = f
 	}
 	return f
+}
+
+// makeRoom makes room for a file of a name. Files that are forgotten here live on in the mappings of processes.
+func (fs *Files) makeRoom(path string) {
+	if len(fs.byKey)+len(fs.memory) >= maxFiles || fs.pathBytes+len(path) > maxPathBytes {
+		clear(fs.byKey)
+		clear(fs.memory)
+		fs.pathBytes = 0
+	}
+	fs.pathBytes += len(path)
 }
 
 // unseen says that a file was never looked at.

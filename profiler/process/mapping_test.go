@@ -202,7 +202,7 @@ func (p *modelProcess) compare(t *testing.T, now uint64) {
 // compareHolding compares the look-up of a place in a file with one through all mappings.
 func (p *modelProcess) compareHolding(t *testing.T, f *File, off objfile.FileOffset, now uint64) {
 	t.Helper()
-	for time := p.born; time <= now+1; time += 1 + uint64(off)%5 {
+	for time := p.born; time <= now+1; time += 1 + (now-p.born)/8 {
 		got := p.table.holding(f, off, func(m *Mapping, until uint64) bool { return m.Since <= time && time < until })
 		holds := func(m Mapping) bool { return m.holds(f, off) && m.Since <= time }
 		switch {

@@ -26,6 +26,10 @@ type perfMap struct {
 // perfMapInterval is how often a miss makes us look for new lines.
 const perfMapInterval = time.Second
 
+// perfMapRest is how many times as long as a map took to read its process's next reading waits: one that grows without end
+// costs a fiftieth of a core.
+const perfMapRest = 50
+
 // JITName names an address in memory that no file is mapped to. The map is looked at
 // again once a second: a JIT replaces its code.
 func (t *Table) JITName(p *Process, a Address) (string, bool) {
@@ -50,6 +54,9 @@ func (t *Table) readPerfMap(p *Process, now time.Time) {
 	}
 	if err := <-result; err != nil && !errors.Is(err, unix.ENOENT) {
 		t.log.Debug("cannot read a perf map", "pid", p.PID, "err", err)
+	}
+	if rest := perfMapRest * time.Since(now); rest > perfMapInterval {
+		m.next = now.Add(rest)
 	}
 	t.perfMapBytes += m.bytes() - before
 	if t.perfMapBytes > maxPerfMapBytes {

@@ -80,6 +80,7 @@ type Table struct {
 	// wishes are processes whose mappings are to be read again after the round.
 	wishes       []*Process
 	perfMapBytes int
+	labels       int // of all processes
 
 	exists func(pid int) bool
 
@@ -109,6 +110,8 @@ const (
 	maxProcesses = 131072
 	// maxLabels bounds the labels kept for one process: names of threads, mostly.
 	maxLabels = 4096
+	// maxAllLabels bounds those of all processes (20 MB): threads may be named anew for each sample.
+	maxAllLabels = 65536
 
 	// maxCgroups bounds the names of cgroups that appeared while we run.
 	maxCgroups = 16384
@@ -260,7 +263,7 @@ func (t *Table) Apply(e *Event) {
 		if e.PID == e.TID {
 			if p := t.processes[e.PID]; p != nil {
 				p.Comm = e.Name
-				p.labels = nil
+				t.dropLabels(p)
 			}
 		}
 	case EventFork:
@@ -296,7 +299,7 @@ func (t *Table) mmap(e *Event) {
 	m.File = t.files.intern(e.File, e.Name)
 	if p.Exe == "" && m.File.Regular() {
 		p.Exe = e.Name // the first mapping of an exec is the executable's
-		p.labels = nil
+		t.dropLabels(p)
 	}
 	p.table.insert(m)
 }
@@ -330,10 +333,11 @@ func (t *Table) exec(e *Event) {
 		isIt := func(o *Process) bool { return o == p }
 		t.exited, t.leaderless = slices.DeleteFunc(t.exited, isIt), slices.DeleteFunc(t.leaderless, isIt)
 	}
-	p.Comm, p.Exe, p.labels, p.cgroups = e.Name, e.Exe, nil, nil
+	p.Comm, p.Exe, p.cgroups = e.Name, e.Exe, nil
 	if p.Exe == "" { // it happens just now
 		p.Exe, _ = t.program(p.PID)
 	}
+	t.dropLabels(p)
 	t.dropPerfMap(p)
 	p.table.replace(nil, e.Time)
 	p.execed = e.Time
@@ -354,8 +358,13 @@ func (t *Table) fork(e *Event) {
 }
 
 func (t *Table) add(p *Process) {
-	if old := t.processes[p.PID]; old == nil && len(t.processes) >= maxProcesses {
+	old := t.processes[p.PID]
+	if old == nil && len(t.processes) >= maxProcesses {
 		return
+	}
+	if old != nil { // nobody finds it any more
+		t.dropPerfMap(old)
+		t.dropLabels(old)
 	}
 	t.processes[p.PID] = p
 }
@@ -387,7 +396,7 @@ func (t *Table) Expire(now uint64) {
 			t.leaderless = append(t.leaderless, p)
 		default:
 			t.dropPerfMap(p)
-			p.labels = nil
+			t.dropLabels(p)
 			delete(t.processes, p.PID)
 			heirs[p.PID] = p.ParentPID
 		}
@@ -474,7 +483,9 @@ func (t *Table) readAgain(p *Process, time uint64) {
 	stat, err := os.ReadFile(t.path(p.PID, "stat"))
 	exe, exeErr := t.program(p.PID)
 	if comm, _, _ := parseStat(string(stat)); err == nil && exeErr == nil && (comm != p.Comm || exe != p.Exe) {
-		p.Comm, p.Exe, p.labels, p.perfMap = comm, exe, nil, nil
+		p.Comm, p.Exe = comm, exe
+		t.dropLabels(p)
+		t.dropPerfMap(p)
 	}
 	t.readMaps(p, time)
 }
@@ -577,11 +588,26 @@ func (t *Table) Labels(p *Process, thread [16]byte, tid int, cgroup uint64) *pro
 	if l.Comm == "" {
 		l.Comm = l.Thread
 	}
-	if p.labels == nil || len(p.labels) >= maxLabels {
+	if len(p.labels) >= maxLabels {
+		t.dropLabels(p)
+	}
+	if t.labels >= maxAllLabels {
+		for _, other := range t.processes {
+			t.dropLabels(other)
+		}
+	}
+	if p.labels == nil {
 		p.labels = make(map[labelKey]*profile.Labels, 1)
 	}
 	p.labels[key] = l
+	t.labels++
 	return l
+}
+
+// dropLabels forgets the labels of a process: they are made again when they are asked for.
+func (t *Table) dropLabels(p *Process) {
+	t.labels -= len(p.labels)
+	p.labels = nil
 }
 
 // cgroups are the paths of the process in all hierarchies, while its thread is in

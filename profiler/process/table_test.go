@@ -421,3 +421,79 @@ func TestTableNamesProgramAtExec(t *testing.T) {
 		events = events[1:]
 	}
 }
+
+// Threads that are named anew for each sample, in many processes, do not fill the memory; equal labels stay one pointer until it is.
+func TestTableLabelsBound(t *testing.T) {
+	table, proc := newTestTable(t)
+	const processes = 40
+	for pid := 1; pid <= processes; pid++ {
+		proc.process(pid, 1, "x", "1000-2000 r-xp 0 8:1 5 /x\n")
+	}
+	if err := table.Scan(); err != nil {
+		t.Fatal(err)
+	}
+	held := func() (n int) {
+		for _, p := range table.processes {
+			n += len(p.labels)
+		}
+		return n
+	}
+	most := 0
+	for i := range 2 * maxAllLabels {
+		var thread [16]byte
+		copy(thread[:], strconv.Itoa(i))
+		p := table.At(1+i%processes, second)
+		if l := table.Labels(p, thread, 0, 1); l.Thread != strconv.Itoa(i) || l != table.Labels(p, thread, 0, 1) {
+			t.Fatalf("%+v", l)
+		}
+		if most = max(most, table.labels); i%1000 == 0 && table.labels != held() {
+			t.Fatalf("%d labels are held, %d counted", held(), table.labels)
+		}
+	}
+	if most > maxAllLabels || most < maxAllLabels/2 {
+		t.Errorf("%d labels at most", most)
+	}
+	// Whatever ends a process, or makes another of it, gives them back.
+	table.apply(exec(second, 1, "y"), fork(second, 2, 1), mmap(second, 3, 0x5000, "/z"), Event{Kind: EventComm, PID: 4, TID: 4, Name: "z"}, exit(second, 5))
+	table.Expire(10 * second)
+	if table.labels != held() {
+		t.Errorf("%d labels are held, %d counted", held(), table.labels)
+	}
+}
+
+// What perf maps take is given back with their processes, whether their exits were seen or their numbers came again.
+func TestTablePerfMapBytes(t *testing.T) {
+	table, proc := newTestTable(t)
+	for pid := 1; pid <= 6; pid++ {
+		root := proc.process(pid, 1, "x", "1000-2000 r-xp 0 0:0 0\n")
+		if err := os.MkdirAll(filepath.Join(root, "tmp"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, "tmp", fmt.Sprintf("perf-%d.map", pid)), []byte("1000 100 made\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		proc.write(pid, "status", "")
+		if name, ok := table.JITName(table.At(pid, second), 0x1010); !ok || name != "made" {
+			t.Fatalf("process %d: %q", pid, name)
+		}
+	}
+	held := func() (n int) {
+		for _, p := range table.processes {
+			if p.perfMap != nil {
+				n += p.perfMap.bytes()
+			}
+		}
+		return n
+	}
+	if table.perfMapBytes != held() || held() == 0 {
+		t.Fatalf("%d bytes are held, %d counted", held(), table.perfMapBytes)
+	}
+	proc.write(3, "stat", "3 (other) S 1 0 0 0 0 0 0")
+	proc.link(3, "exe", "/bin/other")
+	table.apply(exit(second, 1), fork(second+1, 1, 6), fork(second+1, 2, 6), Event{Kind: EventLost, Time: second + 2, ID: 1}, exec(second+3, 4, "y"), exit(second+4, 5))
+	table.At(3, second+5)
+	table.Expire(10 * second)
+	if table.perfMapBytes != held() {
+		t.Errorf("%d bytes are held, %d counted", held(), table.perfMapBytes)
+	}
+}

@@ -32,6 +32,12 @@ func (b *Builder) Add(kernel, user *Stack, labels *Labels, value int64) {
 	b.profile.Samples[i].Value += value
 }
 
+// Holds says whether a sample with these three pointers was added.
+func (b *Builder) Holds(kernel, user *Stack, labels *Labels) bool {
+	_, ok := b.index[sampleKey{kernel, user, labels}]
+	return ok
+}
+
 // Count is the number of samples added so far.
 func (b *Builder) Count() (n uint64) {
 	for i := range b.profile.Samples {

@@ -1,0 +1,56 @@
+package collect
+
+import (
+	"testing"
+	"time"
+
+	"github.com/pilotlight/pilotlight/bpf"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// A window that deep stacks, each another one, have filled goes on counting samples; what is new in it has a reason in place of its stack.
+func TestWindowFull(t *testing.T) {
+	w := &Window{builder: profile.NewBuilder(profile.Type{}, 1, time.Now())}
+	location := &profile.Location{Lines: []profile.Line{{Function: &profile.Function{Name: "f"}}}}
+	labels := &profile.Labels{PID: 1}
+	locations := make([]*profile.Location, bpf.MaxStackFrames)
+	for i := range locations {
+		locations[i] = location
+	}
+	first := &profile.Stack{Locations: locations}
+	const samples = int64(3 * maxWindowFrames / bpf.MaxStackFrames)
+	for i := range samples {
+		stack := first
+		if i%2 == 0 {
+			stack = &profile.Stack{Locations: locations}
+		}
+		w.add(nil, &bpf.Sample{TimeNs: 1, Value: 1}, nil, stack, labels)
+	}
+	p := w.build(time.Now(), lossCounts{})
+	var counted, frames, known, full int64
+	for i := range p.Samples {
+		s := &p.Samples[i]
+		counted += s.Count
+		frames += int64(len(s.User.Locations))
+		switch {
+		case s.Kernel != nil:
+			t.Fatal("a kernel stack came from nowhere")
+		case s.User == first:
+			known = s.Count
+		case s.User.Truncated == bpf.ReasonStackMapFull.String():
+			full += s.Count
+		}
+	}
+	if counted != samples || p.Account.Exported != uint64(samples) {
+		t.Errorf("%d samples of %d", counted, samples)
+	}
+	if frames > int64(maxWindowFrames+bpf.MaxStackFrames) || frames < maxWindowFrames/2 {
+		t.Errorf("%d frames are held", frames)
+	}
+	if known != samples/2 {
+		t.Errorf("%d samples have the stack that was there from the beginning", known)
+	}
+	if full < samples/8 {
+		t.Errorf("%d samples have no room", full)
+	}
+}
