@@ -49,11 +49,11 @@ const (
 	RuleRegisters = CpuRuleRegisterRULE_REGISTERS
 )
 
-// Codes for code without a rule; see enum rule_none.
+// Codes of no rule, and why; see enum rule_none.
 const (
-	RuleGap     = CpuRuleNoneRULE_NONE_GAP
-	RuleNoTable = CpuRuleNoneRULE_NONE_NO_TABLE
-	RulePending = CpuRuleNoneRULE_NONE_PENDING
+	RuleNoneGap     = uint32(CpuRuleNoneRULE_NONE_GAP)
+	RuleNoneNoTable = uint32(CpuRuleNoneRULE_NONE_NO_TABLE)
+	RuleNonePending = uint32(CpuRuleNoneRULE_NONE_PENDING)
 )
 
 // ProcessCopy is a flag of a Process; see enum process_flag.

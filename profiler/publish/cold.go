@@ -60,7 +60,7 @@ const (
 
 // await waits for a table that is being compiled, once.
 func (p *Publisher) await(t *table) {
-	if t.done || t.slow || t.code != bpf.RulePending || p.patience == 0 {
+	if t.done || t.slow || t.code != bpf.RuleNonePending || p.patience == 0 {
 		return
 	}
 	begun := time.Now()
@@ -83,9 +83,9 @@ func (p *Publisher) await(t *table) {
 // rule looks a table's rule up, in the arena.
 func (p *Publisher) rule(t *table, off objfile.FileOffset) (unwind.Rule, bpf.Reason) {
 	switch t.code {
-	case bpf.RulePending:
+	case bpf.RuleNonePending:
 		return unwind.Rule{}, bpf.ReasonTablePending
-	case bpf.RuleNoTable:
+	case bpf.RuleNoneNoTable:
 		return unwind.Rule{}, bpf.ReasonNoTable
 	}
 	for _, piece := range t.pieces {

@@ -93,8 +93,8 @@ type list struct {
 // table is that of one file.
 type table struct {
 	pieces  []placed
-	rest    []unwind.Piece  // not placed yet
-	code    bpf.CpuRuleNone // of what the pieces do not cover, and why there are none
+	rest    []unwind.Piece // not placed yet
+	code    uint32         // of what the pieces do not cover: no rule, and why
 	callers uint32
 	rows    int
 	users   int // lists
@@ -193,8 +193,7 @@ func (p *Publisher) arrive(now time.Time) {
 		r.release()
 		t := p.tables[r.file]
 		if r.err != nil {
-			p.arrived, t.done = true, true
-			t.code = bpf.RuleNoTable
+			p.arrived, t.done, t.code = true, true, bpf.RuleNoneNoTable
 			p.Stats.Uncompiled++
 			if !errors.Is(r.err, unwind.ErrNone) {
 				p.log.Debug("no unwind table", "file", r.file, "err", r.err)
@@ -221,7 +220,7 @@ func (p *Publisher) place(t *table, now time.Time) {
 			p.free(t)
 			p.arrived = true
 			p.again = now.Add(retryTable)
-			t.code, t.retry, t.rest, t.decoder = bpf.RuleNoTable, p.again, nil, nil
+			t.code, t.retry, t.rest, t.decoder = bpf.RuleNoneNoTable, p.again, nil, nil
 			return
 		}
 		t.pieces = append(t.pieces, placed{
@@ -229,14 +228,14 @@ func (p *Publisher) place(t *table, now time.Time) {
 		})
 		t.rest = t.rest[1:]
 	}
-	p.arrived, t.done, t.code = true, true, bpf.RuleGap
+	p.arrived, t.done, t.code = true, true, bpf.RuleNoneGap
 	if t.decoder.CallersKeepFramePointer() {
 		t.callers = unwind.FramePointerCode(t.decoder.Machine())
 	}
 	t.rows = t.decoder.Stats().Rows
 	p.Stats.Rows += uint64(t.rows)
 	if len(t.pieces) == 0 {
-		t.code = bpf.RuleNoTable
+		t.code = bpf.RuleNoneNoTable
 	}
 	t.rest = nil
 	t.decoder.Strip()
@@ -311,7 +310,7 @@ func (p *Publisher) tableOf(id uint32, proc *process.Process, m *process.Mapping
 		t.used = now
 		return t
 	}
-	t = &table{code: bpf.RulePending, used: now}
+	t = &table{code: bpf.RuleNonePending, used: now}
 	if p.compiler.full() {
 		p.again = now.Add(time.Second)
 		return t // its file would have to be kept open meanwhile
@@ -320,7 +319,7 @@ func (p *Publisher) tableOf(id uint32, proc *process.Process, m *process.Mapping
 	contents, release, reason := p.files.Contents(p.processes, proc, m)
 	if reason != bpf.ReasonNone {
 		p.again = now.Add(retryTable)
-		t.code, t.retry = bpf.RuleNoTable, p.again
+		t.code, t.retry = bpf.RuleNoneNoTable, p.again
 		return t
 	}
 	p.compiler.submit(job{id, contents, release})
@@ -431,7 +430,7 @@ func (p *Publisher) ranges(proc *process.Process, e *entry, now time.Time) ([]bp
 			r = append(r, whole)
 			continue
 		}
-		whole.Callers = uint32(bpf.RuleNoTable)
+		whole.Callers = bpf.RuleNoneNoTable
 		offset := m.FileOffset(m.Start)
 		id, reason := p.files.ID(p.processes, proc, m)
 		if reason == bpf.ReasonNone && id <= bpf.MaxFileID && uint64(offset)+uint64(m.End-m.Start) <= bpf.MaxFileOffset {
@@ -466,7 +465,6 @@ func (t *table) cut(r []bpf.CodeRange, whole bpf.CodeRange, offset objfile.FileO
 			at = until
 		}
 	}
-	without := uint32(t.code)
 	pieces := t.pieces
 	if !t.done {
 		pieces = nil // those that are placed already may have to go again
@@ -475,10 +473,10 @@ func (t *table) cut(r []bpf.CodeRange, whole bpf.CodeRange, offset objfile.FileO
 		if piece.end <= at || piece.start >= end {
 			continue
 		}
-		add(min(piece.start, end), 0, 0, without)
+		add(min(piece.start, end), 0, 0, t.code)
 		index := piece.index + uint32((at-piece.start)/pageBytes)
 		add(min(piece.end, end), index, piece.rules, t.callers)
 	}
-	add(end, 0, 0, without)
+	add(end, 0, 0, t.code)
 	return r
 }

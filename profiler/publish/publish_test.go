@@ -145,7 +145,7 @@ func (h *host) publish(pids ...int) {
 	h.Update()
 	pending := func() bool {
 		for _, t := range h.tables {
-			if t.code == bpf.RulePending {
+			if t.code == bpf.RuleNonePending {
 				return true
 			}
 		}
