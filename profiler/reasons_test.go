@@ -2,6 +2,7 @@ package profiler
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -35,7 +36,7 @@ var provocations = map[bpf.Reason]provocation{
 	bpf.ReasonKernelUnreadable: {noCallChains("kernel"), 0.2},
 	bpf.ReasonMaxDepth:         {workload("abyss"), 0.5}, // before, stacks are copied, of which only the inner frames are there
 	bpf.ReasonUnmappedPC:       {workload("astray"), 0.9},
-	bpf.ReasonNoTable:          {workload("nonelf"), 0.9},
+	bpf.ReasonNoTable:          {untold, 0.9},
 	bpf.ReasonTablePending:     {largeTable, 0.1},
 	bpf.ReasonNoRule:           {workload("bare"), 0.9},
 	bpf.ReasonUnknownRegister:  {workload("based"), 0.9}, // stacks that are copied are walked with rbx as it is
@@ -255,6 +256,17 @@ func kernelWalk(run func(*testing.T, string) sampled) func(*testing.T, string) s
 		}
 		return run(t, program)
 	}
+}
+
+// A shared library without any table.
+func untold(t *testing.T, program string) sampled {
+	library := filepath.Join(t.TempDir(), "untold.so")
+	gcc := exec.Command("gcc", "-shared", "-nostdlib", "-x", "assembler", "-o", library, "-")
+	gcc.Stdin = strings.NewReader(".globl untold\n.type untold,@function\nuntold: dec %edi\njnz untold\nret\n")
+	if out, err := gcc.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", gcc, err, out)
+	}
+	return sampleWhile(t, Config{FrequencyHz: 499, Target: Target{PIDs: []int{start(t, program, "untold", library)}}}, enough(t, 0))
 }
 
 // A program that tells of one more function, whose frame changes with each of its 8 million instructions: that takes

@@ -2,6 +2,7 @@ package profiler
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -42,6 +43,7 @@ func TestWalksAgree(t *testing.T) {
 		{"stacks", []string{reasons, "stacks"}, 200, 0.5},
 		{"deep", []string{reasons, "deep"}, 200, 0.5},
 		{"code in memory", []string{reasons, "jit"}, 200, 0},
+		{"code in a file", []string{reasons, "memfd"}, 200, 0.5},
 		{"forks", []string{reasons, "forks"}, 0, 0},
 		{"gcc -O2", frames("-O2"), 200, 0.5},
 		{"gcc -O3 -static", frames("-O3", "-static"), 200, 0.5},
@@ -92,6 +94,35 @@ func TestWalksAgree(t *testing.T) {
 			}
 			if n := compared.Load(); n < w.least || uint64(n)+user.Copied+user.None != s.stats.Exported || beyond > int(n/50) {
 				t.Errorf("%d stacks were compared", n)
+			}
+		})
+	}
+}
+
+// Code that was made at run time is left by the frame pointer, whatever it lies in: anonymous memory, a file without a name, or with one.
+func TestCodeMadeAtRunTime(t *testing.T) {
+	program := buildReasons(t)
+	file := filepath.Join("/dev/shm", fmt.Sprint("pilotlight-test-", os.Getpid()))
+	t.Cleanup(func() { _ = os.Remove(file) })
+	for _, args := range [][]string{{"jit"}, {"memfd"}, {"nonelf", file}} {
+		t.Run(args[0], func(t *testing.T) {
+			c := Config{FrequencyHz: 997, Target: Target{PIDs: []int{start(t, program, args...)}}}
+			s := sampleWhile(t, c, enough(t, 0))
+			s.conserved(t)
+			var whole, samples uint64
+			for _, p := range s.profiles {
+				for i := range p.Samples {
+					sample := &p.Samples[i]
+					samples += uint64(sample.Count)
+					// The two functions, which nothing names, and their caller.
+					if l := sample.User.Locations; sample.Whole() && len(l) > 3 && l[1].Unnamed != "" && l[2].Lines[0].Function.Name == "run" {
+						whole += uint64(sample.Count)
+					}
+				}
+			}
+			t.Logf("%d of %d stacks lead through the code to the root", whole, samples)
+			if samples < 300 || whole < samples*9/10 {
+				t.Errorf("%d of %d stacks lead through the code to the root: %v", whole, samples, s.incomplete())
 			}
 		})
 	}

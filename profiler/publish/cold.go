@@ -87,6 +87,8 @@ func (p *Publisher) rule(t *table, off objfile.FileOffset) (unwind.Rule, bpf.Rea
 		return unwind.Rule{}, bpf.ReasonTablePending
 	case bpf.RuleNoneNoTable:
 		return unwind.Rule{}, bpf.ReasonNoTable
+	case jitCode:
+		return unwind.FramePointerRule(machine), bpf.ReasonNone
 	}
 	for _, piece := range t.pieces {
 		if off < piece.start || off >= piece.end {

@@ -94,7 +94,7 @@ type list struct {
 type table struct {
 	pieces  []placed
 	rest    []unwind.Piece // not placed yet
-	code    uint32         // of what the pieces do not cover: no rule, and why
+	code    uint32         // of what the pieces do not cover: no rule, and why, or jitCode
 	callers uint32
 	rows    int
 	users   int // lists
@@ -193,7 +193,7 @@ func (p *Publisher) arrive(now time.Time) {
 		r.release()
 		t := p.tables[r.file]
 		if r.err != nil {
-			p.arrived, t.done, t.code = true, true, bpf.RuleNoneNoTable
+			p.arrived, t.done, t.code = true, true, codeWithout(r.err)
 			p.Stats.Uncompiled++
 			if !errors.Is(r.err, unwind.ErrNone) {
 				p.log.Debug("no unwind table", "file", r.file, "err", r.err)
@@ -426,7 +426,7 @@ func (p *Publisher) ranges(proc *process.Process, e *entry, now time.Time) ([]bp
 		}
 		whole := bpf.CodeRange{Start: uint64(m.Start), Frame: uint64(bpf.RawFrame(0)), Pages: pages(uint64(m.End - m.Start))}
 		if !m.File.Regular() && !m.File.VDSO() {
-			whole.Callers = jitCode // what makes code at run time keeps frame pointers as a rule
+			whole.Callers = jitCode
 			r = append(r, whole)
 			continue
 		}
@@ -446,8 +446,17 @@ func (p *Publisher) ranges(proc *process.Process, e *entry, now time.Time) ([]bp
 	return r[:min(len(r), bpf.MaxCodeRanges)], tables
 }
 
-// jitCode is the rule of code that is in no file.
+// jitCode is the rule of code that was made at run time, which keeps frame pointers more often than not.
 var jitCode = unwind.FramePointerCode(machine)
+
+// codeWithout is that of a file for which there is no table. Who maps code from what is no ELF file has made it at run time: memory that has two
+// mappings, one to write and one to run the code, is a file (memfd, /dev/shm).
+func codeWithout(err error) uint32 {
+	if errors.Is(err, objfile.ErrNotELF) {
+		return jitCode
+	}
+	return bpf.RuleNoneNoTable
+}
 
 const pageBytes = 4096
 

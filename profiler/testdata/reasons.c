@@ -9,7 +9,9 @@
  *   deep    300 frames
  *   abyss   1,100 frames: more than a walk gives (max_depth)
  *   jit     code in anonymous memory without a perf map (no_symbol)
- *   nonelf  code mapped from FILE, which is no ELF file (file_unreadable, no_table)
+ *   memfd   code in a file that has no name, which can be written elsewhere, as .NET makes it
+ *   nonelf  code mapped from FILE, which is no ELF file (file_unreadable)
+ *   untold  a function of the shared library FILE, which tells nothing of frames (no_table)
  *   astray  a frame whose return address is nonsense (unmapped_pc)
  *   bare    a function that nothing tells of (no_rule)
  *   based   code in anonymous memory, called by a function whose frame is found by rbx (unknown_register)
@@ -25,6 +27,7 @@
  *   kernel  most of the time in system calls (kernel_unreadable where the kernel gives no stack)
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdint.h>
@@ -57,8 +60,14 @@ KEEP uint64_t deep(int depth)
 	return sum + 1;
 }
 
-/* void spin(uint32_t rounds): push %rbp; mov %rsp, %rbp; 1: dec %edi; jnz 1b; pop %rbp; ret */
-static const unsigned char spin[] = { 0x55, 0x48, 0x89, 0xe5, 0xff, 0xcf, 0x75, 0xfc, 0x5d, 0xc3 };
+/*
+ * void outer(uint32_t rounds): push %rbp; mov %rsp, %rbp; call spin; pop %rbp; ret
+ * void spin(uint32_t rounds): push %rbp; mov %rsp, %rbp; 1: dec %edi; jnz 1b; pop %rbp; ret
+ */
+static const unsigned char made[] = {
+	0x55, 0x48, 0x89, 0xe5, 0xe8, 0x02, 0x00, 0x00, 0x00, 0x5d, 0xc3, /* outer */
+	0x55, 0x48, 0x89, 0xe5, 0xff, 0xcf, 0x75, 0xfc, 0x5d, 0xc3, /* spin */
+};
 
 KEEP void run(void *code, uint32_t rounds)
 {
@@ -68,23 +77,41 @@ KEEP void run(void *code, uint32_t rounds)
 	after++;
 }
 
-/*
- * A page of code from a file, or from memory where it has no name. The file stays open, so that its inode
- * number is not given again.
- */
-static void *map_code(const char *path)
+/* A page of code from an empty file, which stays open, so that its inode number is not given again. */
+static void *map_code(int fd)
 {
-	int fd = path ? open(path, O_RDWR | O_CREAT | O_TRUNC, 0755) : -1;
 	void *code;
 
-	if (path && (fd < 0 || write(fd, spin, sizeof(spin)) != sizeof(spin) || ftruncate(fd, 4096)))
+	if (fd < 0 || write(fd, made, sizeof(made)) != sizeof(made) || ftruncate(fd, 4096))
 		exit(1);
-	code = mmap(0, 4096, PROT_READ | PROT_EXEC | (path ? 0 : PROT_WRITE),
-		    MAP_PRIVATE | (path ? 0 : MAP_ANONYMOUS), fd, 0);
+	code = mmap(0, 4096, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
 	if (code == MAP_FAILED)
 		exit(1);
-	if (!path)
-		memcpy(code, spin, sizeof(spin));
+	return code;
+}
+
+static int create(const char *path)
+{
+	return open(path, O_RDWR | O_CREAT | O_TRUNC, 0755);
+}
+
+/* A page of code from nowhere. */
+static void *make_code(void)
+{
+	void *code = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (code == MAP_FAILED)
+		exit(1);
+	return memcpy(code, made, sizeof(made));
+}
+
+/* The function that a shared library has. */
+static void *load_code(const char *path)
+{
+	void *library = dlopen(path, RTLD_NOW), *code = library ? dlsym(library, "untold") : 0;
+
+	if (!code)
+		exit(1);
 	return code;
 }
 
@@ -100,7 +127,7 @@ static void remap(void *code, const char *path)
 
 static void gone(const char *path)
 {
-	void *code = map_code(path);
+	void *code = map_code(create(path));
 
 	unlink(path);
 	run(code, 20000000);
@@ -264,8 +291,14 @@ int main(int argc, char **argv)
 	const char *file = argc > 2 ? argv[2] : 0;
 	void *code = 0;
 
-	if (!strcmp(mode, "jit") || !strcmp(mode, "nonelf") || !strcmp(mode, "remap") || !strcmp(mode, "based"))
-		code = map_code(file);
+	if (!strcmp(mode, "jit") || !strcmp(mode, "based"))
+		code = make_code();
+	if (!strcmp(mode, "memfd"))
+		code = map_code(memfd_create("code", 0));
+	if (!strcmp(mode, "nonelf") || !strcmp(mode, "remap"))
+		code = map_code(create(file));
+	if (!strcmp(mode, "untold"))
+		code = load_code(file);
 	if (!strcmp(mode, "storm"))
 		stay();
 	if (!strcmp(mode, "crowd"))
