@@ -32,6 +32,9 @@ func TestWalksAgree(t *testing.T) {
 	frames := func(flags ...string) []string {
 		return []string{built("unwind/testdata/frames.c", append([]string{"gcc", "-fomit-frame-pointer", "-pthread", "-DFOR_EVER", "-DROOM=8000" /* within a copy */}, flags...)...)}
 	}
+	deep := func(mode string, compiler ...string) []string {
+		return []string{built("../test/workloads/deep.c", append(compiler, "-fomit-frame-pointer", "-pthread")...), mode}
+	}
 	for _, w := range []struct {
 		name    string
 		command []string
@@ -47,6 +50,12 @@ func TestWalksAgree(t *testing.T) {
 		{"forks", []string{reasons, "forks"}, 0, 0},
 		{"gcc -O2", frames("-O2"), 200, 0.5},
 		{"gcc -O3 -static", frames("-O3", "-static"), 200, 0.5},
+		{"clang -O3", deep("chain", "clang-19", "-O3"), 200, 0.5},
+		{"musl", deep("chain", "musl-gcc", "-O2", "-static"), 200, 0.5},
+		{"threads", deep("threads", "gcc", "-O2"), 200, 0.5},
+		{"vdso", deep("clocks", "gcc", "-O2"), 200, 0.5},
+		{"system calls", deep("syscalls", "gcc", "-O2"), 200, 0.5},
+		{"exceptions", []string{built("../test/workloads/throws.cpp", "g++", "-O2", "-fomit-frame-pointer")}, 200, 0.5},
 		{"xz", []string{"sh", "-c", "exec xz -9 </dev/zero >/dev/null"}, 200, 0.5},
 		{"python3", []string{"python3", "-c", "def f(n):\n return sum(map(lambda x: x*x, range(n)))\nwhile True: f(1000)"}, 200, 0.5},
 		{"go", []string{built("../test/workloads/gosplit", "go", "build"), "60"}, 200, 0.5},
