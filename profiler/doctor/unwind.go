@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -21,7 +22,9 @@ type UnwindReport struct {
 	Machine objfile.Machine
 	Stats   unwind.Stats
 	Bytes   int
-	// Gaps are the stretches of code without a rule, the largest first.
+	// Covered is how many bytes of the code have a rule.
+	Covered uint64
+	// Gaps are the stretches of code without one, the largest first.
 	Gaps []Gap
 }
 
@@ -62,32 +65,37 @@ func ExamineUnwinding(path string) (*UnwindReport, error) {
 	return r, nil
 }
 
-// findGaps looks for what lies between rows, in as many segments and with as many gaps as a linker may make.
+// findGaps looks for code that lies between rows, and keeps as many gaps as a linker may make.
 func (r *UnwindReport) findGaps(f *objfile.File, table *unwind.Table) {
-	const maxSegments, maxGaps = 16, 1 << 20
-	segments := 0
-	for _, s := range f.Segments() {
-		if s.Type != objfile.PT_LOAD || s.Flags&objfile.PF_X == 0 {
-			continue
-		}
-		if segments++; segments > maxSegments {
-			break
-		}
-		at, end := s.Off, s.Off+objfile.FileOffset(s.FileSize)
-		add := func(until objfile.FileOffset) {
-			if until > at && len(r.Gaps) < maxGaps {
-				r.Gaps = append(r.Gaps, Gap{Start: s.Addr + objfile.Address(at-s.Off), Bytes: uint64(until - at)})
+	const maxGaps = 1 << 20
+	code := f.Code()
+	r.Covered = r.Stats.Code
+	var at objfile.FileOffset // what is before was looked at
+	pass := func(from, to objfile.FileOffset) {
+		for len(code) > 0 {
+			e := code[0]
+			end := e.Off + objfile.FileOffset(e.Size)
+			at = max(at, e.Off)
+			if until := min(from, end); until > at {
+				bytes := uint64(until - at)
+				r.Covered -= bytes
+				if len(r.Gaps) < maxGaps {
+					r.Gaps = append(r.Gaps, Gap{Start: e.Addr + objfile.Address(at-e.Off), Bytes: bytes})
+				}
 			}
-		}
-		for row := range table.All {
-			if row.To <= s.Off || row.From >= end {
-				continue
+			if from < end {
+				at = max(at, to)
 			}
-			add(min(row.From, end))
-			at = max(at, row.To)
+			if to < end {
+				return
+			}
+			code = code[1:]
 		}
-		add(end)
 	}
+	for row := range table.All {
+		pass(row.From, row.To)
+	}
+	pass(math.MaxUint64, math.MaxUint64)
 	slices.SortFunc(r.Gaps, func(a, b Gap) int { return cmp.Compare(a.Start, b.Start) })
 	symbols, err := elfsym.Build(f)
 	if err == nil {
@@ -132,7 +140,7 @@ func (r *UnwindReport) WriteText(w io.Writer) error {
 	fmt.Fprintf(t, "rows\t%d, %d of them not supported\n", s.Rows, s.Unsupported)
 	fmt.Fprintf(t, "rules\t%d beside those that fit a row\n", s.Rules)
 	fmt.Fprintf(t, "memory\t%d bytes, %.2f for a row\n", r.Bytes, float64(r.Bytes)/float64(max(1, s.Rows)))
-	fmt.Fprintf(t, "code\t%d of %d bytes have a rule (%.1f %%)\n", s.Covered, s.Code, 100*float64(s.Covered)/float64(max(1, s.Code)))
+	fmt.Fprintf(t, "code\t%d of %d bytes have a rule (%.1f %%)\n", r.Covered, s.Code, 100*float64(r.Covered)/float64(max(1, s.Code)))
 	kept := "not kept by all functions"
 	if s.KeepsFramePointer {
 		kept = "kept by all functions that call others"

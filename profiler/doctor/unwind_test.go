@@ -42,7 +42,7 @@ int main(void) { return bare(); }
 	if i < 0 || report.Gaps[i].Bytes < 301 {
 		t.Errorf("no gap has bare, of 301 bytes: %+v", report.Gaps)
 	}
-	var covered, gaps uint64 = report.Stats.Covered, 0
+	var covered, gaps uint64 = report.Covered, 0
 	for _, g := range report.Gaps {
 		gaps += g.Bytes
 	}

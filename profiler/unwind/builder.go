@@ -11,8 +11,7 @@ type builder struct {
 	table *Table
 	codes map[Rule]uint32 // of the rules that stand in the table
 
-	last   uint32 // the code that holds from lastAt on
-	lastAt objfile.FileOffset
+	last uint32 // the code that holds
 
 	// packed is the rule that code was made of last: neighbours are often equal.
 	packed Rule
@@ -22,7 +21,7 @@ type builder struct {
 func newBuilder(m objfile.Machine, start objfile.FileOffset) *builder {
 	start &^= blockBytes - 1
 	t := &Table{machine: m, codec: codecOf(m), start: start}
-	return &builder{table: t, codes: make(map[Rule]uint32), last: codeGap, lastAt: start}
+	return &builder{table: t, codes: make(map[Rule]uint32), last: codeGap}
 }
 
 // add lets a rule hold from off on, which is not before that of the last call.
@@ -54,20 +53,11 @@ func (b *builder) add(off objfile.FileOffset, r Rule) error {
 	if len(t.rows) > maxRows {
 		return tooLarge("more than %d rows", maxRows)
 	}
-	b.cover(off)
 	b.last = b.code
 	return nil
 }
 
 func codeOf(row uint32) uint32 { return row & (1<<codeBits - 1) }
-
-// cover counts the bytes for which the last rule holds.
-func (b *builder) cover(until objfile.FileOffset) {
-	if b.last != codeGap {
-		b.table.stats.Covered += uint64(until - b.lastAt)
-	}
-	b.lastAt = until
-}
 
 // reach begins the blocks up to that of off, each with the rule that holds there.
 func (b *builder) reach(off objfile.FileOffset) error {

@@ -37,7 +37,8 @@ func isPadding(previous, next *function) bool {
 type compiler struct {
 	file      *objfile.File
 	roles     roles
-	code      []objfile.Segment // the executable ones
+	segments  []objfile.Segment // the executable ones
+	code      []objfile.Extent
 	functions []function
 	stacks    []goStack
 	rules     []Rule // of functions that have one
@@ -45,19 +46,21 @@ type compiler struct {
 }
 
 func newCompiler(f *objfile.File) *compiler {
-	c := &compiler{file: f, roles: rolesOf(f.Machine())}
+	c := &compiler{file: f, roles: rolesOf(f.Machine()), code: f.Code()}
 	for _, s := range f.Segments() {
-		if s.Type == objfile.PT_LOAD && s.Flags&objfile.PF_X != 0 && len(c.code) < maxSegments {
-			c.code = append(c.code, s)
-			c.stats.Code += s.FileSize
+		if s.Type == objfile.PT_LOAD && s.Flags&objfile.PF_X != 0 && len(c.segments) < maxSegments {
+			c.segments = append(c.segments, s)
 		}
+	}
+	for _, e := range c.code {
+		c.stats.Code += e.Size
 	}
 	return c
 }
 
 // place returns the file offset of code, and how many bytes of its segment are left from there.
 func (c *compiler) place(a objfile.Address) (off objfile.FileOffset, room uint64, ok bool) {
-	for _, s := range c.code {
+	for _, s := range c.segments {
 		if a >= s.Addr && uint64(a-s.Addr) < s.FileSize {
 			skip := uint64(a - s.Addr)
 			return s.Off + objfile.FileOffset(skip), s.FileSize - skip, true
@@ -155,7 +158,7 @@ func (c *compiler) build() (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.stats.Rows, c.stats.Rules, c.stats.Covered = len(t.rows), len(t.rules), t.stats.Covered
+	c.stats.Rows, c.stats.Rules = len(t.rows), len(t.rules)
 	t.stats, t.goCode = c.stats, len(c.stacks) > 0
 	return t, nil
 }

@@ -37,8 +37,8 @@ type Stats struct {
 	Unsupported int
 	// Rows and Rules are what the table holds; rules only those that do not fit a code.
 	Rows, Rules int
-	// Code is how many bytes the executable segments have, Covered for how many of them there is a rule.
-	Code, Covered uint64
+	// Code is how many bytes of code the file has.
+	Code uint64
 	// KeepsFramePointer: in all functions that something is known of, and that call others, the frame pointer leads to the caller.
 	KeepsFramePointer bool
 	// Sources are the sections that the rules come from, and "instructions" where code told of itself.

@@ -79,14 +79,17 @@ type gap struct {
 // gaps are those between the functions, which are sorted; what aligns the next function is none.
 func (c *compiler) gaps() []gap {
 	var gaps []gap
-	for _, s := range c.code {
-		at, end := s.Off, s.Off+objfile.FileOffset(s.FileSize)
+	for _, e := range c.code {
+		at, end := e.Off, e.Off+objfile.FileOffset(e.Size)
 		add := func(until objfile.FileOffset) {
 			if until > at {
-				gaps = append(gaps, gap{at, s.Addr + objfile.Address(at-s.Off), uint64(until - at)})
+				gaps = append(gaps, gap{at, e.Addr + objfile.Address(at-e.Off), uint64(until - at)})
 			}
 		}
 		first, _ := slices.BinarySearchFunc(c.functions, at, func(f function, off objfile.FileOffset) int { return cmp.Compare(f.start, off) })
+		if first > 0 {
+			at = max(at, c.functions[first-1].end())
+		}
 		for i := first; i < len(c.functions) && c.functions[i].start < end; i++ {
 			f := &c.functions[i]
 			if i == first || !isPadding(&c.functions[i-1], f) {

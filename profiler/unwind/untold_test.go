@@ -131,6 +131,29 @@ func TestUntoldStart(t *testing.T) {
 	}
 }
 
+// Code is searched, not what else lies in its segment: in libLLVM 13 MB of symbols and relocations stand before the code.
+func TestUntoldBehindOthers(t *testing.T) {
+	const source = `__asm__(".section .note.large,\"a\"\n.skip 0x500000\n.text"); int f(void) { return 1; }`
+	path := filepath.Join(t.TempDir(), "large.so")
+	cmd := exec.Command("gcc", "-O2", "-shared", "-fPIC", "-Wl,-z,noseparate-code", "-o", path, "-x", "c", "-")
+	cmd.Stdin = strings.NewReader(source)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	file := open(t, path)
+	table := compile(t, file)
+	init, ok := file.Section(".init")
+	if before := init.Off; !ok || before < maxSearch {
+		t.Fatalf("%#x bytes stand before .init", uint64(before))
+	}
+	if off, ok := offsetOf(file, init.Addr); !ok || table.Rule(off) != unframed {
+		t.Errorf(".init: %v, want %v", table.Rule(off), unframed)
+	}
+	if code := table.Stats().Code; code > 0x1000 {
+		t.Errorf("%d bytes of code", code)
+	}
+}
+
 // What calls a function and passes its value on to exit is the outermost, where nothing is told of it; what passes it on to another is not.
 func TestUntoldRoots(t *testing.T) {
 	const source = `

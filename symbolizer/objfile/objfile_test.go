@@ -7,8 +7,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"hash/crc32"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -146,6 +148,41 @@ func TestAddressOf(t *testing.T) {
 				if got != want {
 					t.Errorf("offset %#x is at %#x, want %#x", off, got, want)
 				}
+			}
+		})
+	}
+}
+
+// Code is where executable sections lie in executable segments, or these; no byte of it twice.
+func TestCode(t *testing.T) {
+	load := func(off, addr, size uint64) elf.ProgHeader {
+		return elf.ProgHeader{Type: elf.PT_LOAD, Flags: elf.PF_R | elf.PF_X, Off: off, Vaddr: addr, Filesz: size, Memsz: size, Align: 0x1000}
+	}
+	section := func(flags elf.SectionFlag, addr, size uint64) elf.SectionHeader {
+		return elf.SectionHeader{Name: "s", Type: elf.SHT_PROGBITS, Flags: elf.SHF_ALLOC | flags, Addr: addr, Offset: addr, Size: size}
+	}
+	const x = elf.SHF_EXECINSTR
+	one := []elf.ProgHeader{load(0x100, 0x1100, 0x800)}
+	for name, c := range map[string]struct {
+		segments []elf.ProgHeader
+		sections []elf.SectionHeader
+		want     []objfile.Extent
+	}{
+		"sections":              {one, []elf.SectionHeader{section(x, 0x1600, 0x80), section(0, 0x1100, 0x200), section(x, 0x1300, 0x100)}, []objfile.Extent{{0x300, 0x1300, 0x100}, {0x600, 0x1600, 0x80}}},
+		"no executable section": {one, []elf.SectionHeader{section(0, 0x1100, 0x200)}, []objfile.Extent{{0x100, 0x1100, 0x800}}},
+		"beyond the segment":    {one, []elf.SectionHeader{section(x, 0x1880, 0x1000), section(x, 0x80, 0x10), section(x, 1<<40, 0x10)}, []objfile.Extent{{0x880, 0x1880, 0x80}}},
+		"an endless section":    {one, []elf.SectionHeader{section(x, 0x1200, math.MaxUint64)}, []objfile.Extent{{0x200, 0x1200, 0x700}}},
+		"overlapping sections":  {one, []elf.SectionHeader{section(x, 0x1200, 0x100), section(x, 0x1200, 0x180), section(x, 0x1240, 0x20)}, []objfile.Extent{{0x200, 0x1200, 0x100}, {0x300, 0x1300, 0x80}}},
+		"overlapping segments":  {[]elf.ProgHeader{load(0x100, 0x1100, 0x100), load(0x180, 0x5180, 0x100)}, nil, []objfile.Extent{{0x100, 0x1100, 0x100}, {0x200, 0x5200, 0x80}}},
+		"nothing":               {nil, []elf.SectionHeader{section(x, 0x1200, 0x100)}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, err := parseBytes(elftest.Image{Segments: c.segments, Sections: c.sections}.Bytes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := f.Code(); !slices.Equal(got, c.want) {
+				t.Errorf("%#x, want %#x", got, c.want)
 			}
 		})
 	}
