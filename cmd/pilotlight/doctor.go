@@ -54,8 +54,8 @@ func newDoctorUnwindCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "unwind FILE...",
 		Short: "Tell what the unwind tables of programs and libraries hold",
-		Long: "Unwind compiles .eh_frame and .debug_frame of ELF files as the profiler does, and tells how many functions\n" +
-			"they have, how much memory the rows take, and which code has none: stacks break there.",
+		Long: "Unwind compiles what ELF files tell of their frames (.eh_frame, .debug_frame, Go's pclntab) as the profiler does, and\n" +
+			"tells how many functions they have, how much memory the rows take, and which code has none: stacks end there.",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			for _, path := range paths {

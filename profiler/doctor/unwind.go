@@ -135,9 +135,9 @@ func (r *UnwindReport) WriteText(w io.Writer) error {
 	s := r.Stats
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "%s: %v\n", r.Path, r.Machine)
-	fmt.Fprintf(t, "sources\t%q\n", s.Sources)
+	fmt.Fprintf(t, "sources\t%s\n", strings.Join(s.Sources, ", "))
 	fmt.Fprintf(t, "functions\t%d, %d of them broken\n", s.Functions, s.Broken)
-	fmt.Fprintf(t, "rows\t%d, %d of them not supported\n", s.Rows, s.Unsupported)
+	fmt.Fprintf(t, "rows\t%d; %d more say what rules cannot, and are gaps\n", s.Rows, s.Unsupported)
 	fmt.Fprintf(t, "rules\t%d beside those that fit a row\n", s.Rules)
 	fmt.Fprintf(t, "memory\t%d bytes, %.2f for a row\n", r.Bytes, float64(r.Bytes)/float64(max(1, s.Rows)))
 	fmt.Fprintf(t, "code\t%d of %d bytes have a rule (%.1f %%)\n", r.Covered, s.Code, 100*float64(r.Covered)/float64(max(1, s.Code)))
@@ -149,7 +149,7 @@ func (r *UnwindReport) WriteText(w io.Writer) error {
 	for _, err := range s.Damage {
 		fmt.Fprintf(t, "damage\t%v\n", err)
 	}
-	fmt.Fprintf(t, "gaps\t%d\n", len(r.Gaps))
+	fmt.Fprintf(t, "gaps\t%d, where stacks end with no_rule\n", len(r.Gaps))
 	for i, g := range r.Gaps {
 		if i == shownGaps {
 			fmt.Fprintf(t, "  and %d more\n", len(r.Gaps)-i)
