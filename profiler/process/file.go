@@ -37,11 +37,25 @@ type File struct {
 	retry   time.Time // a failure is final until then
 	image   *Image
 	pending chan readResult // a reading that took too long goes on, and is taken when it is done
-	file    *os.File        // open while it may still be needed
-	lent    int             // how often Contents lent it out: not closed meanwhile
+	file    *descriptor     // open while it may still be needed
 	size    int64
 	used    time.Time
 }
+
+// descriptor is an open file. It is closed when the last of its users lets go of it: the File, and those whom Contents lent it to.
+type descriptor struct {
+	*os.File
+	users int
+}
+
+func (d *descriptor) release() {
+	if d.users--; d.users == 0 {
+		_ = d.Close() // it was only read
+	}
+}
+
+// lent says that others than the File use it.
+func (d *descriptor) lent() bool { return d != nil && d.users > 1 }
 
 const vdsoPath = "[vdso]"
 
@@ -54,6 +68,9 @@ func (f *File) same(o *File) bool { return f == o || f.id != 0 && f.id == o.id }
 func regular(key FileKey, path string) bool {
 	return key.Inode != 0 && strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//")
 }
+
+// device is the number of the file system that the file is on.
+func (f *File) device() uint64 { return unix.Mkdev(f.key.Major, f.key.Minor) }
 
 // VDSO says that it is the code that the kernel lends to every process.
 func (f *File) VDSO() bool { return f.Path == vdsoPath }
@@ -68,6 +85,7 @@ type Image struct {
 	Mapping *profile.Mapping
 	names   *symbolizer.Image
 	guard   *guard
+	device  uint64
 	retry   time.Time // reading it hung: not before
 }
 
@@ -78,7 +96,7 @@ func (i *Image) Lookup(offset objfile.FileOffset) ([]symbolizer.Frame, error) {
 		return nil, errHung
 	}
 	result := make(chan []symbolizer.Frame, 1)
-	if err := i.guard.do(func() { f, _ := i.names.Lookup(offset); result <- f }); err != nil {
+	if err := i.guard.do(i.device, func() { f, _ := i.names.Lookup(offset); result <- f }); err != nil {
 		i.retry = time.Now().Add(retryFailed)
 		if err == errSlow {
 			i.retry = time.Now().Add(retrySlow)
@@ -239,21 +257,36 @@ func (fs *Files) ID(t *Table, p *Process, m *Mapping) (uint32, bpf.Reason) {
 // ByID gives the file whose contents have an id; nil where that is not known any more.
 func (fs *Files) ByID(id uint32) *File { return fs.byID[id] }
 
-// Contents lends the bytes of a mapped file, to be read on any goroutine until release is called on the caller's.
-func (fs *Files) Contents(t *Table, p *Process, m *Mapping) (contents *io.SectionReader, release func(), reason bpf.Reason) {
+// Contents are the bytes of a file, on loan: to be read on any goroutine until Release.
+type Contents struct {
+	*io.SectionReader
+	// Device is the number of the file system: files of one hang together.
+	Device uint64
+	file   *descriptor // nil: it is no real file
+}
+
+// Release gives the bytes back. It is called once, on the goroutine that uses the Files.
+func (c *Contents) Release() {
+	if c.file != nil {
+		c.file.release()
+	}
+}
+
+// Contents lends the bytes of a mapped file. They stay those that the file had when it was opened, whatever is at its path later.
+func (fs *Files) Contents(t *Table, p *Process, m *Mapping) (Contents, bpf.Reason) {
 	f := m.File
 	if _, reason := fs.ID(t, p, m); reason != bpf.ReasonNone {
-		return nil, nil, reason
+		return Contents{}, reason
 	}
 	if f.VDSO() {
-		return io.NewSectionReader(bytes.NewReader(fs.vdsoBytes), 0, int64(len(fs.vdsoBytes))), func() {}, bpf.ReasonNone
+		return Contents{SectionReader: io.NewSectionReader(bytes.NewReader(fs.vdsoBytes), 0, int64(len(fs.vdsoBytes)))}, bpf.ReasonNone
 	}
 	if f.file == nil && !fs.openFile(t, t.viewers(p), m) {
-		return nil, nil, f.failed
+		return Contents{}, f.failed
 	}
 	f.used = time.Now()
-	f.lent++
-	return io.NewSectionReader(f.file, 0, f.size), func() { f.lent-- }, bpf.ReasonNone
+	f.file.users++
+	return Contents{io.NewSectionReader(f.file, 0, f.size), f.device(), f.file}, bpf.ReasonNone
 }
 
 // check looks whether the file that a later process mapped still has the contents we know.
@@ -261,7 +294,7 @@ func (fs *Files) check(t *Table, p *Process, m *Mapping) {
 	f := m.File
 	f.checked = m.Since
 	info := make(chan os.FileInfo, 1)
-	if fs.guard.do(func() { i, _ := os.Stat(mapFile(t.proc, p.PID, m)); info <- i }) != nil {
+	if fs.guard.do(f.device(), func() { i, _ := os.Stat(mapFile(t.proc, p.PID, m)); info <- i }) != nil {
 		return
 	}
 	i := <-info
@@ -285,7 +318,7 @@ func (fs *Files) openFile(t *Table, viewers []int, m *Mapping) bool {
 		err  error
 	}
 	result := make(chan opened, 1)
-	err := fs.guard.do(func() {
+	err := fs.guard.do(f.device(), func() {
 		file, err := openAny(t.proc, viewers, m)
 		if err != nil {
 			result <- opened{err: err}
@@ -308,7 +341,7 @@ func (fs *Files) openFile(t *Table, viewers []int, m *Mapping) bool {
 		return fs.fail(f, bpf.ReasonFileUnreadable)
 	}
 	fs.Stats.Opened++
-	f.file, f.size, f.failed, f.used, f.checked = o.file, o.info.Size(), bpf.ReasonNone, time.Now(), max(m.Since, f.checked)
+	f.file, f.size, f.failed, f.used, f.checked = &descriptor{o.file, 1}, o.info.Size(), bpf.ReasonNone, time.Now(), max(m.Since, f.checked)
 	f.id = fs.idOf(id)
 	fs.byID[f.id] = f
 	fs.open[f] = struct{}{}
@@ -429,7 +462,7 @@ func (fs *Files) Image(t *Table, p *Process, m *Mapping) (*Image, bpf.Reason) {
 		fs.fail(f, bpf.ReasonFileUnreadable)
 		return nil, f.failed
 	}
-	image := &Image{ID: f.id, guard: fs.guard, names: r.names, Mapping: describe(f.Path, r.names)}
+	image := &Image{ID: f.id, guard: fs.guard, device: f.device(), names: r.names, Mapping: describe(f.Path, r.names)}
 	f.image = image
 	fs.Stats.Read++
 	fs.Stats.ImageBytes += uint64(r.names.Bytes())
@@ -441,9 +474,9 @@ func (fs *Files) Image(t *Table, p *Process, m *Mapping) (*Image, bpf.Reason) {
 func (fs *Files) read(t *Table, p *Process, f *File) (readResult, bool) {
 	if f.pending == nil {
 		result := make(chan readResult, 1)
-		file, size := f.file, f.size
+		file, size := f.file.File, f.size
 		options := symbolizer.Options{Path: f.Path, OpenDebug: t.openDebug(p.PID)}
-		err := fs.guard.do(func() {
+		err := fs.guard.do(f.device(), func() {
 			names, err := symbolizer.Open(file, size, options)
 			result <- readResult{names, err}
 		})
@@ -482,7 +515,7 @@ func (fs *Files) bound(f *File) {
 	for len(fs.open) > MaxOpen || fs.Stats.ImageBytes > maxImageBytes {
 		var oldest *File
 		for o := range fs.open {
-			if o != f && o.lent == 0 && (oldest == nil || o.used.Before(oldest.used)) {
+			if o != f && !o.file.lent() && (oldest == nil || o.used.Before(oldest.used)) {
 				oldest = o
 			}
 		}
@@ -496,7 +529,7 @@ func (fs *Files) bound(f *File) {
 // Expire closes files that nobody asked for lately.
 func (fs *Files) Expire(now time.Time) {
 	for f := range fs.open {
-		if f.lent == 0 && now.Sub(f.used) > idleClose {
+		if !f.file.lent() && now.Sub(f.used) > idleClose {
 			fs.close(f)
 		}
 	}
@@ -509,7 +542,7 @@ func (fs *Files) close(f *File) {
 		f.image = nil
 	}
 	if f.file != nil {
-		_ = f.file.Close() // it was only read
+		f.file.release()
 		f.file = nil
 	}
 	delete(fs.open, f)

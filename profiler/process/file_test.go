@@ -282,8 +282,8 @@ func TestFilesHang(t *testing.T) {
 		t.Fatal(reason)
 	}
 	release := make(chan struct{})
-	for range maxHung {
-		_ = table.files.guard.do(func() { <-release })
+	for range maxHungDevice {
+		_ = table.files.guard.do(m.File.device(), func() { <-release })
 	}
 	if _, err := image.Lookup(0x2000); err == nil {
 		t.Error("a name came from a file system that hangs")
@@ -298,6 +298,60 @@ func TestFilesHang(t *testing.T) {
 		t.Errorf("blocked for %v", took)
 	}
 	close(release)
+}
+
+// A file that is written anew at its place while it is lent out: who has it reads on what was there, and its descriptor is closed once it is given back.
+func TestFileLent(t *testing.T) {
+	table, proc := newTestTable(t)
+	root := proc.process(10, 1, "x", "")
+	path := filepath.Join(root, "prog")
+	copyFile(t, "/bin/true", path, "")
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, m := mapped(t, table, second, 10, 0x1000, keyOf(t, path), "/prog")
+	contents, reason := table.files.Contents(table, p, m)
+	if reason != bpf.ReasonNone {
+		t.Fatal(reason)
+	}
+	old := m.File.id
+	table.files.Expire(time.Now().Add(time.Hour))
+	if m.File.file == nil {
+		t.Error("a file was closed that is lent out")
+	}
+
+	mapFile := filepath.Join(proc.dir, "10/map_files/2000-3000")
+	if err := os.MkdirAll(filepath.Dir(mapFile), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link(t, path, mapFile)
+	if err := os.Chtimes(path, time.Time{}, time.Unix(1, 0)); err != nil { // a new ctime: it counts as another file
+		t.Fatal(err)
+	}
+	p, m = mapped(t, table, 2*second, 10, 0x2000, keyOf(t, path), "/prog")
+	again, reason := table.files.Contents(table, p, m)
+	if reason != bpf.ReasonNone || m.File.id == old {
+		t.Fatalf("%s; the file has ID %d, as before it was changed", reason, m.File.id)
+	}
+	for name, c := range map[string]Contents{"lent before the change": contents, "lent after it": again} {
+		got := make([]byte, len(before))
+		if _, err := c.ReadAt(got, 0); err != nil || !bytes.Equal(got, before) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	contents.Release()
+	if _, err := contents.ReadAt(make([]byte, 1), 0); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("the descriptor of before is open still: %v", err)
+	}
+	again.Release()
+	if _, err := again.ReadAt(make([]byte, 1), 0); err != nil {
+		t.Errorf("the file was closed although the table uses it: %v", err)
+	}
+	table.files.Expire(time.Now().Add(time.Hour))
+	if _, err := again.ReadAt(make([]byte, 1), 0); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("nobody uses the file, and it is open: %v", err)
+	}
 }
 
 // manySymbols makes an ELF file of many functions.

@@ -4,19 +4,22 @@ import (
 	"bytes"
 	"errors"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // guard runs work on files that may hang (FUSE, a network file system that
 // lost its server) so that it never stops the caller for longer than patience.
-// Work that hangs, or is slow, is left behind on its goroutine; maxHung of each are the
-// most, after which everything is refused until one returns. One goroutine uses a guard.
+// Work that hangs, or is slow, is left behind on its goroutine. Of a device (a file system) that has maxHungDevice
+// left behind all else is refused until one returns, and of all with maxHung that hang or maxSlow that are slow. One goroutine uses a guard.
 type guard struct {
 	patience time.Duration
-	hung     atomic.Int32
 	slow     atomic.Int32
-	worker   []byte // how a trace of the goroutine that works begins
+	mu       sync.Mutex
+	hung     int
+	hungOn   map[uint64]int // by device
+	worker   []byte         // how a trace of the goroutine that works begins
 	work     chan func()
 	done     chan struct{}
 	// meanwhile, if not nil, is called again and again while the caller waits.
@@ -25,7 +28,14 @@ type guard struct {
 
 const (
 	guardPatience = 2 * time.Second
-	maxHung       = 8
+	// maxHungDevice is how many files of one device may hang: the others of it will as well, and those of other devices must not suffer.
+	maxHungDevice = 2
+	// ofProcesses stands for what is read of processes themselves, each of which may hang by itself; maxHungProcesses of them may.
+	ofProcesses      = ^uint64(0)
+	maxHungProcesses = 8
+	// maxHung bounds the goroutines that hang, and so the threads.
+	maxHung = 32
+	maxSlow = 8
 	// impatience divides the patience while other work hangs: whoever stops the
 	// agent waits for what is still asked for.
 	impatience = 10
@@ -42,20 +52,41 @@ var (
 	errRefused = errors.New("too many files do not answer")
 )
 
-func newGuard() *guard { return &guard{patience: guardPatience} }
+func newGuard() *guard { return &guard{patience: guardPatience, hungOn: make(map[uint64]int)} }
 
-// do runs work; nil says that it ended in time. Work that did not must not
+// hanging says how much work was left behind, of a device and of all.
+func (g *guard) hanging(device uint64) (here, all int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.hungOn[device], g.hung
+}
+
+// hang counts work that hangs, or that returned.
+func (g *guard) hang(device uint64, by int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hung += by
+	if g.hungOn[device] += by; g.hungOn[device] == 0 {
+		delete(g.hungOn, device)
+	}
+}
+
+// do runs work on a file of a device; nil says that it ended in time. Work that did not must not
 // touch what the caller goes on to use: it hands over its result as the last thing it does.
-func (g *guard) do(work func()) error {
-	hung := g.hung.Load()
-	if hung >= maxHung || g.slow.Load() >= maxHung {
+func (g *guard) do(device uint64, work func()) error {
+	here, all := g.hanging(device)
+	most := maxHungDevice
+	if device == ofProcesses {
+		most = maxHungProcesses
+	}
+	if here >= most || all >= maxHung || g.slow.Load() >= maxSlow {
 		return errRefused
 	}
 	if g.work == nil {
 		g.start()
 	}
 	limit := g.patience
-	if hung > 0 {
+	if all > 0 {
 		limit /= impatience
 	}
 	g.work <- work
@@ -64,10 +95,10 @@ func (g *guard) do(work func()) error {
 		return nil
 	}
 	if g.computes() {
-		g.abandon(&g.slow)
+		g.abandon(func(by int) { g.slow.Add(int32(by)) })
 		return errSlow
 	}
-	g.abandon(&g.hung)
+	g.abandon(func(by int) { g.hang(device, by) })
 	return errHung
 }
 
@@ -133,14 +164,14 @@ func traceHead() []byte {
 }
 
 // abandon leaves the goroutine to itself, and counts it until its work returns.
-func (g *guard) abandon(count *atomic.Int32) {
-	count.Add(1)
+func (g *guard) abandon(count func(by int)) {
+	count(1)
 	work, done := g.work, g.done
 	g.work = nil
 	close(work)
 	go func() {
 		<-done
-		count.Add(-1)
+		count(-1)
 	}()
 }
 

@@ -23,19 +23,20 @@ func TestGuardMeanwhile(t *testing.T) {
 		}
 	}
 	begun := time.Now()
-	if err := g.do(func() { <-release }); err != nil || calls < 3 || time.Since(begun) > 5*time.Second {
+	if err := g.do(1, func() { <-release }); err != nil || calls < 3 || time.Since(begun) > 5*time.Second {
 		t.Errorf("%v after %v and %d calls", err, time.Since(begun), calls)
 	}
 }
 
-// Work that hangs costs patience and no more, a few times; then nothing, until something returns.
+// Work that hangs costs patience and no more, a few times; then nothing, until something returns. Other devices go on.
 func TestGuard(t *testing.T) {
 	const patience = 20 * time.Millisecond
 	goroutines := runtime.NumGoroutine()
-	g := &guard{patience: time.Minute}
+	g := newGuard()
+	g.patience = time.Minute
 	ran := 0
 	for range 1000 {
-		if g.do(func() { ran++ }) != nil {
+		if g.do(1, func() { ran++ }) != nil {
 			t.Fatal("work that ends at once was given up")
 		}
 	}
@@ -45,31 +46,39 @@ func TestGuard(t *testing.T) {
 	g.patience = patience
 	release := make(chan struct{})
 	var started atomic.Int32
+	const good = 0
 	for i := range 3 * maxHung {
+		device := uint64(1 + i/3) // three on each: one is refused
 		begun := time.Now()
-		if g.do(func() { started.Add(1); <-release }) == nil {
-			t.Fatal("work that hangs has ended")
+		err := g.do(device, func() { started.Add(1); <-release })
+		took := time.Since(begun)
+		refused := i%3 == maxHungDevice || int(started.Load()) == maxHung
+		if refused && err != errRefused && err != errHung || !refused && err != errHung {
+			t.Fatalf("hung work %d, on device %d: %v", i, device, err)
 		}
-		if took := time.Since(begun); took > patience+time.Second || i >= maxHung && took > patience {
+		if took > patience+time.Second || err == errRefused && took > patience {
 			t.Errorf("hung work %d: blocked for %v", i, took)
 		}
-		if i < maxHung-1 && g.do(func() { ran++ }) != nil {
-			t.Errorf("with %d left behind, other work is refused", i+1)
+		if started.Load() < maxHung && g.do(good, func() { ran++ }) != nil {
+			t.Errorf("with %d left behind, work on another device is refused", started.Load())
 		}
 	}
 	if n := started.Load(); n != maxHung {
 		t.Errorf("%d goroutines were left behind, want %d", n, maxHung)
 	}
-	if g.do(func() {}) == nil {
+	if g.do(good, func() {}) == nil {
 		t.Error("work was taken while too much hangs")
 	}
 	close(release)
 	deadline := time.Now().Add(5 * time.Second)
-	for g.do(func() { ran++ }) != nil || g.hung.Load() > 0 {
+	for here, all := g.hanging(1); here+all > 0; here, all = g.hanging(1) {
 		if time.Now().After(deadline) {
-			t.Fatal("it does not recover")
+			t.Fatalf("it does not recover: %d hang, %d on a device", all, here)
 		}
 		time.Sleep(time.Millisecond)
+	}
+	if err := g.do(1, func() { ran++ }); err != nil || len(g.hungOn) > 0 {
+		t.Errorf("after all returned: %v, %v", err, g.hungOn)
 	}
 	g.close()
 	g.close()
@@ -87,7 +96,7 @@ func TestGuardComputing(t *testing.T) {
 	defer g.close()
 	g.patience = 100 * time.Millisecond
 	ended := make(chan struct{})
-	err := g.do(func() {
+	err := g.do(1, func() {
 		defer close(ended)
 		var sum uint64
 		for began := time.Now(); time.Since(began) < 10*g.patience; {
@@ -99,7 +108,7 @@ func TestGuardComputing(t *testing.T) {
 	if err != errSlow {
 		t.Errorf("computing: %v", err)
 	}
-	if err := g.do(func() { time.Sleep(g.patience / 2) }); err != nil {
+	if err := g.do(1, func() { time.Sleep(g.patience / 2) }); err != nil {
 		t.Errorf("beside it: %v", err)
 	}
 	<-ended
@@ -109,7 +118,7 @@ func TestGuardComputing(t *testing.T) {
 	}
 	// Read as a file of a dead file system is: in a system call that does not return.
 	fd := int(r.Fd())
-	if err := g.do(func() { _, _ = unix.Read(fd, make([]byte, 1)) }); err != errHung {
+	if err := g.do(1, func() { _, _ = unix.Read(fd, make([]byte, 1)) }); err != errHung {
 		t.Errorf("reading what never comes: %v", err)
 	}
 	if err := errors.Join(w.Close(), r.Close()); err != nil {

@@ -47,7 +47,7 @@ func (t *Table) readPerfMap(p *Process, now time.Time) {
 	m.next = now.Add(perfMapInterval)
 	before := m.bytes()
 	result := make(chan error, 1)
-	if err := t.files.guard.do(func() { result <- m.read(t.proc, p.PID) }); err != nil {
+	if err := t.files.guard.do(ofProcesses, func() { result <- m.read(t.proc, p.PID) }); err != nil {
 		t.perfMapBytes -= before
 		p.perfMap = &perfMap{next: now.Add(rereadMost)} // the old one belongs to the goroutine that hangs
 		return

@@ -217,7 +217,7 @@ func (t *Table) readMaps(p *Process, since uint64) {
 	result := make(chan read, 1)
 	path := t.path(p.PID, "maps")
 	// It waits for the process's memory lock, which a page fault on a dead file server holds.
-	if err := t.files.guard.do(func() { e, err := readMapsFile(path); result <- read{e, err} }); err != nil {
+	if err := t.files.guard.do(ofProcesses, func() { e, err := readMapsFile(path); result <- read{e, err} }); err != nil {
 		t.log.Debug("cannot read mappings", "pid", p.PID, "err", err)
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pilotlight/pilotlight/profiler/process"
 	"github.com/pilotlight/pilotlight/profiler/unwind"
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
@@ -28,8 +29,7 @@ type compiler struct {
 
 type job struct {
 	file     uint32
-	contents *io.SectionReader
-	release  func()
+	contents process.Contents
 }
 
 // result of a job; the table is nil where there is none.
@@ -136,7 +136,7 @@ func (c *compiler) run() {
 		}
 		go func() {
 			defer func() { <-beside }()
-			table, err := compile(j.contents)
+			table, err := compile(j.contents.SectionReader)
 			c.mu.Lock()
 			c.results = append(c.results, result{j, table, err})
 			c.mu.Unlock()

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/pilotlight/pilotlight/profiler/process"
 )
 
 // stuck is a file that does not answer until the test ends.
@@ -49,7 +51,7 @@ func TestCompilerOrder(t *testing.T) {
 	defer close(answer)
 
 	// It is the only one at first, so the compiler has it in hand when the others come.
-	c.submit(job{0, io.NewSectionReader(stuck(answer), 0, 1<<40), nil})
+	c.submit(job{0, process.Contents{SectionReader: io.NewSectionReader(stuck(answer), 0, 1<<40)}})
 	taken := func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -60,7 +62,7 @@ func TestCompilerOrder(t *testing.T) {
 	}
 	sizes := rand.Perm(100)
 	for i, size := range sizes {
-		c.submit(job{uint32(1 + i), io.NewSectionReader(zeros{}, 0, int64(1000+size)), nil})
+		c.submit(job{uint32(1 + i), process.Contents{SectionReader: io.NewSectionReader(zeros{}, 0, int64(1000+size))}})
 	}
 	begun := time.Now()
 	done := results(t, c, len(sizes), 20*patience)
@@ -84,7 +86,7 @@ func TestCompilerCloses(t *testing.T) {
 	answer := make(chan struct{})
 	defer close(answer)
 	for i := range maxBeside + 2 {
-		c.submit(job{uint32(i), io.NewSectionReader(stuck(answer), 0, 1<<40), nil})
+		c.submit(job{uint32(i), process.Contents{SectionReader: io.NewSectionReader(stuck(answer), 0, 1<<40)}})
 	}
 	// The compiler waits for one more place than there are.
 	for left := maxBeside + 2; left > 1; time.Sleep(patience / 10) {

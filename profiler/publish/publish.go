@@ -190,7 +190,7 @@ func (p *Publisher) arrive(now time.Time) {
 		p.place(t, now)
 	}
 	for _, r := range p.compiler.take() {
-		r.release()
+		r.contents.Release()
 		t := p.tables[r.file]
 		if r.err != nil {
 			p.arrived, t.done, t.code = true, true, codeWithout(r.err)
@@ -316,13 +316,13 @@ func (p *Publisher) tableOf(id uint32, proc *process.Process, m *process.Mapping
 		return t // its file would have to be kept open meanwhile
 	}
 	p.tables[id] = t
-	contents, release, reason := p.files.Contents(p.processes, proc, m)
+	contents, reason := p.files.Contents(p.processes, proc, m)
 	if reason != bpf.ReasonNone {
 		p.again = now.Add(retryTable)
 		t.code, t.retry = bpf.RuleNoneNoTable, p.again
 		return t
 	}
-	p.compiler.submit(job{id, contents, release})
+	p.compiler.submit(job{id, contents})
 	return t
 }
 
