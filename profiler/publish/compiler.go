@@ -1,10 +1,11 @@
 package publish
 
 import (
-	"cmp"
+	"errors"
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pilotlight/pilotlight/profiler/process"
@@ -12,25 +13,30 @@ import (
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
 
-// compiler makes unwind tables on a goroutine of its own, the smallest file first.
+// compiler makes unwind tables on a goroutine of its own, the smallest file first, and the hottest.
 type compiler struct {
 	ready func() // called when a result waits
 
 	mu      sync.Mutex
 	waiting []job
+	under   []*reading // files under way
 	results []result
 	wake    chan struct{}
-	// finished has something when a result came.
-	finished chan struct{}
-	closing  chan struct{} // closed by close
-	once     sync.Once
-	stopped  chan struct{}
+	// finished has something when a result came; freed likewise, for the compiler itself.
+	finished, freed chan struct{}
+	closing         chan struct{} // closed by close
+	once            sync.Once
+	stopped         chan struct{}
 }
 
 type job struct {
 	file     uint32
 	contents process.Contents
+	asked    int64 // stacks that wait for it
 }
+
+// cost is what decides whose turn it is.
+func (j *job) cost() int64 { return j.contents.Size() / (1 + j.asked) }
 
 // result of a job; the table is nil where there is none.
 type result struct {
@@ -39,12 +45,37 @@ type result struct {
 	err   error
 }
 
+// reading is a file under way. It tells whether the file answers.
+type reading struct {
+	process.Contents
+	since atomic.Int64 // Unix ns when the read began that is under way; 0: none is
+}
+
+// ReadAt is called on one goroutine.
+func (r *reading) ReadAt(b []byte, at int64) (int, error) {
+	r.since.Store(time.Now().UnixNano())
+	defer r.since.Store(0)
+	return r.Contents.ReadAt(b, at)
+}
+
+// hangs says that one read takes long: others of the device would, too.
+func (r *reading) hangs() bool {
+	since := r.since.Load()
+	return since != 0 && time.Since(time.Unix(0, since)) > patience/2
+}
+
+// errHangs says that a file was not begun, because others of its device do not answer.
+var errHangs = errors.New("the device does not answer")
+
 const (
 	// patience is how long one file may hold up the others: a file server that does not answer, or a library of 100 MB. It goes on
 	// beside them then.
 	patience = time.Second
-	// maxBeside bounds the files that go on beside others, and so the memory.
-	maxBeside = 8
+	// maxBeside bounds the files that are computed beside others, and so the memory.
+	maxBeside = 3
+	// maxHungDevice bounds the files of a device that hang, maxHung those of all, and so the threads that the kernel holds.
+	maxHungDevice = 2
+	maxHung       = 32
 	// maxWaiting bounds the files that wait, and so descriptors.
 	maxWaiting = 256
 	// small files follow one another at once; after one that takes longer the compiler rests as long as it took: a guest takes half a core at most.
@@ -52,17 +83,28 @@ const (
 )
 
 func newCompiler(ready func()) *compiler {
-	c := &compiler{ready: ready, wake: make(chan struct{}, 1), finished: make(chan struct{}, 1), closing: make(chan struct{}), stopped: make(chan struct{})}
+	c := &compiler{
+		ready: ready, wake: make(chan struct{}, 1), finished: make(chan struct{}, 1), freed: make(chan struct{}, 1),
+		closing: make(chan struct{}), stopped: make(chan struct{}),
+	}
 	go c.run()
 	return c
 }
 
 func (c *compiler) submit(j job) {
 	c.mu.Lock()
-	i, _ := slices.BinarySearchFunc(c.waiting, j, func(a, b job) int { return -cmp.Compare(a.contents.Size(), b.contents.Size()) })
-	c.waiting = slices.Insert(c.waiting, i, j)
+	c.waiting = append(c.waiting, j)
 	c.mu.Unlock()
 	signal(c.wake)
+}
+
+// ask says that a stack waits for a file's table.
+func (c *compiler) ask(file uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.IndexFunc(c.waiting, func(j job) bool { return j.file == file }); i >= 0 {
+		c.waiting[i].asked++
+	}
 }
 
 // full says that no more should be submitted: each file is kept open until its turn comes.
@@ -95,7 +137,7 @@ func (c *compiler) done() bool {
 	return len(c.results) > 0
 }
 
-// next gives the smallest job; false once the compiler is closed.
+// next gives the job whose turn it is, once there is one; false once the compiler is closed.
 func (c *compiler) next() (job, bool) {
 	for {
 		select {
@@ -103,74 +145,144 @@ func (c *compiler) next() (job, bool) {
 		case <-c.closing:
 			return job{}, false
 		}
-		c.mu.Lock()
-		n := len(c.waiting)
-		if n == 0 {
-			c.mu.Unlock()
+		j, refused, ok := c.pick()
+		if !ok {
 			continue
 		}
-		j := c.waiting[n-1]
-		c.waiting = c.waiting[:n-1]
-		c.mu.Unlock()
-		if n > 1 {
-			signal(c.wake)
+		signal(c.wake) // there may be more
+		if !refused {
+			return j, true
 		}
-		return j, true
+		c.finish(result{j, nil, errHangs})
 	}
+}
+
+// pick takes the job out that costs least; refused says that its device hangs.
+func (c *compiler) pick() (j job, refused, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.waiting) == 0 {
+		return job{}, false, false
+	}
+	least := 0
+	for i := range c.waiting {
+		if c.waiting[i].cost() < c.waiting[least].cost() {
+			least = i
+		}
+	}
+	j = c.waiting[least]
+	c.waiting = slices.Delete(c.waiting, least, least+1)
+	here, all := 0, 0
+	for _, r := range c.under {
+		if r.hangs() {
+			all++
+			if r.Device == j.contents.Device {
+				here++
+			}
+		}
+	}
+	return j, here >= maxHungDevice || all >= maxHung, true
+}
+
+// crowded says that no more should be begun beside what is computed.
+func (c *compiler) crowded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for _, r := range c.under {
+		if !r.hangs() {
+			n++
+		}
+	}
+	return n >= maxBeside
+}
+
+func (c *compiler) finish(r result) {
+	c.mu.Lock()
+	c.results = append(c.results, r)
+	c.mu.Unlock()
+	signal(c.finished)
+	c.ready()
 }
 
 func (c *compiler) run() {
 	defer close(c.stopped)
-	beside := make(chan struct{}, maxBeside)
 	for {
 		j, ok := c.next()
 		if !ok {
 			return
 		}
 		begun := time.Now()
-		done := make(chan struct{})
 		select {
-		case beside <- struct{}{}:
+		case <-c.begin(j):
+			if took := time.Since(begun); took > small && !c.pause(took) {
+				return
+			}
+			continue
+		case <-time.After(patience):
 		case <-c.closing:
 			return
 		}
-		go func() {
-			defer func() { <-beside }()
-			table, err := compile(j.contents.SectionReader)
-			c.mu.Lock()
-			c.results = append(c.results, result{j, table, err})
-			c.mu.Unlock()
-			signal(c.finished)
-			close(done)
-			c.ready()
-		}()
-		timer := time.NewTimer(patience)
-		select {
-		case <-done:
-			if took := time.Since(begun); took > small {
-				timer.Reset(took)
-				select {
-				case <-timer.C:
-				case <-c.closing:
-				}
+		for c.crowded() {
+			select {
+			case <-c.freed:
+			case <-time.After(patience / 4): // one of them may hang by now
+			case <-c.closing:
+				return
 			}
-		case <-timer.C:
-		case <-c.closing:
 		}
-		timer.Stop()
 	}
 }
 
-func compile(contents *io.SectionReader) (*unwind.Table, error) {
-	f, err := objfile.Parse(contents, contents.Size())
+// pause returns false where the compiler was closed meanwhile.
+func (c *compiler) pause(d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-c.closing:
+		return false
+	}
+}
+
+// begin compiles a file on a goroutine; the channel is closed when that is done.
+func (c *compiler) begin(j job) <-chan struct{} {
+	r := &reading{Contents: j.contents}
+	c.mu.Lock()
+	c.under = append(c.under, r)
+	c.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		table, err := compile(r, j.contents.Size())
+		c.mu.Lock()
+		c.under = slices.DeleteFunc(c.under, func(o *reading) bool { return o == r })
+		c.mu.Unlock()
+		c.finish(result{j, table, err})
+		signal(c.freed)
+		close(done)
+	}()
+	return done
+}
+
+func compile(contents io.ReaderAt, size int64) (*unwind.Table, error) {
+	f, err := objfile.Parse(contents, size)
 	if err != nil {
 		return nil, err
 	}
 	return unwind.Compile(f)
 }
 
-// close ends the compiler; what is under way ends by itself. It may be called more than once.
+// close ends the compiler, and gives back what was not begun or not taken; what is under way ends by itself. It is called on the goroutine that uses
+// the files, and may be called more than once.
 func (c *compiler) close() {
 	c.once.Do(func() { close(c.closing) })
 	<-c.stopped
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.waiting {
+		c.waiting[i].contents.Release()
+	}
+	for i := range c.results {
+		c.results[i].contents.Release()
+	}
+	c.waiting, c.results = nil, nil
 }

@@ -51,7 +51,7 @@ func TestCompilerOrder(t *testing.T) {
 	defer close(answer)
 
 	// It is the only one at first, so the compiler has it in hand when the others come.
-	c.submit(job{0, process.Contents{SectionReader: io.NewSectionReader(stuck(answer), 0, 1<<40)}})
+	c.submit(job{file: 0, contents: process.Contents{SectionReader: io.NewSectionReader(stuck(answer), 0, 1<<40)}})
 	taken := func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -62,7 +62,7 @@ func TestCompilerOrder(t *testing.T) {
 	}
 	sizes := rand.Perm(100)
 	for i, size := range sizes {
-		c.submit(job{uint32(1 + i), process.Contents{SectionReader: io.NewSectionReader(zeros{}, 0, int64(1000+size))}})
+		c.submit(job{file: uint32(1 + i), contents: process.Contents{SectionReader: io.NewSectionReader(zeros{}, 0, int64(1000+size))}})
 	}
 	begun := time.Now()
 	done := results(t, c, len(sizes), 20*patience)
@@ -80,19 +80,84 @@ func TestCompilerOrder(t *testing.T) {
 	}
 }
 
+// Of two files the one that more stacks wait for comes first, although it is larger.
+func TestCompilerHeat(t *testing.T) {
+	c := newCompiler(func() {})
+	answer := make(chan struct{})
+	defer c.close()
+	defer close(answer)
+	c.submit(job{file: 0, contents: process.Contents{SectionReader: io.NewSectionReader(stuck(answer), 0, 1<<40)}})
+	for waits := 1; waits > 0; time.Sleep(time.Millisecond) { // the compiler has it in hand then
+		c.mu.Lock()
+		waits = len(c.waiting)
+		c.mu.Unlock()
+	}
+	for file, size := range []int64{1: 1000, 2: 2000, 3: 3000} {
+		if file > 0 {
+			c.submit(job{file: uint32(file), contents: process.Contents{SectionReader: io.NewSectionReader(zeros{}, 0, size)}})
+		}
+	}
+	for range 2 {
+		c.ask(3)
+		c.ask(4) // nothing is known of it
+	}
+	var order []uint32
+	for _, r := range results(t, c, 3, 20*patience) {
+		order = append(order, r.file)
+	}
+	if !slices.Equal(order, []uint32{1, 3, 2}) && !slices.Equal(order, []uint32{3, 1, 2}) { // 1,000 bytes each
+		t.Errorf("compiled in the order %v", order)
+	}
+}
+
+// However many files of however many devices do not answer, a device holds the others up for a moment; then its files are refused, and
+// taken again once those that hang returned.
+func TestCompilerHangs(t *testing.T) {
+	c := newCompiler(func() {})
+	defer c.close()
+	answer := make(chan struct{})
+	const devices, each, good = 4, 20, 200
+	for device := range uint64(devices) {
+		for i := range each {
+			c.submit(job{file: uint32(i), contents: process.Contents{
+				SectionReader: io.NewSectionReader(stuck(answer), 0, 1), Device: 1 + device, // the smallest, so their turn comes first
+			}})
+		}
+	}
+	begun := time.Now()
+	for i := range good {
+		c.submit(job{file: uint32(1000 + i), contents: process.Contents{SectionReader: io.NewSectionReader(zeros{}, 0, 1000)}})
+	}
+	refused, compiled := 0, 0
+	for _, r := range results(t, c, devices*(each-maxHungDevice)+good, (devices*maxHungDevice+10)*patience) {
+		switch {
+		case r.file >= 1000:
+			compiled++
+		case r.err == errHangs:
+			refused++
+		default:
+			t.Errorf("file %d of device %d: %v", r.file, r.contents.Device, r.err)
+		}
+	}
+	t.Logf("%d files within %v beside %d devices that do not answer; %d of their files were refused", compiled, time.Since(begun), devices, refused)
+	if compiled != good || refused != devices*(each-maxHungDevice) {
+		t.Errorf("%d files were compiled of %d, %d refused", compiled, good, refused)
+	}
+	close(answer)
+	results(t, c, devices*maxHungDevice, 10*patience)
+	c.submit(job{file: 1, contents: process.Contents{SectionReader: io.NewSectionReader(zeros{}, 0, 1), Device: 1}})
+	if r := results(t, c, 1, 10*patience); r[0].err == errHangs {
+		t.Error("a file is refused although all have answered")
+	}
+}
+
 // However many files do not answer, the compiler can be closed.
 func TestCompilerCloses(t *testing.T) {
 	c := newCompiler(func() {})
 	answer := make(chan struct{})
 	defer close(answer)
-	for i := range maxBeside + 2 {
-		c.submit(job{uint32(i), process.Contents{SectionReader: io.NewSectionReader(stuck(answer), 0, 1<<40)}})
-	}
-	// The compiler waits for one more place than there are.
-	for left := maxBeside + 2; left > 1; time.Sleep(patience / 10) {
-		c.mu.Lock()
-		left = len(c.waiting)
-		c.mu.Unlock()
+	for i := range uint32(4) {
+		c.submit(job{file: i, contents: process.Contents{SectionReader: io.NewSectionReader(stuck(answer), 0, 1<<40), Device: uint64(i)}})
 	}
 	closed := make(chan struct{})
 	go func() { c.close(); close(closed) }()

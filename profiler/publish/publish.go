@@ -322,7 +322,7 @@ func (p *Publisher) tableOf(id uint32, proc *process.Process, m *process.Mapping
 		t.code, t.retry = bpf.RuleNoneNoTable, p.again
 		return t
 	}
-	p.compiler.submit(job{id, contents})
+	p.compiler.submit(job{file: id, contents: contents})
 	return t
 }
 
