@@ -162,10 +162,14 @@ var counters = []instrument[int64]{
 
 	{"pilotlight.unwind.tables.compiled", "{table}", "Files whose unwind tables were compiled.",
 		count(func(s *snapshot) uint64 { return s.Unwind.Compiled })},
+	{"pilotlight.unwind.tables.recompiled", "{table}", "Of those, files that had a table before, which was taken away because no process used it.",
+		count(func(s *snapshot) uint64 { return s.Unwind.Recompiled })},
 	{"pilotlight.unwind.tables.failed", "{table}", "Files that tell nothing of their frames, or could not be read.",
 		count(func(s *snapshot) uint64 { return s.Unwind.Uncompiled })},
-	{"pilotlight.unwind.tables.evicted", "{table}", "Unwind tables that no process used and that made room for others.",
+	{"pilotlight.unwind.tables.evicted", "{table}", "Unwind tables that no process used any more and that were taken away.",
 		count(func(s *snapshot) uint64 { return s.Unwind.Evicted })},
+	{"pilotlight.unwind.processes.withdrawn", "{process}", "Processes that made room on the kernel side, because they were not sampled lately.",
+		count(func(s *snapshot) uint64 { return s.Unwind.Withdrawn })},
 	{"pilotlight.unwind.refused", "{piece}", "Unwind tables and processes that found no room on the kernel side: their stacks end early.",
 		count(func(s *snapshot) uint64 { return s.Unwind.Refused })},
 

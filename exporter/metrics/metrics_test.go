@@ -168,7 +168,7 @@ func TestValues(t *testing.T) {
 		Naming:    collect.NamerStats{StacksNew: 28, StacksKnown: 29, StacksAgain: 30, StacksLost: 31, StacksCopied: 51, LocationsNew: 32, LocationsHit: 33, NameNanos: 500_000_000},
 		Files:     process.FileStats{Opened: 34, Read: 35, Failed: 36, ImageBytes: 37},
 		Table:     process.Stats{RecordsLost: 38, Rereads: 39, ForksSeen: 40, ExecsSeen: 41, MappingsSeen: 42},
-		Unwind:    publish.Stats{Compiled: 52, Uncompiled: 53, Evicted: 54, Refused: 55, Rows: 56, Processes: 57, ArenaBytes: 58},
+		Unwind:    publish.Stats{Compiled: 52, Recompiled: 61, Withdrawn: 62, Uncompiled: 53, Evicted: 54, Refused: 55, Rows: 56, Processes: 57, ArenaBytes: 58},
 		Processes: 43, Windows: 44, MapBytes: 45, KernelNameBytes: 46, Rounds: 47,
 	}, nil)
 	check(t, values(t, newMetrics(t, s)), map[string]float64{
@@ -197,6 +197,8 @@ func TestValues(t *testing.T) {
 		`pilotlight_stacks_joined_total{side="kernel"}`:            60,
 		`pilotlight_naming_stacks_total{result="copied"}`:          51,
 		"pilotlight_unwind_tables_compiled_total":                  52,
+		"pilotlight_unwind_tables_recompiled_total":                61,
+		"pilotlight_unwind_processes_withdrawn_total":              62,
 		"pilotlight_unwind_tables_failed_total":                    53,
 		"pilotlight_unwind_tables_evicted_total":                   54,
 		"pilotlight_unwind_refused_total":                          55,

@@ -379,7 +379,7 @@ func (c *Collector) sample(s *bpf.Sample) {
 		c.filtered++
 		return
 	}
-	if c.options.Walks && p != nil && !c.publisher.Current(p, s.Generation) {
+	if c.options.Walks && p != nil {
 		c.publisher.Want(p, s.ExecId)
 	}
 	kernel, user := c.namer.kernelStack(s), c.namer.userStack(p, s)

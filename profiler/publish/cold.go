@@ -60,7 +60,11 @@ const (
 
 // await waits for a table that is being compiled, once.
 func (p *Publisher) await(t *table) {
-	if t.done || t.slow || t.code != bpf.RuleNonePending || p.patience == 0 {
+	if !t.under {
+		return
+	}
+	p.compiler.ask(t.file)
+	if t.slow || p.patience == 0 {
 		return
 	}
 	begun := time.Now()
@@ -69,7 +73,7 @@ func (p *Publisher) await(t *table) {
 		timer.Stop()
 		p.patience -= min(p.patience, time.Since(begun))
 	}()
-	for !t.done {
+	for t.under {
 		select {
 		case <-p.compiler.finished:
 			p.arrive(time.Now())

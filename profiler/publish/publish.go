@@ -6,14 +6,21 @@
 //
 // # Lifetimes
 //
-// What lies in the arena does not change. A process that changes gets a new list under a new generation; the old one, and
-// tables that no list names any more when room is needed, are given out again a second later, when no walk can look at them.
+// What lies in the arena does not change. A process that changes gets a new list under a new generation; the old one, and tables that are
+// taken away, are given out again a second later, when no walk can look at them.
+//
+// A table that no list names is kept for a while, since programs come back. Where room is needed, in the arena or in the map of
+// processes, these go first, that which was not used for longest before the others; then processes that were not sampled lately: they are published
+// again with their next sample. What is in use stays, and what finds no room then is refused, and tried again when there is some.
 package publish
 
 import (
+	"container/list"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 	"unsafe"
 
@@ -33,17 +40,22 @@ type Publisher struct {
 	space      space
 	compiler   *compiler
 	tables     map[uint32]*table // by file id
-	lists      map[string]*list  // by their words
-	published  map[int]*entry    // by pid
+	unused     list.List         // tables that no list names, the one used last first
+	lists      map[listKey]*codeList
+	published  map[int]*entry // by pid
+	recent     list.List      // the same, the one sampled last first
 	wanted     map[*process.Process]uint32
+	compiled   map[uint32]struct{} // ids of files
 	generation uint32
 	walked     []unwind.Frame
-	arrived    bool          // tables, since the last Update
+	now        time.Time     // of the last Update
+	arrived    bool          // tables, since then
 	patience   time.Duration // that cold walks have left in this round
 	placing    []*table      // tables that wait for words in their grace
-	again      time.Time     // when tables that found no room are tried again; zero: there are none
-	full       bool          // the arena has no room, which was said
+	again      time.Time     // when those that could not be had are tried again; zero: there are none
+	refused    time.Time     // when something found no room last
 	shards     int           // that the arena may have
+	most       int           // processes that may be published
 
 	// Stats counts what happened since the start.
 	Stats Stats
@@ -52,10 +64,12 @@ type Publisher struct {
 // Stats of a Publisher.
 type Stats struct {
 	Compiled   uint64 // unwind tables
+	Recompiled uint64 // of those, tables of files that had one before
 	Uncompiled uint64 // files that have none, or could not be read
 	Rows       uint64 // of the tables that are in the arena now
-	Evicted    uint64 // tables that made room
-	Refused    uint64 // tables and lists that found no room
+	Evicted    uint64 // tables that no process used any more and that were taken away
+	Withdrawn  uint64 // processes that made room, because they were not sampled lately
+	Refused    uint64 // tables and processes that found no room
 	Processes  int    // that are published now
 	ArenaBytes uint64 // in use
 }
@@ -66,7 +80,10 @@ type entry struct {
 	version    uint32
 	execID     uint32
 	generation uint32
-	list       *list
+	list       *codeList
+	listed     time.Time // when it got the list
+	sampled    time.Time
+	element    *list.Element
 	pending    bool // of tables that were not there yet
 	// changed is when its mappings changed last since it was published first; zero: never.
 	changed time.Time
@@ -80,9 +97,17 @@ func (e *entry) flags() uint32 {
 	return 0
 }
 
-// list is the code of one process, or of several that have it at the same addresses: forked ones.
-type list struct {
-	key    string
+// settled says that the list may be replaced. The longer it is, the longer it stands: of one process no more rests than two lists of the longest kind.
+func (e *entry) settled(now time.Time) bool {
+	return now.Sub(e.listed) >= grace*time.Duration(e.list.words)/time.Duration(bpf.MaxCodeRanges*rangeWords)
+}
+
+// listKey is a hash of a list's words.
+type listKey [sha256.Size]byte
+
+// codeList is the code of one process, or of several that have it at the same addresses: forked ones.
+type codeList struct {
+	key    listKey
 	at     uint32
 	words  int
 	count  int
@@ -92,14 +117,19 @@ type list struct {
 
 // table is that of one file.
 type table struct {
+	file    uint32
 	pieces  []placed
 	rest    []unwind.Piece // not placed yet
 	code    uint32         // of what the pieces do not cover: no rule, and why, or jitCode
 	callers uint32
 	rows    int
-	users   int // lists
+	users   int           // lists
+	element *list.Element // in Publisher.unused; nil: lists use it, or it is under way
 	used    time.Time
-	retry   time.Time // not before: it found no room, or its file could not be read
+	under   bool          // way: it is compiled, or waits for words
+	retry   time.Time     // not before: it could not be had
+	wait    time.Duration // until the next retry, if this one fails
+	need    int           // words that it found no room for
 	done    bool
 	slow    bool // no cold walk waits for it any more
 	// decoder is the table without its rows.
@@ -120,7 +150,21 @@ const (
 	rangeWords    = int(unsafe.Sizeof(bpf.CodeRange{})) / 4
 	// maxPublished is the size of the map of processes, and a bit less: what is deleted stays a moment.
 	maxPublished = 32768 - 1024
-	retryTable   = 10 * time.Second
+	// maxShards keeps all maps within 64 MB on small machines. 8 M rows take nine.
+	maxShards = min(13, bpf.MaxShards)
+	// retryTable is how long after it could not be had a table is tried again, at first; each time twice as long, up to retryMost.
+	retryTable = 10 * time.Second
+	retryMost  = 10 * time.Minute
+	// keepUnused and maxUnused are how long, and how many, tables stay that no process uses: builds and cron jobs come back.
+	keepUnused = 5 * time.Minute
+	maxUnused  = 1024
+	// idle is how long a process was not sampled that makes room in the arena; in the map of processes it does so after idleCrowd.
+	idle      = 10 * time.Second
+	idleCrowd = time.Second
+	// quiet is how long nothing was refused when the next refusal is worth a warning again.
+	quiet = time.Hour
+	// maxCompiled bounds the ids of files that were compiled, for the count of those that are again.
+	maxCompiled = 1 << 16
 	// calm is how long after a change of its mappings a process's stacks are copied: who loads and unloads code does it again.
 	calm = 5 * time.Second
 )
@@ -129,21 +173,26 @@ const (
 func New(programs *bpf.Programs, processes *process.Table, files *process.Files, ready func(), log *slog.Logger) *Publisher {
 	return &Publisher{
 		programs: programs, processes: processes, files: files, log: log, compiler: newCompiler(ready),
-		tables: make(map[uint32]*table), lists: make(map[string]*list), published: make(map[int]*entry),
-		wanted: make(map[*process.Process]uint32), patience: roundWait, shards: bpf.MaxShards,
+		tables: make(map[uint32]*table), lists: make(map[listKey]*codeList), published: make(map[int]*entry),
+		wanted: make(map[*process.Process]uint32), compiled: make(map[uint32]struct{}),
+		now: time.Now(), patience: roundWait, shards: maxShards, most: maxPublished,
 	}
 }
 
-// Close ends the compiler.
+// Close ends the compiler. It comes before the Files are closed.
 func (p *Publisher) Close() { p.compiler.close() }
 
-// Want says that a process, which runs the program of an exec id, is sampled, and that the programs do not know it.
+// Want says that a process, which runs the program of an exec id, was sampled. If the programs do not know its code, the next Update tells them.
 func (p *Publisher) Want(proc *process.Process, execID uint32) {
 	if proc.Kernel() || !proc.Known() {
 		return
 	}
-	if e := p.published[proc.PID]; e != nil && e.process == proc && e.execID == execID && e.version == proc.Version() {
-		return // it is published by now
+	if e := p.published[proc.PID]; e != nil {
+		e.sampled = p.now
+		p.recent.MoveToFront(e.element)
+		if e.process == proc && e.execID == execID && e.version == proc.Version() {
+			return
+		}
 	}
 	p.wanted[proc] = execID
 }
@@ -160,26 +209,57 @@ func (p *Publisher) Compiled() bool { return p.compiler.done() }
 // Update publishes what is wanted, what changed, and what was compiled meanwhile.
 func (p *Publisher) Update() {
 	now := time.Now()
+	p.now = now
 	p.arrive(now)
 	if !p.again.IsZero() && now.After(p.again) {
 		p.again, p.arrived = time.Time{}, true
 	}
-	for pid, e := range p.published {
+	for _, e := range p.published {
 		switch {
 		case e.process.Exited():
-			p.withdraw(pid, e)
-		case e.version != e.process.Version() || p.arrived && e.pending || e.copies && now.Sub(e.changed) > calm:
+			p.withdraw(e)
+		case e.version != e.process.Version():
+			p.follow(e, now)
+		case p.arrived && e.pending || e.copies && now.Sub(e.changed) > calm:
 			p.publish(e.process, e.execID, now)
 		}
 	}
 	for proc, execID := range p.wanted {
-		if !proc.Exited() {
+		if e := p.published[proc.PID]; !proc.Exited() && (e == nil || e.process != proc || e.execID != execID) {
 			p.publish(proc, execID, now)
 		}
 	}
 	clear(p.wanted)
+	p.expire(now)
 	p.arrived, p.patience = false, roundWait
 	p.Stats.Processes, p.Stats.ArenaBytes = len(p.published), 4*uint64(p.space.used)
+}
+
+// follow takes in that a process's mappings changed.
+func (p *Publisher) follow(e *entry, now time.Time) {
+	switch {
+	case now.Sub(e.sampled) > idle:
+		p.withdraw(e) // until somebody asks
+	case e.settled(now):
+		p.publish(e.process, e.execID, now)
+	case !e.copies: // its stacks are walked by what is true until the list is
+		e.changed, e.copies = now, true
+		if err := p.tell(e); err != nil {
+			p.log.Debug("cannot publish a process", "pid", e.process.PID, "err", err)
+			p.withdraw(e)
+		}
+	}
+}
+
+// expire drops tables that nobody used for long.
+func (p *Publisher) expire(now time.Time) {
+	for last := p.unused.Back(); last != nil; last = p.unused.Back() {
+		t := last.Value.(*table)
+		if p.unused.Len() <= maxUnused && now.Sub(t.used) < keepUnused {
+			return
+		}
+		p.drop(t)
+	}
 }
 
 // arrive takes in what was compiled.
@@ -192,17 +272,63 @@ func (p *Publisher) arrive(now time.Time) {
 	for _, r := range p.compiler.take() {
 		r.contents.Release()
 		t := p.tables[r.file]
+		if r.err == errHangs {
+			p.arrived = true
+			p.postpone(t, now)
+			continue
+		}
 		if r.err != nil {
-			p.arrived, t.done, t.code = true, true, codeWithout(r.err)
 			p.Stats.Uncompiled++
 			if !errors.Is(r.err, unwind.ErrNone) {
 				p.log.Debug("no unwind table", "file", r.file, "err", r.err)
 			}
+			p.arrived, t.code, t.done = true, codeWithout(r.err), true
+			p.settle(t, now)
 			continue
 		}
-		p.Stats.Compiled++
+		p.count(r.file)
 		t.decoder, t.rest = r.table, r.table.Pieces(maxPieceWords)
 		p.place(t, now)
+	}
+}
+
+// count counts a table that was compiled.
+func (p *Publisher) count(file uint32) {
+	p.Stats.Compiled++
+	if _, again := p.compiled[file]; again {
+		p.Stats.Recompiled++
+	}
+	if len(p.compiled) >= maxCompiled {
+		clear(p.compiled)
+	}
+	p.compiled[file] = struct{}{}
+}
+
+// settle says that nothing is under way for a table any more.
+func (p *Publisher) settle(t *table, now time.Time) {
+	t.under = false
+	if t.users == 0 {
+		p.shelve(t, now)
+	}
+}
+
+// shelve puts a table among those that no list names.
+func (p *Publisher) shelve(t *table, now time.Time) {
+	t.used, t.element = now, p.unused.PushFront(t)
+}
+
+// postpone says that a table cannot be had for now.
+func (p *Publisher) postpone(t *table, now time.Time) {
+	t.wait = min(max(2*t.wait, retryTable), retryMost)
+	t.code, t.retry = bpf.RuleNoneNoTable, now.Add(t.wait)
+	p.tryAgain(t.retry)
+	p.settle(t, now)
+}
+
+// tryAgain makes an Update after some time look at all that is not complete.
+func (p *Publisher) tryAgain(at time.Time) {
+	if p.again.IsZero() || at.Before(p.again) {
+		p.again = at
 	}
 }
 
@@ -216,11 +342,17 @@ func (p *Publisher) place(t *table, now time.Time) {
 			return
 		}
 		if err != nil {
-			p.refuse(err)
-			p.free(t)
-			p.arrived = true
-			p.again = now.Add(retryTable)
-			t.code, t.retry, t.rest, t.decoder = bpf.RuleNoneNoTable, p.again, nil, nil
+			t.need = 0
+			for _, piece := range t.pieces {
+				t.need += piece.words
+			}
+			for _, piece := range t.rest {
+				t.need += piece.Len()
+			}
+			p.refuse(err, now)
+			p.free(t, now)
+			p.arrived, t.rest, t.decoder = true, nil, nil
+			p.postpone(t, now)
 			return
 		}
 		t.pieces = append(t.pieces, placed{
@@ -228,7 +360,7 @@ func (p *Publisher) place(t *table, now time.Time) {
 		})
 		t.rest = t.rest[1:]
 	}
-	p.arrived, t.done, t.code = true, true, bpf.RuleNoneGap
+	p.arrived, t.done, t.code, t.rest, t.wait = true, true, bpf.RuleNoneGap, nil, 0
 	if t.decoder.CallersKeepFramePointer() {
 		t.callers = unwind.FramePointerCode(t.decoder.Machine())
 	}
@@ -237,25 +369,25 @@ func (p *Publisher) place(t *table, now time.Time) {
 	if len(t.pieces) == 0 {
 		t.code = bpf.RuleNoneNoTable
 	}
-	t.rest = nil
 	t.decoder.Strip()
+	p.settle(t, now)
 }
 
-func (p *Publisher) refuse(err error) {
+func (p *Publisher) refuse(err error, now time.Time) {
 	p.Stats.Refused++
-	if !p.full {
-		p.full = true
-		p.log.Warn("no room for unwind tables: stacks end where they are missing", "err", err)
+	if p.refused.IsZero() || now.Sub(p.refused) > quiet {
+		p.log.Warn("no room for unwind tables: stacks end where they are missing; sample fewer processes at a time (-p, --cgroup, --container)", "err", err)
 	}
+	p.refused = now
 }
 
 var (
 	errFull    = errors.New("the arena is full")
-	errCrowded = fmt.Errorf("more than %d processes", maxPublished)
+	errCrowded = errors.New("too many processes")
 	errResting = errors.New("there will be room in the arena when the grace of what was given back is over")
 )
 
-// write finds room for words, evicting tables that no process uses, and puts there what make gives for the place.
+// write finds room for words, taking away what is not in use, and puts there what make gives for the place.
 func (p *Publisher) write(words int, make func(at uint32) []uint32, now time.Time) (at uint32, err error) {
 	for {
 		if at, ok := p.space.take(words, now); ok {
@@ -271,32 +403,45 @@ func (p *Publisher) write(words int, make func(at uint32) []uint32, now time.Tim
 		if p.space.resting() >= words {
 			return 0, errResting
 		}
-		if !p.evict() {
+		if !p.makeRoom(now) {
 			return 0, fmt.Errorf("%w: %d MiB", errFull, p.shards*bpf.ShardWords*4>>20)
 		}
 	}
 }
 
-// evict frees the table that was not used for the longest time. Its words can be had a moment later.
-func (p *Publisher) evict() bool {
-	var oldest uint32
-	for id, t := range p.tables {
-		if t.users == 0 && t.done && len(t.pieces) > 0 && (oldest == 0 || t.used.Before(p.tables[oldest].used)) {
-			oldest = id
-		}
+// makeRoom gives words of the arena back that are not in use; they can be had a moment later. False: all are in use.
+func (p *Publisher) makeRoom(now time.Time) bool {
+	if last := p.unused.Back(); last != nil {
+		p.drop(last.Value.(*table))
+		return true
 	}
-	if oldest == 0 {
+	return p.withdrawIdle(idle, now)
+}
+
+// withdrawIdle withdraws the process that was not sampled for longest, if that is long enough.
+func (p *Publisher) withdrawIdle(least time.Duration, now time.Time) bool {
+	last := p.recent.Back()
+	if last == nil || now.Sub(last.Value.(*entry).sampled) < least {
 		return false
 	}
-	p.free(p.tables[oldest])
-	delete(p.tables, oldest)
-	p.Stats.Evicted++
+	p.withdraw(last.Value.(*entry))
+	p.Stats.Withdrawn++
 	return true
 }
 
-func (p *Publisher) free(t *table) {
+// drop takes a table away that no list names.
+func (p *Publisher) drop(t *table) {
+	p.unused.Remove(t.element)
+	if len(t.pieces) > 0 {
+		p.Stats.Evicted++
+	}
+	p.free(t, time.Now())
+	delete(p.tables, t.file)
+}
+
+func (p *Publisher) free(t *table, now time.Time) {
 	for _, piece := range t.pieces {
-		p.space.give(piece.at, piece.words, time.Now())
+		p.space.give(piece.at, piece.words, now)
 	}
 	t.pieces = nil
 	p.Stats.Rows -= uint64(t.rows)
@@ -306,118 +451,175 @@ func (p *Publisher) free(t *table) {
 // tableOf gives the table of a mapped file; one that is not there yet is compiled.
 func (p *Publisher) tableOf(id uint32, proc *process.Process, m *process.Mapping, now time.Time) *table {
 	t := p.tables[id]
-	if t != nil && (t.done || t.retry.IsZero() || now.Before(t.retry)) {
-		t.used = now
+	switch {
+	case t == nil:
+		t = &table{file: id}
+		p.tables[id] = t
+	case t.done || t.under || now.Before(t.retry):
+		if t.used = now; t.element != nil {
+			p.unused.MoveToFront(t.element)
+		}
+		if !t.done && !t.under {
+			p.tryAgain(t.retry)
+		}
 		return t
 	}
-	t = &table{code: bpf.RuleNonePending, used: now}
-	if p.compiler.full() {
-		p.again = now.Add(time.Second)
-		return t // its file would have to be kept open meanwhile
+	if t.element != nil {
+		p.unused.Remove(t.element)
+		t.element = nil
 	}
-	p.tables[id] = t
+	p.begin(t, proc, m, now)
+	return t
+}
+
+// begin has a table compiled, if that is of use now.
+func (p *Publisher) begin(t *table, proc *process.Process, m *process.Mapping, now time.Time) {
+	if !p.hasRoom(t.need, now) {
+		t.retry = now.Add(retryTable)
+		p.tryAgain(t.retry)
+		p.settle(t, now)
+		return
+	}
+	if p.compiler.full() { // the file would have to be kept open meanwhile
+		t.code, t.retry = bpf.RuleNonePending, now.Add(time.Second)
+		p.tryAgain(t.retry)
+		p.settle(t, now)
+		return
+	}
 	contents, reason := p.files.Contents(p.processes, proc, m)
 	if reason != bpf.ReasonNone {
-		p.again = now.Add(retryTable)
-		t.code, t.retry = bpf.RuleNoneNoTable, p.again
-		return t
+		p.postpone(t, now)
+		return
 	}
-	p.compiler.submit(job{file: id, contents: contents})
-	return t
+	t.code, t.under = bpf.RuleNonePending, true
+	p.compiler.submit(job{file: t.file, contents: contents})
+}
+
+// hasRoom says whether as many words as a table found no room for are free by now, or can be made so.
+func (p *Publisher) hasRoom(words int, now time.Time) bool {
+	for p.space.used+words > p.shards*bpf.ShardWords {
+		if !p.makeRoom(now) {
+			return false
+		}
+	}
+	return true
 }
 
 // publish tells the programs of a process's code.
 func (p *Publisher) publish(proc *process.Process, execID uint32, now time.Time) {
 	before := p.published[proc.PID]
-	if before == nil && len(p.published) >= maxPublished {
-		p.refuse(errCrowded)
+	if before == nil && len(p.published) >= p.most && !p.withdrawIdle(idleCrowd, now) {
+		p.refuse(fmt.Errorf("%w: %d", errCrowded, p.most), now)
 		return
 	}
-	e := &entry{process: proc, version: proc.Version(), execID: execID}
+	e := &entry{process: proc, version: proc.Version(), execID: execID, listed: now, sampled: p.now}
 	if before != nil && before.process == proc && before.execID == execID {
 		if e.changed = before.changed; e.version != before.version {
 			e.changed = now
 		}
-		e.copies = now.Sub(e.changed) <= calm
+		e.sampled, e.copies = before.sampled, now.Sub(e.changed) <= calm
 	}
-	ranges, tables := p.ranges(proc, e, now)
-	l, err := p.listOf(ranges, tables, now)
+	l, err := p.listOf(e, now)
+	before = p.published[proc.PID] // it may have made room
 	if err != nil {
-		if !errors.Is(err, errResting) {
-			p.refuse(err)
+		if errors.Is(err, errResting) {
+			p.tryAgain(now.Add(grace))
+		} else {
+			p.refuse(err, now)
+			p.tryAgain(now.Add(retryTable))
 		}
-		p.again = now.Add(retryTable)
 		// Its next sample asks again. What is known of it may be kept only while it is true.
 		if before != nil && (before.process != proc || before.version != proc.Version()) {
-			p.withdraw(proc.PID, before)
+			p.withdraw(before)
 		}
 		return
 	}
 	l.users++
-	p.generation++
-	e.list, e.generation = l, p.generation
-	err = p.programs.PutProcess(bpf.Process{
-		Tgid: uint32(proc.PID), ExecId: execID, Generation: e.generation, Ranges: l.at, Count: uint32(l.count), Flags: e.flags(),
-	})
-	if err != nil {
+	e.list = l
+	if err := p.tell(e); err != nil {
 		p.log.Debug("cannot publish a process", "pid", proc.PID, "err", err)
-		p.leave(l)
+		p.leave(l, now)
 		return
 	}
 	p.published[proc.PID] = e
-	if before != nil {
-		p.leave(before.list)
+	if before == nil {
+		e.element = p.recent.PushFront(e)
+		return
 	}
+	e.element = p.recent.InsertAfter(e, before.element)
+	p.recent.Remove(before.element)
+	p.leave(before.list, now)
 }
 
-func (p *Publisher) withdraw(pid int, e *entry) {
+// tell gives the programs an entry, under a new generation.
+func (p *Publisher) tell(e *entry) error {
+	p.generation++
+	e.generation = p.generation
+	return p.programs.PutProcess(bpf.Process{
+		Tgid: uint32(e.process.PID), ExecId: e.execID, Generation: e.generation, Ranges: e.list.at, Count: uint32(e.list.count), Flags: e.flags(),
+	})
+}
+
+func (p *Publisher) withdraw(e *entry) {
+	pid := e.process.PID
 	if err := p.programs.DeleteProcess(uint32(pid)); err != nil {
 		p.log.Debug("cannot withdraw a process", "pid", pid, "err", err)
 	}
 	delete(p.published, pid)
-	p.leave(e.list)
+	p.recent.Remove(e.element)
+	p.leave(e.list, time.Now()) // the grace begins now
 }
 
 // leave gives a list up that a process had.
-func (p *Publisher) leave(l *list) {
+func (p *Publisher) leave(l *codeList, now time.Time) {
 	if l.users--; l.users > 0 {
 		return
 	}
 	delete(p.lists, l.key)
-	p.space.give(l.at, l.words, time.Now()) // the grace begins now
-	for _, t := range l.tables {
-		t.users--
+	p.space.give(l.at, l.words, now)
+	p.disuse(l.tables, now)
+}
+
+// use and disuse say that a list names a table, or does so no more.
+func (p *Publisher) use(t *table) {
+	if t.users++; t.element != nil {
+		p.unused.Remove(t.element)
+		t.element = nil
 	}
 }
 
-// listOf puts code ranges into the arena, if they are not there.
-func (p *Publisher) listOf(ranges []bpf.CodeRange, tables map[*table]struct{}, now time.Time) (*list, error) {
-	bytes := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(ranges))), len(ranges)*4*rangeWords)
-	if l := p.lists[string(bytes)]; l != nil {
+func (p *Publisher) disuse(tables []*table, now time.Time) {
+	for _, t := range tables {
+		if t.users--; t.users == 0 && !t.under {
+			p.shelve(t, now)
+		}
+	}
+}
+
+// listOf puts the code ranges of a process into the arena, if they are not there.
+func (p *Publisher) listOf(e *entry, now time.Time) (*codeList, error) {
+	ranges, tables := p.ranges(e, now)
+	key := listKey(sha256.Sum256(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(ranges))), len(ranges)*4*rangeWords)))
+	if l := p.lists[key]; l != nil {
+		p.disuse(tables, now) // it has them already
 		return l, nil
 	}
 	words := unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(ranges))), len(ranges)*rangeWords)
-	l := &list{key: string(bytes), words: max(1, len(words)), count: len(ranges)}
-	for t := range tables { // before room is made for the list by evicting those that nobody uses
-		t.users++
-		l.tables = append(l.tables, t)
-	}
+	l := &codeList{key: key, words: max(1, len(words)), count: len(ranges), tables: tables}
 	var err error
 	if l.at, err = p.write(l.words, func(uint32) []uint32 { return words }, now); err != nil {
-		for _, t := range l.tables {
-			t.users--
-		}
+		p.disuse(tables, now)
 		return nil, err
 	}
-	p.lists[l.key] = l
+	p.lists[key] = l
 	return l, nil
 }
 
-// ranges makes the list of a process's code.
-func (p *Publisher) ranges(proc *process.Process, e *entry, now time.Time) ([]bpf.CodeRange, map[*table]struct{}) {
-	mappings := proc.Mappings()
-	r := make([]bpf.CodeRange, 0, len(mappings)+8)
-	tables := make(map[*table]struct{})
+// ranges makes the list of a process's code. The tables are in use from then on.
+func (p *Publisher) ranges(e *entry, now time.Time) (r []bpf.CodeRange, tables []*table) {
+	mappings := e.process.Mappings()
+	r = make([]bpf.CodeRange, 0, len(mappings)+8)
+	seen := make(map[*table]struct{})
 	for i := range mappings {
 		m := &mappings[i]
 		// The kernel's own page, [vsyscall], is told of by /proc alone; the programs search addresses of 63 bits.
@@ -427,23 +629,41 @@ func (p *Publisher) ranges(proc *process.Process, e *entry, now time.Time) ([]bp
 		whole := bpf.CodeRange{Start: uint64(m.Start), Frame: uint64(bpf.RawFrame(0)), Pages: pages(uint64(m.End - m.Start))}
 		if !m.File.Regular() && !m.File.VDSO() {
 			whole.Callers = jitCode
-			r = append(r, whole)
+			r = appendRange(r, whole)
 			continue
 		}
 		whole.Callers = bpf.RuleNoneNoTable
 		offset := m.FileOffset(m.Start)
-		id, reason := p.files.ID(p.processes, proc, m)
+		id, reason := p.files.ID(p.processes, e.process, m)
 		if reason == bpf.ReasonNone && id <= bpf.MaxFileID && uint64(offset)+uint64(m.End-m.Start) <= bpf.MaxFileOffset {
 			whole.Frame = uint64(bpf.NativeFrame(id, 0)) + uint64(offset) - uint64(m.Start)
-			t := p.tableOf(id, proc, m, now)
-			tables[t] = struct{}{}
+			t := p.tableOf(id, e.process, m, now)
+			if _, ok := seen[t]; !ok {
+				seen[t] = struct{}{}
+				tables = append(tables, t)
+				p.use(t)
+			}
 			e.pending = e.pending || !t.done
 			r = t.cut(r, whole, offset)
 			continue
 		}
-		r = append(r, whole)
+		r = appendRange(r, whole)
 	}
 	return r[:min(len(r), bpf.MaxCodeRanges)], tables
+}
+
+// appendRange adds a code range. One that goes on where the last one ends, in the same memory or the same piece of a file, makes that longer.
+func appendRange(r []bpf.CodeRange, c bpf.CodeRange) []bpf.CodeRange {
+	if len(r) > 0 {
+		last := &r[len(r)-1]
+		joins := last.Start+uint64(last.Pages)*pageBytes == c.Start && last.Frame == c.Frame && last.Rules == c.Rules && last.Callers == c.Callers &&
+			(c.Index == 0 && last.Index == 0 || c.Index != 0 && c.Index == last.Index+last.Pages)
+		if joins && uint64(last.Pages)+uint64(c.Pages) <= math.MaxUint32 {
+			last.Pages += c.Pages
+			return r
+		}
+	}
+	return append(r, c)
 }
 
 // jitCode is the rule of code that was made at run time, which keeps frame pointers more often than not.
@@ -467,7 +687,7 @@ func (t *table) cut(r []bpf.CodeRange, whole bpf.CodeRange, offset objfile.FileO
 	at, end := offset, offset+objfile.FileOffset(whole.Pages)*pageBytes
 	add := func(until objfile.FileOffset, index, rules, callers uint32) {
 		if until > at {
-			r = append(r, bpf.CodeRange{
+			r = appendRange(r, bpf.CodeRange{
 				Start: whole.Start + uint64(at-offset), Frame: whole.Frame, Pages: pages(uint64(until - at)),
 				Index: index, Rules: rules, Callers: callers,
 			})
