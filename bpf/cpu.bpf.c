@@ -87,6 +87,7 @@ const enum sample_flag *const unused_sample_flag __attribute__((unused));
 const struct unwind_rule *const unused_unwind_rule __attribute__((unused));
 const struct code_range *const unused_code_range __attribute__((unused));
 const struct stack_copy *const unused_stack_copy __attribute__((unused));
+const struct copy_link *const unused_copy_link __attribute__((unused));
 const enum process_flag *const unused_process_flag __attribute__((unused));
 const enum rule_kind *const unused_rule_kind __attribute__((unused));
 const enum rule_cfa *const unused_rule_cfa __attribute__((unused));
@@ -362,25 +363,34 @@ static __always_inline struct stack_result walk_stack(struct perf_event_data *ct
 	struct walk *w = &s->walk;
 	u64 fresh = c->fresh;
 	bool cold, copy = copy_all;
+	int uncopied = REASON_NONE;
 
 	begin_walk(ctx, s, user_mode);
 	if (w->compat) {
 		take_leaf(s, REASON_COMPAT_TASK);
 	} else if (find_process(&w->process, tgid, exec_id)) {
-		*generation = w->process.generation;
 		copy |= w->process.flags & PROCESS_COPY;
 		walk_frames(bpf_get_current_pid_tgid());
+		if (still_published(&w->process))
+			*generation = w->process.generation;
+		else
+			take_back(s, REASON_STALE_MAPPING);
 		c->joined += w->own_frames != 0;
 	} else {
 		take_leaf(s, REASON_COLD_LIMITED);
 	}
-	cold = w->reason == REASON_COLD_LIMITED || w->reason == REASON_UNMAPPED_PC || w->reason == REASON_TABLE_PENDING;
-	if ((cold || copy) && send_copy(s, now, tgid)) {
-		result.flags = SAMPLE_COPY;
-		if (cold) {
+	cold = w->reason == REASON_COLD_LIMITED || w->reason == REASON_UNMAPPED_PC ||
+	       w->reason == REASON_TABLE_PENDING || w->reason == REASON_STALE_MAPPING;
+	if (cold || copy) {
+		uncopied = send_copy(s, now, tgid);
+		if (!uncopied)
+			result.flags = SAMPLE_COPY;
+		if (!uncopied && cold) {
 			c->copied++;
 			return result;
 		}
+		if (w->reason == REASON_COLD_LIMITED)
+			w->reason = uncopied;
 	}
 	c->truncated += w->reason != REASON_NONE;
 	result.reason = w->reason;

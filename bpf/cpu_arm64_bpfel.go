@@ -29,6 +29,13 @@ type CpuCopyBudget struct {
 	Copies uint64
 }
 
+type CpuCopyLink struct {
+	_       structs.HostLayout
+	Address uint64
+	Fp      uint64
+	Ra      uint64
+}
+
 type CpuCpuCounters struct {
 	_                 structs.HostLayout
 	Seen              uint64
@@ -73,6 +80,7 @@ const (
 	CpuLimitLIMIT_REMEMBERED_FRAMES  CpuLimit = 64
 	CpuLimitLIMIT_COPY_BYTES         CpuLimit = 16384
 	CpuLimitLIMIT_COPY_BELOW         CpuLimit = 128
+	CpuLimitLIMIT_COPY_LINKS         CpuLimit = 128
 	CpuLimitLIMIT_CGROUP_DEPTH       CpuLimit = 32
 	CpuLimitLIMIT_PID_LEVELS         CpuLimit = 33
 	CpuLimitLIMIT_COMM               CpuLimit = 16
@@ -154,6 +162,7 @@ const (
 	CpuRuleKindRULE_STEP         CpuRuleKind = 2
 	CpuRuleKindRULE_SIGNAL_FRAME CpuRuleKind = 3
 	CpuRuleKindRULE_STACK_SWITCH CpuRuleKind = 4
+	CpuRuleKindRULE_GOROUTINE    CpuRuleKind = 5
 )
 
 type CpuRuleNone uint32
@@ -269,6 +278,8 @@ type CpuStackCopy struct {
 	Sp      uint64
 	Fp      uint64
 	Base    uint64
+	Bytes   uint32
+	Links   uint32
 	Stack   [16384]uint8
 }
 
@@ -345,6 +356,7 @@ const (
 	CpuVarTaskBtf            = "task_btf"
 	CpuVarTaskPtRegs         = "task_pt_regs"
 	CpuVarUnusedCodeRange    = "unused_code_range"
+	CpuVarUnusedCopyLink     = "unused_copy_link"
 	CpuVarUnusedFrameKind    = "unused_frame_kind"
 	CpuVarUnusedLimit        = "unused_limit"
 	CpuVarUnusedProcessFlag  = "unused_process_flag"
@@ -444,6 +456,7 @@ type CpuVariableSpecs struct {
 	TaskBtf            *ebpf.VariableSpec `ebpf:"task_btf"`
 	TaskPtRegs         *ebpf.VariableSpec `ebpf:"task_pt_regs"`
 	UnusedCodeRange    *ebpf.VariableSpec `ebpf:"unused_code_range"`
+	UnusedCopyLink     *ebpf.VariableSpec `ebpf:"unused_copy_link"`
 	UnusedFrameKind    *ebpf.VariableSpec `ebpf:"unused_frame_kind"`
 	UnusedLimit        *ebpf.VariableSpec `ebpf:"unused_limit"`
 	UnusedProcessFlag  *ebpf.VariableSpec `ebpf:"unused_process_flag"`
@@ -530,6 +543,7 @@ type CpuVariables struct {
 	TaskBtf            *ebpf.Variable `ebpf:"task_btf"`
 	TaskPtRegs         *ebpf.Variable `ebpf:"task_pt_regs"`
 	UnusedCodeRange    *ebpf.Variable `ebpf:"unused_code_range"`
+	UnusedCopyLink     *ebpf.Variable `ebpf:"unused_copy_link"`
 	UnusedFrameKind    *ebpf.Variable `ebpf:"unused_frame_kind"`
 	UnusedLimit        *ebpf.Variable `ebpf:"unused_limit"`
 	UnusedProcessFlag  *ebpf.Variable `ebpf:"unused_process_flag"`

@@ -30,6 +30,8 @@ type (
 	UnwindSaved = CpuUnwindSaved
 	// StackCopy is a stack as it was in memory, and the registers; see struct stack_copy.
 	StackCopy = CpuStackCopy
+	// CopyLink is a link of its chain of frame pointers, outside of what was copied; see struct copy_link.
+	CopyLink = CpuCopyLink
 	// FrameKind is the top four bits of a Frame.
 	FrameKind = CpuFrameKind
 )

@@ -100,8 +100,8 @@ func (h *hostileProcess) publish(t *testing.T, p *Programs, pid, execID uint32) 
 	}
 }
 
-// run lets the process run, and gives what the last walk on each CPU was, and how long the program took on average.
-func (h *hostileProcess) run(t *testing.T, p *Programs, program string) (walks []CpuScratch, each time.Duration) {
+// start lets the process run, until the test has ended, and gives its number and what lets p sample it at least n times.
+func (h *hostileProcess) start(t *testing.T, p *Programs, program string) (pid uint32, sampled func(n uint64), stop func()) {
 	t.Helper()
 	cmd := exec.Command(program)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -116,7 +116,6 @@ func (h *hostileProcess) run(t *testing.T, p *Programs, program string) (walks [
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	for _, words := range []any{h.sp, h.fp, h.base, h.stack[:]} {
 		if err := binary.Write(in, binary.NativeEndian, words); err != nil {
 			t.Fatal(err)
@@ -133,7 +132,7 @@ func (h *hostileProcess) run(t *testing.T, p *Programs, program string) (walks [
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(event)
+	stop = func() { _ = unix.Close(event); _ = cmd.Process.Kill(); _ = cmd.Wait() }
 	control := func(request uint, value int) {
 		t.Helper()
 		if err := unix.IoctlSetInt(event, request, value); err != nil {
@@ -141,7 +140,7 @@ func (h *hostileProcess) run(t *testing.T, p *Programs, program string) (walks [
 		}
 	}
 	control(unix.PERF_EVENT_IOC_SET_BPF, p.OnSample().FD())
-	sampled := func(n uint64) {
+	sampled = func(n uint64) {
 		t.Helper()
 		before, err := p.Counters()
 		if err != nil {
@@ -162,6 +161,14 @@ func (h *hostileProcess) run(t *testing.T, p *Programs, program string) (walks [
 			}
 		}
 	}
+	return uint32(cmd.Process.Pid), sampled, stop
+}
+
+// run samples the process, and gives what the last walk on each CPU was, and how long the program took on average.
+func (h *hostileProcess) run(t *testing.T, p *Programs, program string) (walks []CpuScratch, each time.Duration) {
+	t.Helper()
+	pid, sampled, stop := h.start(t, p, program)
+	defer stop()
 	ring, err := NewRing(p.Samples())
 	if err != nil {
 		t.Fatal(err)
@@ -170,9 +177,9 @@ func (h *hostileProcess) run(t *testing.T, p *Programs, program string) (walks [
 	sampled(1)
 	var execID uint32
 	ring.Samples(func(s *Sample) { execID = s.ExecId })
-	h.publish(t, p, uint32(cmd.Process.Pid), execID)
+	h.publish(t, p, pid, execID)
 	defer func() {
-		if err := p.DeleteProcess(uint32(cmd.Process.Pid)); err != nil {
+		if err := p.DeleteProcess(pid); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -195,7 +202,7 @@ func (h *hostileProcess) run(t *testing.T, p *Programs, program string) (walks [
 		t.Fatal(err)
 	}
 	for _, s := range perCPU {
-		if s.Walk.Process.Tgid == uint32(cmd.Process.Pid) {
+		if s.Walk.Process.Tgid == pid {
 			walks = append(walks, s)
 		}
 	}
@@ -205,15 +212,111 @@ func (h *hostileProcess) run(t *testing.T, p *Programs, program string) (walks [
 	return walks, (after.Runtime - before.Runtime) / time.Duration(after.RunCount-before.RunCount)
 }
 
-// Whatever a process has in its registers and on its stack, and even whatever the rules of its code are, a sample of it costs one walk of so many frames,
-// each of so many reads of the stack, and ends.
-func TestHostileProcess(t *testing.T) {
+func buildHostile(t *testing.T) string {
+	t.Helper()
 	program := filepath.Join(t.TempDir(), "hostile")
 	gcc := exec.Command("gcc", "-O1", "-fomit-frame-pointer", "-x", "c", "-o", program, "-")
 	gcc.Stdin = strings.NewReader(hostileSource)
 	if out, err := gcc.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", gcc, err, out)
 	}
+	return program
+}
+
+// A stack of which nothing can be read says so, and not that there were too many.
+func TestUnreadableCopy(t *testing.T) {
+	h := &hostileProcess{sp: hostileStack + 2*hostilePage - 1 + 1<<30}
+	for want, limit := range map[Reason]uint32{ReasonStackUnreadable: 1000, ReasonColdLimited: 0} {
+		p := load(t, Options{Walks: true, CopiesPerSecond: limit})
+		_, sampled, stop := h.start(t, p, buildHostile(t))
+		defer stop()
+		sampled(20)
+		ring, err := NewRing(p.Samples())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ring.Close()
+		got := make(map[Reason]int)
+		if n := ring.Samples(func(s *Sample) { got[Reason(s.UserReason)]++ }); got[want] != n {
+			t.Errorf("%d copies allowed: %v, want %s for all of %d", limit, got, want, n)
+		}
+	}
+}
+
+// What is published for a process while a walk goes by what was published before makes that walk stale: it says so, and keeps the leaf alone. The memory that it
+// went by may be another list's by then, as here.
+func TestRepublishedDuringWalk(t *testing.T) {
+	// A walk as long as there is, so that most of what is published comes during one.
+	h := &hostileProcess{sp: hostileStack, rules: []UnwindRule{{
+		Kind: uint8(CpuRuleKindRULE_SIGNAL_FRAME), Ra: UnwindSaved{Kind: uint8(CpuRuleSavedRULE_AT_CFA), Offset: 8},
+	}}}
+	for i := range h.stack {
+		h.stack[i] = hostileCode + 8
+	}
+	p := load(t, Options{Walks: true})
+	if err := p.Arena().Grow(); err != nil {
+		t.Fatal(err)
+	}
+	pid, sampled, stop := h.start(t, p, buildHostile(t))
+	defer stop()
+	ring, err := NewRing(p.Samples())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ring.Close()
+	sampled(1)
+	var execID uint32
+	ring.Samples(func(s *Sample) { execID = s.ExecId })
+	h.publish(t, p, pid, execID)
+	ending, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for generation := uint32(2); ; generation++ {
+			select {
+			case <-ending:
+				return
+			default:
+			}
+			if err := p.PutProcess(Process{Tgid: pid, ExecId: execID, Generation: generation, Ranges: hostileList, Count: 1}); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	stacks, err := NewStackTraces(p.StackTraces(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stale, walked int
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end) && (stale < 100 || walked < 1); {
+		sampled(100)
+		ring.Samples(func(s *Sample) {
+			frames, err := stacks.Append(nil, s.UserStack)
+			switch {
+			case err != nil:
+				t.Errorf("a stack with the reason %s: %v", Reason(s.UserReason), err)
+			case Reason(s.UserReason) == ReasonStaleMapping && s.Generation == 0 && len(frames) == 1 && frames[0] == RawFrame(hostileCode):
+				stale++
+			case Reason(s.UserReason) == ReasonMaxDepth && s.Generation != 0 && len(frames) == MaxStackFrames:
+				walked++
+			case Reason(s.UserReason) == ReasonColdLimited && s.Generation == 0: // an entry was read while it was replaced
+			default:
+				t.Errorf("generation %d, %s, %d frames: %v", s.Generation, Reason(s.UserReason), len(frames), frames[:min(4, len(frames))])
+			}
+		})
+	}
+	close(ending)
+	<-ended
+	t.Logf("%d walks were stale, %d were not", stale, walked)
+	if stale < 100 {
+		t.Errorf("%d walks were stale", stale)
+	}
+}
+
+// Whatever a process has in its registers and on its stack, and even whatever the rules of its code are, a sample of it costs one walk of so many frames,
+// each of so many reads of the stack, and ends.
+func TestHostileProcess(t *testing.T) {
+	program := buildHostile(t)
 	statistics, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
 	if err != nil {
 		t.Fatalf("BPF statistics (these tests need root): %v", err)

@@ -56,6 +56,12 @@ struct pid {
 	struct upid numbers[1]; /* really level + 1 of them, the initial namespace's first */
 };
 
+#if defined(__TARGET_ARCH_x86)
+struct thread_struct {
+	unsigned long fsbase; /* the thread pointer, as arch_prctl has set it */
+};
+#endif
+
 struct task_struct {
 	s32 pid;
 	s32 tgid;
@@ -67,6 +73,9 @@ struct task_struct {
 	struct task_struct *group_leader;
 	struct pid *thread_pid; /* gone when the task was reaped */
 	struct css_set *cgroups;
+#if defined(__TARGET_ARCH_x86)
+	struct thread_struct thread;
+#endif
 };
 
 /* The registers of user mode, where the kernel keeps them. */

@@ -81,7 +81,11 @@ type CopiedStack struct {
 	// first byte.
 	Stack   []byte
 	Present uint32
+	// Links are the struct copy_link of the frame pointers that lie elsewhere.
+	Links []byte
 }
+
+const linkBytes = int(unsafe.Sizeof(CopyLink{}))
 
 // Word reads 8 bytes of memory; false where they were not copied.
 func (c *CopiedStack) Word(address uint64) (uint64, bool) {
@@ -89,7 +93,7 @@ func (c *CopiedStack) Word(address uint64) (uint64, bool) {
 	start := c.SP - uint64(CopiedBelow)
 	at := address - start
 	if n := uint64(len(c.Stack)); at >= n || n-at < 8 {
-		return 0, false
+		return c.linked(address)
 	}
 	for _, a := range []uint64{address, address + 7} {
 		if c.Present>>(a/page-start/page)&1 == 0 {
@@ -99,20 +103,40 @@ func (c *CopiedStack) Word(address uint64) (uint64, bool) {
 	return binary.NativeEndian.Uint64(c.Stack[at:]), true
 }
 
+// linked reads a word of a link.
+func (c *CopiedStack) linked(address uint64) (uint64, bool) {
+	for link := c.Links; len(link) > 0; link = link[linkBytes:] {
+		switch address - binary.NativeEndian.Uint64(link) {
+		case 0:
+			return binary.NativeEndian.Uint64(link[unsafe.Offsetof(CopyLink{}.Fp):]), true
+		case 8:
+			return binary.NativeEndian.Uint64(link[unsafe.Offsetof(CopyLink{}.Ra):]), true
+		}
+	}
+	return 0, false
+}
+
 // Copies calls visit with every copy of a stack that is ready, whose bytes are valid during the call only; see Drain.
 func (r *Ring) Copies(visit func(CopiedStack)) {
 	var c StackCopy
 	word := func(record []byte, offset uintptr) uint64 { return binary.NativeEndian.Uint64(record[offset:]) }
+	half := func(record []byte, offset uintptr) uint32 { return binary.NativeEndian.Uint32(record[offset:]) }
 	r.Drain(func(record []byte) {
-		if len(record) < int(unsafe.Offsetof(c.Stack)) || len(record) > int(unsafe.Sizeof(c)) {
+		if len(record) < int(unsafe.Offsetof(c.Stack)) {
+			r.BadRecords++
+			return
+		}
+		bytes, links := uint64(half(record, unsafe.Offsetof(c.Bytes))), uint64(half(record, unsafe.Offsetof(c.Links)))
+		stack := record[unsafe.Offsetof(c.Stack):]
+		if bytes > uint64(len(c.Stack)) || uint64(len(stack)) != bytes+links*uint64(linkBytes) {
 			r.BadRecords++
 			return
 		}
 		visit(CopiedStack{
-			TimeNs: word(record, unsafe.Offsetof(c.TimeNs)), CPU: binary.NativeEndian.Uint32(record[unsafe.Offsetof(c.Cpu):]),
+			TimeNs: word(record, unsafe.Offsetof(c.TimeNs)), CPU: half(record, unsafe.Offsetof(c.Cpu)),
 			PC: word(record, unsafe.Offsetof(c.Pc)), SP: word(record, unsafe.Offsetof(c.Sp)),
 			FP: word(record, unsafe.Offsetof(c.Fp)), Base: word(record, unsafe.Offsetof(c.Base)),
-			Stack: record[unsafe.Offsetof(c.Stack):], Present: binary.NativeEndian.Uint32(record[unsafe.Offsetof(c.Present):]),
+			Stack: stack[:bytes], Present: half(record, unsafe.Offsetof(c.Present)), Links: stack[bytes:],
 		})
 	})
 }

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"reflect"
 	"testing"
@@ -30,7 +31,7 @@ func newRingWriter(t *testing.T, bytes int) *ringWriter {
 		return m
 	}
 	w.ring = newMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: uint32(bytes)})
-	w.value = newMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: uint32(unsafe.Sizeof(Sample{})), MaxEntries: 1})
+	w.value = newMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 2 * uint32(unsafe.Sizeof(Sample{})), MaxEntries: 1})
 	return w
 }
 
@@ -79,7 +80,7 @@ func (w *ringWriter) run(bytes int) uint32 {
 // put says whether there was room.
 func (w *ringWriter) put(s *Sample) bool {
 	w.t.Helper()
-	if err := w.value.Put(uint32(0), s); err != nil {
+	if err := w.value.Put(uint32(0), [2]Sample{*s}); err != nil {
 		w.t.Fatal(err)
 	}
 	return w.run(int(unsafe.Sizeof(*s))) == 0
@@ -133,6 +134,57 @@ func TestRing(t *testing.T) {
 	}
 	if bad == 0 {
 		t.Error("no bad record was made")
+	}
+}
+
+// Copies come with their bytes and their links, and a word is found in either; what is not of the size that it tells of is counted.
+func TestRingCopies(t *testing.T) {
+	w := newRingWriter(t, 4096)
+	ring, err := NewRing(w.ring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ring.Close()
+	const header = unsafe.Offsetof(StackCopy{}.Stack)
+	put := func(bytes, links uint32, length int) {
+		t.Helper()
+		var record [unsafe.Sizeof(Sample{}) * 2]byte
+		c := StackCopy{TimeNs: 1, Cpu: 2, Present: 1, Pc: 3, Sp: 0x1000 + uint64(CopiedBelow), Fp: 4, Base: 5, Bytes: bytes, Links: links}
+		copy(record[:header], unsafe.Slice((*byte)(unsafe.Pointer(&c)), header))
+		for i, word := range []uint64{71, 72, 0x9000, 73, 74} {
+			binary.NativeEndian.PutUint64(record[int(header)+8*i:], word)
+		}
+		if err := w.value.Put(uint32(0), record[:]); err != nil {
+			t.Fatal(err)
+		}
+		if w.run(length) != 0 {
+			t.Fatal("no room")
+		}
+	}
+	const whole = int(header) + 2*8 + 24
+	put(16, 1, whole)
+	var got []CopiedStack
+	ring.Copies(func(c CopiedStack) { got = append(got, c) })
+	if len(got) != 1 || got[0].TimeNs != 1 || got[0].CPU != 2 || got[0].PC != 3 || got[0].FP != 4 || got[0].Base != 5 {
+		t.Fatalf("%+v", got)
+	}
+	for address, want := range map[uint64]uint64{0x1000: 71, 0x1008: 72, 0x9000: 73, 0x9008: 74, 0x1010: 0, 0x8ff8: 0, 0x9010: 0, 0x9001: 0, 0: 0} {
+		if word, ok := got[0].Word(address); word != want || ok != (want != 0) {
+			t.Errorf("the word at %#x: %d, %t", address, word, ok)
+		}
+	}
+	for _, bad := range []struct {
+		bytes, links uint32
+		length       int
+	}{
+		{16, 1, 4}, {16, 1, int(header) - 1}, {16, 1, whole - 1}, {16, 1, whole + 1}, {16, 2, whole}, {24, 1, whole}, {1 << 31, 1, whole}, {16, 1 << 31, whole},
+	} {
+		put(bad.bytes, bad.links, bad.length)
+		before := ring.BadRecords
+		ring.Copies(func(c CopiedStack) { t.Errorf("%+v gave %+v", bad, c) })
+		if ring.BadRecords != before+1 {
+			t.Errorf("%+v was not counted", bad)
+		}
 	}
 }
 

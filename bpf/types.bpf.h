@@ -48,6 +48,7 @@ enum limit {
 	 * registers where they were popped from.
 	 */
 	LIMIT_COPY_BELOW = 128,
+	LIMIT_COPY_LINKS = 128, /* of a stack's chain of frame pointers, outside of what was copied */
 	LIMIT_CGROUP_DEPTH = 32,
 	LIMIT_PID_LEVELS = 33, /* MAX_PID_NS_LEVEL below the initial namespace */
 	LIMIT_COMM = 16, /* TASK_COMM_LEN */
@@ -70,7 +71,7 @@ enum reason {
 
 	/* A sample is lost. */
 	REASON_RING_FULL,     /* no room in the ring buffer (or, in an NMI, its lock was taken) */
-	REASON_BAD_RECORD,    /* a record from the ring does not have the agreed size */
+	REASON_BAD_RECORD,    /* a record from the ring does not have the agreed size. If it was a copied stack, that is lost, the sample stays */
 
 	/* A stack, or the rest of one, is lost; the sample stays. */
 	REASON_STACK_MAP_FULL,   /* stack_traces refused the stack */
@@ -109,6 +110,7 @@ enum rule_kind {
 	RULE_STEP = 2,
 	RULE_SIGNAL_FRAME = 3,
 	RULE_STACK_SWITCH = 4,
+	RULE_GOROUTINE = 5,
 };
 
 enum rule_cfa {
@@ -277,7 +279,19 @@ struct stack_copy {
 	u64 sp;
 	u64 fp;
 	u64 base;
+	u32 bytes; /* of the stack, a multiple of 8; those of the last word may be beyond what was read */
+	u32 links; /* that follow these bytes */
 	u8 stack[LIMIT_COPY_BYTES]; /* from sp - LIMIT_COPY_BELOW on */
+};
+
+/*
+ * A link of the chain of frame pointers: where it lies, the caller's frame pointer, and the return address above it. They
+ * lead on where a stack is deeper than a copy, and over to the stack that Go's runtime came from to one of its own.
+ */
+struct copy_link {
+	u64 address;
+	u64 fp;
+	u64 ra;
 };
 
 /* How many stacks of a process were copied in the second that began then. */

@@ -104,7 +104,40 @@ __noinline int find_saved(u32 kind, u32 base, u64 offset, u64 cfa)
 	return read_stack(s, at + offset, &w->value) ? REASON_NONE : REASON_STACK_UNREADABLE;
 }
 
-/* Leaves a frame by a rule of the table, one of the few that do not fit a row. A reason, or 0. */
+/*
+ * Goes from a stack of Go's runtime back to the goroutine that the thread runs: from where the thread keeps its g to the m of
+ * that, on to the m's current g, and to what was saved there of its registers. A reason, or 0; -1: it runs none.
+ */
+__noinline int leave_to_goroutine(void)
+{
+	struct scratch *s = this_cpu_scratch();
+	u64 g, m, saved[8]; /* sp, pc, ..., and fp among the others */
+	struct walk *w;
+
+	if (!s)
+		return REASON_NO_RULE;
+	w = &s->walk;
+	w->reads += 4;
+	if (w->reads > LIMIT_STACK_FRAMES)
+		return REASON_STACK_UNREADABLE;
+	g = thread_pointer(task_btf) + (s64)w->rule.offset;
+	if (bpf_probe_read_user(&g, sizeof(g), (void *)g) ||
+	    bpf_probe_read_user(&m, sizeof(m), (void *)(g + (s64)w->rule.add)) ||
+	    bpf_probe_read_user(&g, sizeof(g), (void *)(m + (s64)w->rule.base.offset)))
+		return REASON_STACK_UNREADABLE;
+	if (!g)
+		return -1;
+	if (bpf_probe_read_user(saved, sizeof(saved), (void *)(g + (s64)w->rule.ra.offset)))
+		return REASON_STACK_UNREADABLE;
+	w->sp = saved[0];
+	w->pc = saved[1] & POINTER_MASK;
+	w->fp = *(u64 *)((void *)saved + (w->rule.fp.offset & (sizeof(saved) - 8)));
+	w->base_known = 0;
+	w->interrupted = 0;
+	return REASON_NONE;
+}
+
+/* Leaves a frame by a rule of the table, one of the few that do not fit a row. A reason, or 0; -1: the root. */
 __noinline int leave_by_table(u32 number)
 {
 	struct scratch *s = this_cpu_scratch();
@@ -124,6 +157,8 @@ __noinline int leave_by_table(u32 number)
 		return REASON_NO_RULE;
 	w->rule = *(const struct unwind_rule *)((const void *)shard + position);
 	rule = &w->rule;
+	if (rule->kind == RULE_GOROUTINE)
+		return leave_to_goroutine();
 
 	if (!rule_register(w, rule->cfa_base, &cfa))
 		return REASON_UNKNOWN_REGISTER;
@@ -254,7 +289,7 @@ __noinline int walk_frame(void)
 	last->pc_slots = (pc & PC_MASK) | (u64)w->slots << 48;
 	w->frames++;
 	w->raw |= frame >> FRAME_KIND_SHIFT == FRAME_KIND_RAW;
-	if (interrupted || (!reason && w->slots == SLOTS_UNKNOWN))
+	if (interrupted || (w->slots == SLOTS_UNKNOWN && code >> CODE_KIND_SHIFT == CODE_KIND_TABLE))
 		w->unremembered = w->frames;
 	if (reason)
 		return walk_ends(w, reason < 0 ? REASON_NONE : reason);
@@ -274,6 +309,15 @@ static __always_inline void registers_in_kernel(struct walk *w)
 	task = (void *)bpf_get_current_task();
 	regs = (void *)BPF_CORE_READ(task, stack) + KERNEL_STACK_BYTES - bpf_core_type_size(struct pt_regs);
 	registers_by_helper(w, regs);
+}
+
+/* Forgets a walk: the leaf alone is sure. */
+static __always_inline void take_back(struct scratch *s, u8 reason)
+{
+	s->walk.key = stack_secret;
+	s->walk.pc = s->copy.pc;
+	s->walk.own_frames = 0;
+	take_leaf(s, reason);
 }
 
 /* Begins a walk at the user registers, which are kept for a copy as well. */
@@ -313,6 +357,17 @@ static __always_inline bool find_process(struct process *p, u32 tgid, u32 exec_i
 	*p = *known;
 	return p->check == (p->tgid ^ p->exec_id ^ p->generation ^ p->ranges ^ p->count ^ p->flags) &&
 	       p->tgid == tgid && p->exec_id == exec_id;
+}
+
+/*
+ * Is what the walk went by in force still? It may have been replaced meanwhile; and where the CPU stood still for longer
+ * than the grace, as virtual ones do, its memory was given out again.
+ */
+static __always_inline bool still_published(const struct process *p)
+{
+	const struct process *known = bpf_map_lookup_elem(&processes, &p->tgid);
+
+	return known && known->generation == p->generation;
 }
 
 /* Do the next frames from the candidate on lead to one another still? Not 0 where they do not. */

@@ -16,6 +16,16 @@
 #define CONTEXT_CS 17
 #define CONTEXT_SP 19
 
+static __always_inline u64 thread_pointer(bool task_btf)
+{
+	struct task_struct *task;
+
+	if (task_btf)
+		return bpf_get_current_task_btf()->thread.fsbase;
+	task = (void *)bpf_get_current_task();
+	return BPF_CORE_READ(task, thread.fsbase);
+}
+
 static __always_inline void set_registers(struct walk *w, u64 ip, u64 sp, u64 bp, u64 bx, u64 cs)
 {
 	w->pc = ip;

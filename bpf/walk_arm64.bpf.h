@@ -18,6 +18,12 @@
 #define CONTEXT_PC 32
 #define CONTEXT_PSTATE 33
 
+/* It is in a register that programs cannot read. */
+static __always_inline u64 thread_pointer(bool task_btf)
+{
+	return 0;
+}
+
 static __always_inline void set_registers(struct walk *w, u64 pc, u64 sp, u64 fp, u64 lr, u64 pstate)
 {
 	w->pc = pc;

@@ -170,7 +170,7 @@ func copyKeyOf(s *bpf.Sample) copyKey { return copyKey{s.TimeNs, uint32(s.Cpu)} 
 
 // keepCopy keeps a stack for its sample, which was drained before.
 func (n *namer) keepCopy(c bpf.CopiedStack) {
-	c.Stack = slices.Clone(c.Stack)
+	c.Stack, c.Links = slices.Clone(c.Stack), slices.Clone(c.Links)
 	n.copies[copyKey{c.TimeNs, c.CPU}] = c
 }
 

@@ -41,6 +41,7 @@ type compiler struct {
 	code      []objfile.Extent
 	functions []function
 	stacks    []goStack
+	goroutine Rule   // from the runtime's stack to that of the goroutine; a gap: not known
 	rules     []Rule // of functions that have one
 	stats     Stats
 }
@@ -205,7 +206,7 @@ func (p *program) run(f *function) error {
 	case goFunction:
 		for _, s := range p.compiler.stacks[f.from:f.to] {
 			if off := f.start + objfile.FileOffset(s.skip); off < f.end() {
-				if err := p.builder.add(off, s.rule(p.compiler.roles)); err != nil {
+				if err := p.builder.add(off, p.compiler.goRule(s)); err != nil {
 					return err
 				}
 			}

@@ -25,6 +25,8 @@ func (c *compiler) addGo() error {
 	before := len(c.functions)
 	var entry objfile.Address // of the last function
 	tooMany := false
+	var then arrival
+	var switched uint32 // bytes after entry
 	err = table.Stacks(func(s pclntab.Stack) bool {
 		off, room, ok := c.place(s.Start)
 		if !ok {
@@ -36,11 +38,29 @@ func (c *compiler) addGo() error {
 		}
 		if len(c.functions) == before || entry != s.Entry || off != c.functions[len(c.functions)-1].end() {
 			c.functions = append(c.functions, function{start: off, addr: s.Start, kind: goFunction, from: uint32(len(c.stacks))})
+			if entry != s.Entry && s.Switches {
+				then, switched = c.arrivalOf(&s)
+			}
 			entry = s.Entry
 		}
 		f := &c.functions[len(c.functions)-1]
 		f.length = uint32(min(uint64(off-f.start)+length, maxSpan))
-		c.stacks = append(c.stacks, goStack{uint32(off - f.start), s.Depth, s.Outermost, s.Switches})
+		skip, before := uint32(off-f.start), uint32(0)
+		add := func(skip uint32, by arrival) { c.stacks = append(c.stacks, goStack{skip, s.Depth, by}) }
+		switch {
+		case s.Outermost:
+			add(skip, outermost)
+		case !s.Switches:
+			add(skip, byDepth)
+		default:
+			if at := uint64(s.Start - s.Entry); at < uint64(switched) {
+				before = uint32(min(uint64(switched)-at, length))
+				add(skip, byDepth)
+			}
+			if uint64(before) < length {
+				add(skip+before, then)
+			}
+		}
 		f.to = uint32(len(c.stacks))
 		return true
 	})
@@ -58,17 +78,20 @@ func (c *compiler) addGo() error {
 
 // A goStack is a stretch of a function, from skip bytes after its start on. There are many.
 type goStack struct {
-	skip                uint32
-	depth               int32
-	outermost, switches bool
+	skip  uint32
+	depth int32
+	by    arrival
 }
 
-func (s goStack) rule(r roles) Rule {
+func (c *compiler) goRule(s goStack) Rule {
+	r := c.roles
 	rule := Rule{Kind: Step, CFABase: r.sp, Offset: s.depth}
 	switch {
-	case s.outermost:
+	case s.by == outermost:
 		return Rule{Kind: Outermost}
-	case s.switches: // on the other stack only the frame pointer leads back, past the caller
+	case s.by == toGoroutine && c.goroutine.Kind == Goroutine:
+		return c.goroutine
+	case s.by != byDepth:
 		return Rule{Kind: StackSwitch, CFABase: r.fp, Offset: 2 * word, ReturnAddress: fromCFA(-word), FP: fromCFA(-2 * word)}
 	case r.linked && s.depth > 0:
 		rule.ReturnAddress, rule.FP = fromCFA(-s.depth), fromCFA(-s.depth-word)

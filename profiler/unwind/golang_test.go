@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
 
 func buildGo(t testing.TB, architecture string, args ...string) string {
@@ -31,7 +33,7 @@ func TestGoRows(t *testing.T) {
 			if got := table.Stats().Sources; !slices.Contains(got, "pclntab") {
 				t.Fatalf("sources: %q", got)
 			}
-			var compared, switching, outermost int
+			var compared, switching, outermost, goroutine int
 			readelf(t, path, func(r printedRow) {
 				off, ok := offsetOf(f, r.from)
 				if !ok {
@@ -42,6 +44,8 @@ func TestGoRows(t *testing.T) {
 					outermost++
 				case rule.Kind == StackSwitch:
 					switching++
+				case rule.Kind == Goroutine:
+					goroutine++
 				default:
 					compared++
 					if got := rule.print(f.Machine())["CFA"]; got != r.columns["CFA"] {
@@ -49,7 +53,10 @@ func TestGoRows(t *testing.T) {
 					}
 				}
 			})
-			t.Logf("%d rows compared; %d of functions that switch stacks, %d of the outermost", compared, switching, outermost)
+			t.Logf("%d rows compared; %d of functions that switch stacks, %d of the outermost, %d that lead to goroutines", compared, switching, outermost, goroutine)
+			if f.Machine() == objfile.EM_X86_64 && goroutine == 0 {
+				t.Error("where goroutines have their registers was not found")
+			}
 			if compared < 5000 || outermost == 0 || outermost > compared/100 || switching > compared/100 {
 				t.Error("too few rows were compared")
 			}

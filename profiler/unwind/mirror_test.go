@@ -16,6 +16,7 @@ func TestMirrors(t *testing.T) {
 		"outermost":           {int(Outermost), uint64(bpf.CpuRuleKindRULE_OUTERMOST)},
 		"step":                {int(Step), uint64(bpf.CpuRuleKindRULE_STEP)},
 		"signal frame":        {int(SignalFrame), uint64(bpf.CpuRuleKindRULE_SIGNAL_FRAME)},
+		"goroutine":           {int(Goroutine), uint64(bpf.CpuRuleKindRULE_GOROUTINE)},
 		"stack switch":        {int(StackSwitch), uint64(bpf.CpuRuleKindRULE_STACK_SWITCH)},
 		"CFA by register":     {int(CFARegister), uint64(bpf.CpuRuleCfaRULE_CFA_REGISTER)},
 		"CFA in memory":       {int(CFAMemory), uint64(bpf.CpuRuleCfaRULE_CFA_MEMORY)},

@@ -58,6 +58,10 @@ const (
 	SignalFrame
 	// StackSwitch is a Step to a caller whose frame is on another stack.
 	StackSwitch
+	// Goroutine leads from a stack of Go's runtime to the goroutine that the thread runs, where it has saved its registers. The thread keeps its g at
+	// Offset from the thread pointer, which has its m at Add, which has the current g at Base.Offset; and that has sp at
+	// ReturnAddress.Offset, pc behind it, and fp FP.Offset after sp.
+	Goroutine
 )
 
 // A CFAKind says how the canonical frame address is found.
@@ -311,6 +315,8 @@ func (r Rule) String() string {
 		text += " signal"
 	case StackSwitch:
 		text += " switch"
+	case Goroutine:
+		return fmt.Sprintf("goroutine g=[tp%+d] m=[g%+d] g=[m%+d] sp=[g%+d] fp=[sp%+d]", r.Offset, r.Add, r.Base.Offset, r.ReturnAddress.Offset, r.FP.Offset)
 	}
 	return text
 }

@@ -92,6 +92,9 @@ func (w *Walker) Walk(m objfile.Machine, r Registers, frames []Frame, max int) (
 		}
 		signal := rule.Kind == SignalFrame
 		frames[len(frames)-1].Interrupted = interrupted || signal
+		if rule.Kind == Goroutine {
+			return frames, bpf.ReasonStackUnreadable // a copy has none of the runtime's memory
+		}
 		if end := w.step(roles, pc, rule, &r, interrupted); end != bpf.ReasonNone {
 			return frames, end
 		}

@@ -25,6 +25,8 @@ type Stack struct {
 	Outermost bool
 	// Switches says that the function sets the stack pointer to another stack: its depths are not to be trusted.
 	Switches bool
+	// Name is the function's, of those that switch.
+	Name string
 }
 
 // Flags of a func record.
@@ -48,6 +50,9 @@ func (t *Table) Stacks(yield func(Stack) bool) error {
 		}
 		stack := Stack{
 			Entry: t.text + objfile.Address(fn.entry), Outermost: fn.flag&flagTopFrame != 0, Switches: fn.flag&flagSPWrite != 0,
+		}
+		if name, ok := t.symbolName(fn.name); ok && stack.Switches {
+			stack.Name = string(name)
 		}
 		more := true
 		ok = s.ranges(fn.pcsp, fn.entry, func(from, to uint32, depth int32) bool {
