@@ -144,29 +144,33 @@ func fullRing(t *testing.T, program string) sampled {
 		Target: Target{PIDs: []int{start(t, program, "burn")}}}), enough(t, time.Second))
 }
 
-// A record of another size than a sample's is in the ring among the real ones.
+// Records of another size than a sample's and a stack's are in the rings among the real ones.
 func badRecords(t *testing.T, program string) sampled {
 	const foreign = 100
 	c := Config{FrequencyHz: 499, Target: Target{PIDs: []int{start(t, program, "burn")}}}
 	s := sampleWhile(t, c, func(*Profiler) {
-		ring := ownMap(t, "samples")
-		short := newProgram(t, &ebpf.ProgramSpec{Type: ebpf.SocketFilter, Instructions: asm.Instructions{
-			asm.StoreImm(asm.RFP, -4, 0, asm.Word),
-			asm.LoadMapPtr(asm.R1, ring.FD()),
-			asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -4), asm.Mov.Imm(asm.R3, 4), asm.Mov.Imm(asm.R4, 0),
-			asm.FnRingbufOutput.Call(),
-			asm.Return(),
-		}})
+		var short []*ebpf.Program
+		for _, ring := range []string{"samples", "copies"} {
+			short = append(short, newProgram(t, &ebpf.ProgramSpec{Type: ebpf.SocketFilter, Instructions: asm.Instructions{
+				asm.StoreImm(asm.RFP, -4, 0, asm.Word),
+				asm.LoadMapPtr(asm.R1, ownMap(t, ring).FD()),
+				asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -4), asm.Mov.Imm(asm.R3, 4), asm.Mov.Imm(asm.R4, 0),
+				asm.FnRingbufOutput.Call(),
+				asm.Return(),
+			}}))
+		}
 		for range foreign {
-			if refused, err := short.Run(&ebpf.RunOptions{Data: make([]byte, 64)}); err != nil || refused != 0 {
-				t.Fatalf("write a short record: %d, %v", int32(refused), err)
+			for _, p := range short {
+				if refused, err := p.Run(&ebpf.RunOptions{Data: make([]byte, 64)}); err != nil || refused != 0 {
+					t.Fatalf("write a short record: %d, %v", int32(refused), err)
+				}
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
 	})
 	s.foreign = foreign
-	if got := s.stats.Lost(bpf.ReasonBadRecord); got != foreign {
-		t.Errorf("%d bad records counted, %d were written", got, foreign)
+	if samples, copies := s.stats.Lost(bpf.ReasonBadRecord), s.stats.BadCopies; samples != foreign || copies != foreign {
+		t.Errorf("%d bad records counted and %d bad copies, of each %d were written", samples, copies, foreign)
 	}
 	return s
 }

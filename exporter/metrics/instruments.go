@@ -121,6 +121,7 @@ var counters = []instrument[int64]{
 		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
 			observe(int64(s.BPF.User.MapFull+s.BPF.Kernel.MapFull), reason(bpf.ReasonStackMapFull))
 			observe(int64(s.Naming.StacksLost), reason(bpf.ReasonStackEvicted))
+			observe(int64(s.BadCopies), reason(bpf.ReasonBadRecord))
 			observe(int64(s.BPF.User.Unreadable), reason(bpf.ReasonUserUnreadable))
 			observe(int64(s.BPF.Kernel.Unreadable), reason(bpf.ReasonKernelUnreadable))
 		}},
@@ -237,10 +238,10 @@ var gauges = []instrument[int64]{
 		}},
 }
 
-// incompleteReasons are those that keep the sample.
+// incompleteReasons are those that keep the sample. A bad record may be a sample's or a stack's.
 var incompleteReasons = func() (reasons []bpf.Reason) {
 	for r := bpf.ReasonNone + 1; int(r) < bpf.ReasonCount; r++ {
-		if !slices.Contains(bpf.SampleReasons, r) {
+		if !slices.Contains(bpf.SampleReasons, r) || r == bpf.ReasonBadRecord {
 			reasons = append(reasons, r)
 		}
 	}

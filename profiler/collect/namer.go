@@ -203,7 +203,7 @@ func (n *namer) userStack(p *process.Process, s *bpf.Sample) *profile.Stack {
 			return n.walkCopy(p, s, &c)
 		}
 		if s.UserStack == 0 {
-			return missing[bpf.ReasonColdLimited]
+			return missing[bpf.ReasonBadRecord] // it was sent: what came was none
 		}
 	}
 	if s.UserStack == 0 {

@@ -245,6 +245,9 @@ func (s *Sampler) Copies(visit func(bpf.CopiedStack)) { s.copies.Copies(visit) }
 // BadRecords counts records of the ring that were not samples.
 func (s *Sampler) BadRecords() uint64 { return s.ring.BadRecords }
 
+// BadCopies counts records of the ring of copies that were no stacks.
+func (s *Sampler) BadCopies() uint64 { return s.copies.BadRecords }
+
 // AppendStack appends the frames of the stack under key; see bpf.StackTraces.
 func (s *Sampler) AppendStack(frames []bpf.Frame, key uint64) ([]bpf.Frame, error) {
 	return s.stacks.Append(frames, key)
