@@ -99,8 +99,9 @@ const (
 	shortPause = 2 * time.Millisecond
 	longPause  = 20 * time.Millisecond
 	// shortestCold is how soon copied stacks are fetched: the sooner the code of a new process is known in BPF, the fewer are copied. While there are new
-	// processes all the time it goes up to pollInterval.
+	// processes all the time, the rounds for them take one part in coldShare of the time.
 	shortestCold = 10 * time.Millisecond
+	coldShare    = 20
 	// housekeeping is how often CPUs, exited processes and idle files are looked at.
 	housekeeping = time.Second
 	// sweeping is how often the dead are looked for among the targets.
@@ -240,9 +241,6 @@ func (c *Collector) round() {
 	c.gather()
 	c.batch, c.arrived = c.arrived, c.batch[:0]
 	c.sampler.Copies(c.namer.keepCopy)
-	if c.coldPause = min(2*c.coldPause, pollInterval); len(c.namer.copies) == 0 {
-		c.coldPause = shortestCold
-	}
 	if len(c.pending) == 0 {
 		c.pause = shortPause
 	}
@@ -279,6 +277,7 @@ func (c *Collector) round() {
 	c.until = until
 	c.pending, c.held = append(c.pending[:0], c.pending[applied:]...), max(0, c.held-applied)
 	c.namer.stats.NameNanos += uint64(time.Since(begun))
+	c.coldPause = min(max(shortestCold, coldShare*time.Since(c.fetched)), pollInterval)
 	if cap(c.batch) > maxBatch {
 		c.batch = nil
 	}
