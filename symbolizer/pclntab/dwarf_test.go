@@ -17,7 +17,7 @@ func TestInlinesAgainstDWARF(t *testing.T) {
 		{name: "arm64", goarch: "arm64"},
 		{name: "arm64-pie", goarch: "arm64", args: []string{"-buildmode=pie"}},
 	} {
-		t.Run(v.name, func(t *testing.T) { compareWithDWARF(t, v.build(t)) })
+		t.Run(v.name, func(t *testing.T) { t.Parallel(); compareWithDWARF(t, v.build(t)) })
 	}
 }
 

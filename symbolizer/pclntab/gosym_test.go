@@ -23,13 +23,14 @@ func TestAgainstGosym(t *testing.T) {
 		{name: "go1.18.10-arm64", goarch: "arm64", toolchain: "go1.18.10"},
 	} {
 		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
 			if v.toolchain != "" {
 				needToolchain(t, v.toolchain)
 			}
 			compareWithGosym(t, v.build(t), 1)
 		})
 	}
-	t.Run("cmd/go", func(t *testing.T) { compareWithGosym(t, goCommand(t), 97) })
+	t.Run("cmd/go", func(t *testing.T) { t.Parallel(); compareWithGosym(t, goCommand(t), 97) })
 }
 
 // goCommand returns the path of a large Go binary.

@@ -17,6 +17,7 @@ import (
 func TestAgainstRuntime(t *testing.T) {
 	for _, v := range append(slices.Clone(variants), olderVariants(t)...) {
 		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
 			path := v.build(t)
 			want, err := exec.Command(path).Output()
 			if err != nil {
