@@ -75,12 +75,17 @@ func stage(w io.Writer, name string, command []string) error {
 		_, err := fmt.Fprintf(w, "ok    %-12s %7s%s\n", name, took, t.describe())
 		return err
 	}
-	fmt.Fprintf(w, "FAIL  %-12s %7s%s\n", name, took, t.describe())
+	// In one piece: another stage may run beside this one.
+	var said strings.Builder
+	fmt.Fprintf(&said, "FAIL  %-12s %7s%s\n", name, took, t.describe())
 	for _, line := range t.shown() {
-		fmt.Fprintln(w, line)
+		fmt.Fprintln(&said, line)
 	}
 	if runErr != nil {
-		fmt.Fprintf(w, "%s: %v; everything it said: %s\n", strings.Join(command, " "), runErr, path)
+		fmt.Fprintf(&said, "%s: %v; everything it said: %s\n", strings.Join(command, " "), runErr, path)
+	}
+	if _, err := io.WriteString(w, said.String()); err != nil {
+		return err
 	}
 	if err := os.WriteFile(strings.TrimSuffix(path, logEnding)+failedEnding, nil, 0o644); err != nil {
 		return err
