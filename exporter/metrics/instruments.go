@@ -154,6 +154,8 @@ var counters = []instrument[int64]{
 		count(func(s *snapshot) uint64 { return s.Table.ExecsSeen })},
 	{"pilotlight.sideband.mappings", "{mapping}", "New executable mappings seen.",
 		count(func(s *snapshot) uint64 { return s.Table.MappingsSeen })},
+	{"pilotlight.process_maps.forgotten", "{process}", "Processes whose mappings were forgotten, because all processes had too many.",
+		count(func(s *snapshot) uint64 { return s.Table.Forgotten })},
 	{"pilotlight.process_maps.rereads", "{read}", "Times /proc/PID/maps was read after the scan at the start.",
 		count(func(s *snapshot) uint64 { return s.Table.Rereads })},
 	{"pilotlight.targets.added", "{process}", "Descendants of target processes that became targets.",

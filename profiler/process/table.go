@@ -9,6 +9,7 @@
 package process
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -99,6 +100,7 @@ type Stats struct {
 	ForksSeen    uint64
 	ExecsSeen    uint64
 	MappingsSeen uint64
+	Forgotten    uint64 // processes whose mappings were forgotten, because all had too many
 }
 
 const (
@@ -108,6 +110,8 @@ const (
 	// maxProcesses bounds the table. A process beyond it is read from /proc when
 	// a sample of it comes.
 	maxProcesses = 131072
+	// maxAllMappings bounds the mappings of all processes (100 MB): twenty times those of ten thousand usual ones, forked ones not counted.
+	maxAllMappings = 2 << 20
 	// maxLabels bounds the labels kept for one process: names of threads, mostly.
 	maxLabels = 4096
 	// maxAllLabels bounds those of all processes (20 MB): threads may be named anew for each sample.
@@ -386,6 +390,7 @@ func (t *Table) Expire(now uint64) {
 		t.lostRecords = false
 		t.findGone(now)
 	}
+	t.boundMappings(now)
 	heirs := make(map[int]int)
 	for _, p := range t.due(now) {
 		switch {
@@ -411,6 +416,40 @@ func (t *Table) Expire(now uint64) {
 				break
 			}
 			p.ParentPID = heir
+		}
+	}
+}
+
+// boundMappings forgets mappings, the longest lists first, while all processes together have too many. Their samples say
+// process_unknown from then on, until an exec.
+func (t *Table) boundMappings(now uint64) {
+	sum := 0
+	lists := make(map[*Mapping][]*Process) // by their first one: forked processes share them
+	for _, p := range t.processes {
+		if m := p.table.mappings; len(m) > 0 {
+			if len(lists[&m[0]]) == 0 {
+				sum += len(m)
+			}
+			lists[&m[0]] = append(lists[&m[0]], p)
+		}
+	}
+	if sum <= maxAllMappings {
+		return
+	}
+	if t.Stats.Forgotten == 0 {
+		t.log.Warn("processes have too many executable mappings; the longest lists are forgotten, and stacks of those processes with them", "most", maxAllMappings)
+	}
+	length := func(users []*Process) int { return len(users[0].table.mappings) }
+	longest := slices.SortedFunc(maps.Values(lists), func(a, b []*Process) int { return cmp.Compare(length(b), length(a)) })
+	for _, users := range longest {
+		if sum <= maxAllMappings {
+			break
+		}
+		sum -= length(users)
+		for _, p := range users {
+			p.table.replace(nil, now)
+			p.known = false
+			t.Stats.Forgotten++
 		}
 	}
 }

@@ -497,3 +497,49 @@ func TestTablePerfMapBytes(t *testing.T) {
 		t.Errorf("%d bytes are held, %d counted", held(), table.perfMapBytes)
 	}
 }
+
+// Processes that map without end lose their mappings, those that have most first; forked ones share theirs.
+func TestTableMappingsBound(t *testing.T) {
+	table, proc := newTestTable(t)
+	proc.process(1, 1, "x", "1000-2000 r-xp 0 8:1 5 /x\n")
+	if err := table.Scan(); err != nil {
+		t.Fatal(err)
+	}
+	const hostile = maxAllMappings/maxMappings + 3
+	for i := range hostile {
+		table.apply(exec(second, 100+i, "x"))
+		crowd, _, _ := crowded()
+		table.processes[100+i].table.replace(crowd.mappings, second)
+	}
+	for i := range 1000 {
+		table.apply(fork(second, 1000+i, 100))
+	}
+	for i := range 2 {
+		held := make(map[*Mapping]int)
+		for _, p := range table.processes {
+			if m := p.table.mappings; len(m) > 0 {
+				held[&m[0]] = len(m)
+			}
+		}
+		sum := 0
+		for _, n := range held {
+			sum += n
+		}
+		if over := sum > maxAllMappings; over != (i == 0) || len(held) < hostile-3 {
+			t.Errorf("look %d: %d mappings in %d lists", i, sum, len(held))
+		}
+		table.Expire(second)
+	}
+	if got := pathAt(table, 1, 0x1000, second); got != "/x" {
+		t.Errorf("a usual process has %s", got)
+	}
+	unknown := 0
+	for _, p := range table.processes {
+		if !p.Known() {
+			unknown++
+		}
+	}
+	if n := int(table.Stats.Forgotten); n < 3 || n != unknown {
+		t.Errorf("%d were forgotten, %d are unknown", n, unknown)
+	}
+}
