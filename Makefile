@@ -52,8 +52,8 @@ run: build ## start the agent with its page at http://127.0.0.1:7070; as root; A
 generate: ## build the BPF objects and bindings again; needs clang-19, llvm-19, libbpf-dev
 	@go generate ./...
 
-# A stage prints one line, and what it said where it failed; all run, whatever failed before, but for the first. The soak takes a good CPU for two
-# minutes, and the tests beside it wait for their samples most of the time: both compare samples with CPU time, whoever else has some.
+# A stage prints one line, and what it said where it failed; all run, whatever failed before, but for the first. The soak waits as
+# often as it works for two minutes, and compares what it sees with CPU time: stages that take no samples run beside it.
 STAGE := build/summary stage
 
 build/summary: test/summary/main.go
@@ -66,14 +66,14 @@ test: build/summary ## test everything, installing what that needs (Debian, root
 		$(STAGE) lint $(MAKE) --no-print-directory lint; \
 		$(STAGE) unit go test -json -race $(SHORT) -timeout 30m $(RACED); \
 		$(STAGE) tables-race go test -json -race -run Concurrent $(COMPARED); \
+		$(STAGE) soak go test -json -count=1 -timeout 60m -run '^TestSoak$$' ./test & \
 		$(STAGE) tables go test -json $(SHORT) -timeout 30m $(COMPARED); \
 		$(STAGE) house go test -json $(HOUSE); \
 		$(STAGE) fuzz test/tools/fuzz.sh $(FUZZTIME) $(PACKAGES); \
+		wait; \
 		$(STAGE) vm go run ./test/vm -json -table check; \
 		$(STAGE) rights env CGO_ENABLED=0 go test -json -count=1 -timeout 30m ./test/rights; \
-		$(STAGE) soak go test -json -count=1 -timeout 60m -run '^TestSoak$$' ./test & \
 		$(STAGE) system go test -json -count=1 -timeout 60m -skip '^TestSoak$$' ./test; \
-		wait; \
 	}; build/summary total
 
 test-long: export PILOTLIGHT_LONG = 1
