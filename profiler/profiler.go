@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/pilotlight/pilotlight/bpf"
@@ -150,10 +151,14 @@ func (p *Profiler) open() (err error) {
 	if err := processes.Scan(); err != nil {
 		return err
 	}
-	if err := p.addChildren(processes); err != nil {
+	children, err := p.addChildren(processes)
+	if err != nil {
 		return err
 	}
 	p.publisher = publish.New(p.sampler.Programs(), processes, p.files, p.poller.Interrupt, p.config.Log)
+	if options.BPF.Walks {
+		p.publisher.Prepare(slices.Concat(p.config.Target.PIDs, children))
+	}
 	p.collector = collect.New(collect.Options{
 		Type:      valueType(p.config.Event),
 		Period:    int64(p.sampler.Period()),
@@ -196,20 +201,21 @@ func (p *Profiler) samplerOptions(softirq bpf.KernelRange, pidNamespace uint32) 
 }
 
 // addChildren puts the descendants that the targets already have among the
-// targets. The programs that follow forks run by now, so a child that is born
+// targets, and returns them. The programs that follow forks run by now, so a child that is born
 // meanwhile is found by one or the other.
-func (p *Profiler) addChildren(processes *process.Table) error {
+func (p *Profiler) addChildren(processes *process.Table) (children []int, err error) {
 	if !p.config.Target.Children {
-		return nil
+		return nil, nil
 	}
 	for _, pid := range p.config.Target.PIDs {
 		for _, child := range processes.Descendants(pid) {
 			if err := p.sampler.AddTarget(uint32(child), true); err != nil {
-				return err
+				return nil, err
 			}
+			children = append(children, child)
 		}
 	}
-	return nil
+	return children, nil
 }
 
 func valueType(e sampler.Event) profile.Type {

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -134,6 +135,25 @@ func TestCodeMadeAtRunTime(t *testing.T) {
 				t.Errorf("%d of %d stacks lead through the code to the root: %v", whole, samples, s.incomplete())
 			}
 		})
+	}
+}
+
+// Of processes that are named, the tables are there before the first sample.
+func TestPrepared(t *testing.T) {
+	pid := start(t, buildReasons(t), "burn")
+	maps := fmt.Sprintf("/proc/%d/maps", pid)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if text, err := os.ReadFile(maps); err != nil || time.Now().After(end) {
+			t.Fatalf("no C library was mapped: %v", err)
+		} else if strings.Contains(string(text), "/libc.so") {
+			break
+		}
+	}
+	var publisher *publish.Publisher
+	s := sampleWhile(t, Config{FrequencyHz: 1, Target: Target{PIDs: []int{pid}}}, func(p *Profiler) { publisher = p.publisher })
+	t.Logf("%d tables were compiled, %d samples taken", publisher.Stats.Compiled, s.stats.BPF.Taken)
+	if publisher.Stats.Compiled < 4 { // the program, libc, the loader and the vdso
+		t.Errorf("%d tables were compiled", publisher.Stats.Compiled)
 	}
 }
 

@@ -58,6 +58,32 @@ const (
 	roundWait = 300 * time.Millisecond
 )
 
+// Prepare compiles the tables of processes that will be sampled, and waits for them, a moment. What else the programs have to be told of a process comes
+// with its first sample: the exec id.
+func (p *Publisher) Prepare(pids []int) {
+	var wanted []*table
+	now := time.Now()
+	for _, pid := range pids {
+		proc := p.processes.At(pid, 0)
+		if proc == nil {
+			continue
+		}
+		mappings := proc.Mappings()
+		for i := range mappings {
+			m := &mappings[i]
+			if !m.File.Regular() && !m.File.VDSO() || p.compiler.full() {
+				continue
+			}
+			if id, reason := p.files.ID(p.processes, proc, m); reason == bpf.ReasonNone {
+				wanted = append(wanted, p.tableOf(id, proc, m, now))
+			}
+		}
+	}
+	for _, t := range wanted {
+		p.await(t)
+	}
+}
+
 // await waits for a table that is being compiled, once.
 func (p *Publisher) await(t *table) {
 	if !t.under {
