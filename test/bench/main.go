@@ -35,7 +35,7 @@ func main() {
 	rounds := flag.Int("n", 3, "rounds")
 	binaries := flag.String("pilotlight", "bin/pilotlight", "the binary; several, with commas between, are compared")
 	rates := flag.String("hz", "97,997", "rates")
-	only := flag.String("only", "", "only tools whose name contains this, or software: only the stacks of everyday software")
+	only := flag.String("only", "", "only tools whose name contains this; or software: only the stacks of everyday software; or tables: only the unwind tables of a large library")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -51,8 +51,11 @@ func bench(ctx context.Context, binaries, rates []string, only string, span time
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if only == "software" {
+	switch only {
+	case "software":
 		return benchSoftware(ctx, binaries[0], dir)
+	case "tables":
+		return unwindTables(binaries[0], rounds)
 	}
 	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
 	if err != nil {
