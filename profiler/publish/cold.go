@@ -58,8 +58,8 @@ const (
 	roundWait = 300 * time.Millisecond
 )
 
-// Prepare compiles the tables of processes that will be sampled, and waits for them, a moment. What else the programs have to be told of a process comes
-// with its first sample: the exec id.
+// Prepare compiles the tables of processes that will be sampled, and waits for them, a moment. What else the programs have to be told comes
+// with a process's first sample, the exec id: Want tells them of such a process at once.
 func (p *Publisher) Prepare(pids []int) {
 	var wanted []*table
 	now := time.Now()
@@ -68,6 +68,7 @@ func (p *Publisher) Prepare(pids []int) {
 		if proc == nil {
 			continue
 		}
+		p.prepared[proc] = true
 		mappings := proc.Mappings()
 		for i := range mappings {
 			m := &mappings[i]

@@ -45,7 +45,8 @@ type Publisher struct {
 	published  map[int]*entry // by pid
 	recent     list.List      // the same, the one sampled last first
 	wanted     map[*process.Process]uint32
-	compiled   map[uint32]struct{} // ids of files
+	compiled   map[uint32]struct{}       // ids of files
+	prepared   map[*process.Process]bool // and not yet sampled
 	generation uint32
 	walked     []unwind.Frame
 	now        time.Time     // of the last Update
@@ -174,7 +175,7 @@ func New(programs *bpf.Programs, processes *process.Table, files *process.Files,
 	return &Publisher{
 		programs: programs, processes: processes, files: files, log: log, compiler: newCompiler(ready),
 		tables: make(map[uint32]*table), lists: make(map[listKey]*codeList), published: make(map[int]*entry),
-		wanted: make(map[*process.Process]uint32), compiled: make(map[uint32]struct{}),
+		wanted: make(map[*process.Process]uint32), compiled: make(map[uint32]struct{}), prepared: make(map[*process.Process]bool),
 		now: time.Now(), patience: roundWait, shards: maxShards, most: maxPublished,
 	}
 }
@@ -193,6 +194,11 @@ func (p *Publisher) Want(proc *process.Process, execID uint32) {
 		if e.process == proc && e.execID == execID && e.version == proc.Version() {
 			return
 		}
+	}
+	if p.prepared[proc] { // at once: its first sample is still to be named, which may take as long as all else
+		delete(p.prepared, proc)
+		p.publish(proc, execID, time.Now())
+		return
 	}
 	p.wanted[proc] = execID
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -254,6 +255,32 @@ func TestForked(t *testing.T) {
 
 // fewShards are full sooner: five libraries and a half fill them, as 10 MB each would fill the whole arena.
 const fewShards = 4
+
+// A process that was prepared is told of with its first sample, with all its tables; another one with the next Update.
+func TestPrepare(t *testing.T) {
+	h := newHost(t)
+	pids := []int{h.start(0).pids[0], h.start(0).pids[0]}
+	h.Prepare(pids[:1])
+	for _, table := range h.tables {
+		if table.code == bpf.RuleNonePending {
+			t.Error("a table is pending")
+		}
+	}
+	for _, pid := range pids {
+		h.Want(h.processes.At(pid, monotonic()), 0)
+	}
+	if _, ok := h.told(pids[1]); ok {
+		t.Error("a process that was not prepared is told of before the Update")
+	}
+	ranges := h.listed(pids[0])
+	if i := slices.IndexFunc(ranges, func(r bpf.CodeRange) bool { return r.Index != 0 }); i < 0 {
+		t.Errorf("no code range has a table: %+v", ranges)
+	}
+	h.Update()
+	if _, ok := h.told(pids[1]); !ok || len(h.tables) < 4 {
+		t.Errorf("after the Update the programs know the other process: %t; %d tables", ok, len(h.tables))
+	}
+}
 
 // largeLibraries makes libraries of which each has a table of 2.9 MB.
 func largeLibraries(t *testing.T, n int) (paths []string) {
