@@ -1,11 +1,13 @@
 package profiler
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -157,12 +159,48 @@ func TestPrepared(t *testing.T) {
 	}
 }
 
-// A process with 20,000 mappings, which are published all, has whole stacks.
+// mapCount lets processes have so many mappings until the test ends.
+func mapCount(t *testing.T, most int) {
+	t.Helper()
+	const setting = "/proc/sys/vm/max_map_count"
+	text, err := os.ReadFile(setting)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before >= most {
+		return
+	}
+	if err := os.WriteFile(setting, strconv.AppendInt(nil, int64(most), 10), 0); err != nil {
+		t.Fatalf("let processes have %d mappings: %v", most, err)
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(setting, text, 0); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A process with as many executable mappings as are kept, which are published all, has whole stacks.
 func TestManyMappings(t *testing.T) {
-	const mappings = 20000 // as reasons.c has it
-	program := buildReasons(t)
+	const mappings = 65528 // with those of its program, its libraries and the vdso at most as many as are kept
+	program := buildReasons(t, fmt.Sprintf("-DCROWD=%d", mappings))
+	mapCount(t, 2*mappings+1000) // each has a gap behind it, a mapping of its own
+	pid := start(t, program, "crowd")
+	total := 0
+	for total < 2*mappings {
+		time.Sleep(50 * time.Millisecond)
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		total = bytes.Count(text, []byte("\n"))
+	}
 	var publisher *publish.Publisher
-	c := Config{FrequencyHz: 997, Target: Target{PIDs: []int{start(t, program, "crowd")}}}
+	c := Config{FrequencyHz: 997, Target: Target{PIDs: []int{pid}}}
 	s := sampleWhile(t, c, func(p *Profiler) {
 		publisher = p.publisher
 		waitFor(t, p, func(c *bpf.Counters) bool { return c.Taken >= 4000 })
@@ -181,7 +219,8 @@ func TestManyMappings(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d of %d samples from the mappings are whole; %d stacks were copied; %+v", whole, visits, s.stats.BPF.User.Copied, publisher.Stats)
+	t.Logf("%d of %d samples from %d executable mappings, of %d, are whole; %d stacks were copied; %d bytes of maps; %+v",
+		whole, visits, mappings, total, s.stats.BPF.User.Copied, s.stats.MapBytes, publisher.Stats)
 	if visits < 300 || whole < visits {
 		t.Errorf("%d of %d samples from the mappings are whole: %v", whole, visits, s.incomplete())
 	}

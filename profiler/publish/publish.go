@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -100,7 +101,7 @@ func (e *entry) flags() uint32 {
 
 // settled says that the list may be replaced. The longer it is, the longer it stands: of one process no more rests than two lists of the longest kind.
 func (e *entry) settled(now time.Time) bool {
-	return now.Sub(e.listed) >= grace*time.Duration(e.list.words)/time.Duration(bpf.MaxCodeRanges*rangeWords)
+	return now.Sub(e.listed) >= grace*time.Duration(e.list.words)/time.Duration(maxRanges*rangeWords)
 }
 
 // listKey is a hash of a list's words.
@@ -149,6 +150,8 @@ const (
 	// maxPieceWords keeps pieces small beside a shard, so that little is lost at its end.
 	maxPieceWords = bpf.ShardWords / 4
 	rangeWords    = int(unsafe.Sizeof(bpf.CodeRange{})) / 4
+	// maxRanges is a list that fills a shard, the first of which has no position 0: two ranges for each of the mappings that are kept of a process.
+	maxRanges = bpf.ShardWords/rangeWords - 1
 	// maxPublished is the size of the map of processes, and a bit less: what is deleted stays a moment.
 	maxPublished = 32768 - 1024
 	// maxShards keeps all maps within 64 MB on small machines. 8 M rows take nine.
@@ -629,7 +632,7 @@ func (p *Publisher) ranges(e *entry, now time.Time) (r []bpf.CodeRange, tables [
 	for i := range mappings {
 		m := &mappings[i]
 		// The kernel's own page, [vsyscall], is told of by /proc alone; the programs search addresses of 63 bits.
-		if m.Start >= 1<<63 || m.Start&(pageBytes-1) != 0 || len(r) >= bpf.MaxCodeRanges {
+		if m.Start >= 1<<63 || m.Start&(pageBytes-1) != 0 || len(r) >= 2*maxRanges {
 			continue
 		}
 		whole := bpf.CodeRange{Start: uint64(m.Start), Frame: uint64(bpf.RawFrame(0)), Pages: pages(uint64(m.End - m.Start))}
@@ -655,7 +658,12 @@ func (p *Publisher) ranges(e *entry, now time.Time) (r []bpf.CodeRange, tables [
 		}
 		r = appendRange(r, whole)
 	}
-	return r[:min(len(r), bpf.MaxCodeRanges)], tables
+	if len(r) > maxRanges { // what has no rule is walked to no better end where it is not listed
+		r = slices.DeleteFunc(r, func(c bpf.CodeRange) bool {
+			return c.Callers == bpf.RuleNoneGap && c.Index == 0 || c.Callers == bpf.RuleNoneNoTable
+		})
+	}
+	return r[:min(len(r), maxRanges)], tables
 }
 
 // appendRange adds a code range. One that goes on where the last one ends, in the same memory or the same piece of a file, makes that longer.

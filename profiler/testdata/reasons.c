@@ -23,7 +23,7 @@
  *   storm   the same, each after more records than the side-band holds (process_unknown with a reader that is held up)
  *   gone    code from FILE, which is removed and unmapped 20 ms after it was made (file_gone with such a reader)
  *   remap   maps the code of FILE again at the same place a few thousand times a second (stale_mapping with held samples)
- *   crowd   a new mapping of the program's own code, of 20,000, with each leaf call
+ *   crowd   a new mapping of the program's own code, of CROWD, with each leaf call
  *   kernel  most of the time in system calls (kernel_unreadable where the kernel gives no stack)
  */
 #define _GNU_SOURCE
@@ -40,7 +40,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef CROWD
 #define CROWD 20000
+#endif
 #define CROWD_STEP 16384
 #define KEEP __attribute__((noinline, noclone))
 
@@ -212,7 +214,7 @@ KEEP uint64_t right(uint32_t path, int depth)
 	return sum + 2;
 }
 
-/* Maps the pages that burn is in 20,000 times, none beside another. */
+/* Maps the pages that burn is in CROWD times, none beside another. */
 static char *crowd(void)
 {
 	FILE *maps = fopen("/proc/self/maps", "r");
