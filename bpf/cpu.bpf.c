@@ -368,7 +368,7 @@ static __always_inline struct stack_result walk_stack(struct perf_event_data *ct
 	begin_walk(ctx, s, user_mode);
 	if (w->compat) {
 		take_leaf(s, REASON_COMPAT_TASK);
-	} else if (find_process(&w->process, tgid, exec_id)) {
+	} else if (find_process(&w->process, tgid, exec_id) || find_parent(&w->process, exec_id)) {
 		copy |= w->process.flags & PROCESS_COPY;
 		walk_frames(bpf_get_current_pid_tgid());
 		if (still_published(&w->process))

@@ -62,6 +62,10 @@ struct thread_struct {
 };
 #endif
 
+struct mm_struct {
+	unsigned long start_stack; /* drawn by each exec, kept by forks */
+};
+
 struct task_struct {
 	s32 pid;
 	s32 tgid;
@@ -71,6 +75,7 @@ struct task_struct {
 	struct mm_struct *mm;
 	void *stack; /* the kernel's, from its lowest address on */
 	struct task_struct *group_leader;
+	struct task_struct *real_parent;
 	struct pid *thread_pid; /* gone when the task was reaped */
 	struct css_set *cgroups;
 #if defined(__TARGET_ARCH_x86)

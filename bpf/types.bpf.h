@@ -252,7 +252,7 @@ struct sample {
 	u32 pid; /* thread group id, in the pid namespace that is sampled */
 	u32 tid; /* 0 where the thread was reaped already (the initial namespace's is always there) */
 	/*
-	 * struct process's, by which the user stack was walked. 0: the process was not known or is a 32-bit one, and
+	 * struct process's, by which the user stack was walked: its own, or that of the process it was forked from. 0: the process was not known or is a 32-bit one, and
 	 * the stack was copied or is its leaf alone; or walks are off, and the kernel walked it. Its frames are raw then.
 	 */
 	u32 generation;

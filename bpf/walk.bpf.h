@@ -360,6 +360,36 @@ static __always_inline bool find_process(struct process *p, u32 tgid, u32 exec_i
 }
 
 /*
+ * Finds what is known of the process that this one was forked from: until one of them execs, they have the same code at the same addresses. What
+ * either maps from then on the other does not; user space looks whether frames of another's list are there.
+ */
+static __always_inline bool find_parent(struct process *p, u32 exec_id)
+{
+	struct task_struct *task, *parent;
+	u64 stack, parents_stack;
+	u32 tgid;
+
+	if (task_btf) {
+		task = bpf_get_current_task_btf();
+		parent = task->group_leader->real_parent;
+		tgid = parent->tgid;
+		stack = task->mm->start_stack;
+		parents_stack = parent->mm->start_stack;
+	} else {
+		task = (void *)bpf_get_current_task();
+		parent = BPF_CORE_READ(task, group_leader, real_parent);
+		tgid = BPF_CORE_READ(parent, tgid);
+		stack = BPF_CORE_READ(task, mm, start_stack);
+		parents_stack = BPF_CORE_READ(parent, mm, start_stack);
+	}
+	if (!stack || stack != parents_stack)
+		return false;
+	if (pid_namespace_inode)
+		tgid = namespace_pid_tgid(parent) >> 32;
+	return find_process(p, tgid, exec_id);
+}
+
+/*
  * Is what the walk went by in force still? It may have been replaced meanwhile; and where the CPU stood still for longer
  * than the grace, as virtual ones do, its memory was given out again.
  */

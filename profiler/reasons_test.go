@@ -282,7 +282,7 @@ func largeTable(t *testing.T, _ string) sampled {
 // Copies of the stacks of new processes do not fit into a ring of a few, while the reader is held up.
 func smallCopyRing(t *testing.T, program string) sampled {
 	return sampleWhile(t, heldUp(Config{FrequencyHz: 997, CopyBytes: 16 << 10,
-		Target: Target{PIDs: []int{start(t, program, "forks")}, Children: true}}), enough(t, time.Second))
+		Target: Target{PIDs: []int{start(t, program, "execs")}, Children: true}}), enough(t, time.Second))
 }
 
 // noCallChains lets the sampler's program run from more events, for which the kernel walks no stack.

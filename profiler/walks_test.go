@@ -50,7 +50,7 @@ func TestWalksAgree(t *testing.T) {
 		{"deep", []string{reasons, "deep"}, 200, 0.5},
 		{"code in memory", []string{reasons, "jit"}, 200, 0},
 		{"code in a file", []string{reasons, "memfd"}, 200, 0.5},
-		{"forks", []string{reasons, "forks"}, 0, 0},
+		{"forks", []string{reasons, "forks"}, 200, 0},
 		{"gcc -O2", frames("-O2"), 200, 0.5},
 		{"gcc -O3 -static", frames("-O3", "-static"), 200, 0.5},
 		{"clang -O3", deep("chain", "clang-19", "-O3"), 200, 0.5},

@@ -380,6 +380,10 @@ func (c *Collector) sample(s *bpf.Sample) {
 	}
 	if c.options.Walks && p != nil {
 		c.publisher.Want(p, s.ExecId)
+		// Whoever forks one does it again, and what is known of the parent serves its children from their first sample on.
+		if parent := c.processes.ForkedFrom(p); parent != nil && !c.publisher.Published(parent) {
+			c.publisher.Want(parent, s.ExecId)
+		}
 	}
 	kernel, user := c.namer.kernelStack(s), c.namer.userStack(p, s)
 	for w := range c.windows {

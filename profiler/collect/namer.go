@@ -331,8 +331,12 @@ func (n *namer) placeNative(p *process.Process, f bpf.Frame, s *bpf.Sample) *pro
 		return l
 	}
 	file := n.files.ByID(id)
-	if file == nil || p == nil {
-		return n.inMemory(p, profile.FrameNative, nil, f.Offset(), fmt.Sprintf("[unknown+%#x]", f.Offset()), bpf.ReasonFileGone)
+	if file == nil || p == nil { // without the process it cannot be said that the file was there
+		reason := bpf.ReasonFileGone
+		if p == nil {
+			reason = bpf.ReasonProcessUnknown
+		}
+		return n.inMemory(p, profile.FrameNative, nil, f.Offset(), fmt.Sprintf("[unknown+%#x]", f.Offset()), reason)
 	}
 	m := p.Holding(file, offset, s.TimeNs)
 	if m == nil {

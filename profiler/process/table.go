@@ -547,6 +547,15 @@ func (p *Process) Exited() bool { return p.exited != 0 && !p.leaderless }
 // Kernel says whether it is a kernel thread.
 func (p *Process) Kernel() bool { return p.kernel }
 
+// ForkedFrom gives the process that p was forked from, if both run the same program still; nil else, and where that is not known.
+func (t *Table) ForkedFrom(p *Process) *Process {
+	parent := t.processes[p.ParentPID]
+	if p.started == 0 || p.execed != 0 || parent == nil || parent.execed > p.started || parent.exited != 0 {
+		return nil
+	}
+	return parent
+}
+
 // Holding gives the mapping of a place in a file when a sample was taken; nil where there was none.
 func (p *Process) Holding(f *File, off objfile.FileOffset, sampled uint64) *Mapping {
 	return p.table.holding(f, off, func(m *Mapping, until uint64) bool { return m.Since <= sampled && sampled < until })

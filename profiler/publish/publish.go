@@ -212,6 +212,12 @@ func (p *Publisher) Current(proc *process.Process, generation uint32) bool {
 	return e != nil && e.process == proc && e.generation == generation && e.version == proc.Version()
 }
 
+// Published says that the programs know a process, though perhaps not as it is now.
+func (p *Publisher) Published(proc *process.Process) bool {
+	e := p.published[proc.PID]
+	return e != nil && e.process == proc
+}
+
 // Compiled says that tables were compiled since the last Update.
 func (p *Publisher) Compiled() bool { return p.compiler.done() }
 

@@ -20,6 +20,7 @@
  *   compat  32-bit code in this 64-bit program (compat_task)
  *   stacks  a new stack with each leaf call: 2^16 paths of 16 calls (stack_evicted with a small map)
  *   forks   children that live 2 ms, without an exec
+ *   execs   the same, with one (cold_limited)
  *   storm   the same, each after more records than the side-band holds (process_unknown with a reader that is held up)
  *   gone    code from FILE, which is removed and unmapped 20 ms after it was made (file_gone with such a reader)
  *   remap   maps the code of FILE again at the same place a few thousand times a second (stale_mapping with held samples)
@@ -301,6 +302,8 @@ int main(int argc, char **argv)
 		code = map_code(create(file));
 	if (!strcmp(mode, "untold"))
 		code = load_code(file);
+	if (!strcmp(mode, "brief"))
+		child();
 	if (!strcmp(mode, "storm"))
 		stay();
 	if (!strcmp(mode, "crowd"))
@@ -341,6 +344,12 @@ int main(int argc, char **argv)
 				storm();
 			if (!fork())
 				child();
+			wait(0);
+		} else if (!strcmp(mode, "execs")) {
+			if (!fork()) {
+				execl("/proc/self/exe", argv[0], "brief", (char *)0);
+				_exit(1);
+			}
 			wait(0);
 		} else {
 			fprintf(stderr, "reasons: unknown mode %s\n", mode);
