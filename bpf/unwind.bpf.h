@@ -40,6 +40,16 @@ static __always_inline u64 less(u64 a, u64 b)
 	return mask;
 }
 
+/*
+ * What a walk touches of memory that is seldom in a cache, and its end: test/bench puts something in their place, which counts
+ * cache lines.
+ */
+#ifndef TOUCH
+#define TOUCH(kind, at, bytes)
+#define WALKED(w)
+#define REMEMBERS true
+#endif
+
 #define PAGE_BITS 12
 /* A code is a kind in its top 3 bits, and 17 bits by kind. */
 #define CODE_KIND_SHIFT (LIMIT_RULE_BITS - 3)
@@ -92,10 +102,12 @@ __noinline int find_range(u64 address)
 		if (!half)
 			break;
 		r = range_at(shard, s->walk.process.ranges, low + half);
+		TOUCH(RANGES, s->walk.process.ranges * 4ULL + (low + half) * RANGE_BYTES, sizeof(r->start));
 		low += half & ~less(address, r->start);
 		n -= half;
 	}
 	r = range_at(shard, s->walk.process.ranges, low);
+	TOUCH(RANGES, s->walk.process.ranges * 4ULL + low * RANGE_BYTES, RANGE_BYTES);
 	if (!s->walk.process.count || !holds(r, address))
 		return 1;
 	s->walk.here = *r;
@@ -116,6 +128,7 @@ __noinline u32 find_code(u64 address)
 	if (!shard)
 		return RULE_NONE_GAP;
 	index += (address - s->walk.here.start) >> LIMIT_BLOCK_BITS;
+	TOUCH(INDEX, index * 4ULL, 2 * sizeof(u32));
 	low = shard_word(shard, index);
 	n = shard_word(shard, index + 1) - low;
 	key = (address << LIMIT_RULE_BITS) | ((1U << LIMIT_RULE_BITS) - 1);
@@ -124,9 +137,11 @@ __noinline u32 find_code(u64 address)
 
 		if (!half)
 			break;
+		TOUCH(ROWS, (low + half) * 4ULL, sizeof(u32));
 		low += half & ~less(key, shard_word(shard, low + half));
 		n -= half;
 	}
+	TOUCH(ROWS, low * 4ULL, sizeof(u32));
 	index = shard_word(shard, low);
 	/* Before the first row of a block, and in a block without any, there is none. */
 	if (!n || key < index)
@@ -157,6 +172,7 @@ __noinline int read_window(u64 address)
 		if (bpf_probe_read_user(s->window, size, (void *)address))
 			return 1;
 	}
+	TOUCH(STACK, address, size);
 	s->walk.window_bytes = size;
 	return 0;
 }

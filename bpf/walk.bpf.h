@@ -50,6 +50,9 @@ struct {
 /* Loops over frames are nested, so that the verifier sees few rounds of those that do much. */
 #define FRAMES_AT_ONCE 4
 
+/* Where a remembered frame lies in its walk. */
+#define REMEMBERED_AT(i) (__builtin_offsetof(struct remembered_walk, frame) + (i) * sizeof(struct remembered_frame))
+
 #define LAST_MASK (LIMIT_REMEMBERED_FRAMES - 1)
 _Static_assert(!(LIMIT_REMEMBERED_FRAMES & LAST_MASK), "a mask");
 
@@ -155,6 +158,7 @@ __noinline int leave_by_table(u32 number)
 		   (u64)(number & ((1U << CODE_KIND_SHIFT) - 1)) * sizeof(*rule);
 	if (!shard || position > SHARD_BYTES - sizeof(*rule))
 		return REASON_NO_RULE;
+	TOUCH(RULES, (u64)(w->here.rules & ~SHARD_MASK) * 4 + position, sizeof(*rule));
 	w->rule = *(const struct unwind_rule *)((const void *)shard + position);
 	rule = &w->rule;
 	if (rule->kind == RULE_GOROUTINE)
@@ -413,6 +417,7 @@ __noinline int still_leads(u32 tid)
 
 		if (at >= LIMIT_REMEMBERED_FRAMES - 1)
 			break;
+		TOUCH(REMEMBERED, REMEMBERED_AT(at), 2 * sizeof(r->frame[0]));
 		s->walk.candidate = at + 1; /* what is beyond may be as it was, where this is not */
 		if (!leads_to(s, &r->frame[last_index(at)], &r->frame[last_index(at + 1)]))
 			return 1;
@@ -456,6 +461,7 @@ __noinline int join(u32 tid)
 
 		if (i >= n)
 			break;
+		TOUCH(REMEMBERED, REMEMBERED_AT(at + i), sizeof(frame));
 		s->frames[(w->frames + i) & (LIMIT_STACK_FRAMES - 1)] = frame;
 		key = stack_key_step(key, frame);
 	}
@@ -501,6 +507,7 @@ __noinline int remember(u32 tid)
 	for (u32 i = 0; i < LIMIT_REMEMBERED_FRAMES; i++) {
 		if (i >= n)
 			break;
+		TOUCH(REMEMBERED, REMEMBERED_AT(end - 1 - i), sizeof(r->frame[0]));
 		r->frame[last_index(end - 1 - i)] = s->last[last_index(taken - 1 - i)];
 	}
 	r->first = end - n;
@@ -531,6 +538,7 @@ __noinline int walk_some(u32 tid)
 		u32 at = w->candidate;
 		const struct remembered_frame *f;
 
+		TOUCH(REMEMBERED, REMEMBERED_AT(at), sizeof(*f));
 		/* There may be fewer frames below than there were. */
 		for (u32 j = 0; j < 3; j++)
 			at += less(r->frame[last_index(at)].sp, w->sp) & (at < LIMIT_REMEMBERED_FRAMES);
@@ -555,8 +563,9 @@ __noinline int walk_frames(u32 tid)
 	for (u32 i = 0; i <= LIMIT_STACK_FRAMES / FRAMES_AT_ONCE; i++)
 		if (walk_some(tid))
 			break;
-	if (s->walk.reason == REASON_NONE && !s->walk.raw)
+	if (REMEMBERS && s->walk.reason == REASON_NONE && !s->walk.raw)
 		remember(tid);
+	WALKED(&s->walk);
 	return 0;
 }
 

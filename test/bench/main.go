@@ -35,7 +35,7 @@ func main() {
 	rounds := flag.Int("n", 3, "rounds")
 	binaries := flag.String("pilotlight", "bin/pilotlight", "the binary; several, with commas between, are compared")
 	rates := flag.String("hz", "97,997", "rates")
-	only := flag.String("only", "", "only tools whose name contains this; or software: only the stacks of everyday software; or tables: only the unwind tables of a large library")
+	only := flag.String("only", "", "only tools whose name contains this; or software: the stacks of everyday software; tables: the unwind tables of a large library; lines: the cache lines of a walk")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -62,6 +62,9 @@ func bench(ctx context.Context, binaries, rates []string, only string, span time
 		return fmt.Errorf("enable bpf_stats (root?): %w", err)
 	}
 	defer stats.Close()
+	if only == "lines" {
+		return benchLines(ctx, dir, span)
+	}
 
 	if err := benchStacks(ctx, stack{"10 frames, with frame pointers", "target", keepFrames, []string{"7"}}, true, binaries, rates, only, dir, span, rounds); err != nil {
 		return err
@@ -74,6 +77,9 @@ func bench(ctx context.Context, binaries, rates []string, only string, span time
 	}
 	binary := binaries[0]
 	if err := benchExecs(ctx, binary, dir, span, rounds); err != nil {
+		return err
+	}
+	if err := benchLines(ctx, dir, span); err != nil {
 		return err
 	}
 	if err := unwindTables(binary, rounds); err != nil {
