@@ -132,7 +132,9 @@ static __always_inline int send_copy(struct scratch *s, u64 now, u32 tgid)
 	    bpf_ringbuf_query(&copies, BPF_RB_AVAIL_DATA) >= copies_wakeup_bytes)
 		flags = BPF_RB_FORCE_WAKEUP;
 	size = __builtin_offsetof(struct stack_copy, stack) + copy_links();
-	asm volatile("" : "+r"(size)); /* or the compiler looks at another sum, and 5.10 does not see what that says of this one */
+	asm volatile(
+		""
+		: "+r"(size)); /* or the compiler looks at another sum, and 5.10 does not see what that says of this one */
 	if (size > sizeof(struct stack_copy) + LIMIT_COPY_LINKS * sizeof(struct copy_link))
 		return REASON_STACK_UNREADABLE;
 	return bpf_ringbuf_output(&copies, &s->copy, size, flags) ? REASON_COLD_LIMITED : REASON_NONE;

@@ -65,7 +65,8 @@ struct scratch {
 			struct remembered_frame last[LIMIT_REMEMBERED_FRAMES];
 		};
 	};
-	u8 overhang[4096]; /* links follow the copied bytes; and the verifier does not know that the last piece of these ends with them */
+	u8 overhang
+		[4096]; /* links follow the copied bytes; and the verifier does not know that the last piece of these ends with them */
 };
 
 _Static_assert(LIMIT_COPY_LINKS * sizeof(struct copy_link) <= 4096, "links fit behind a copy");

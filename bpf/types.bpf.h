@@ -71,20 +71,20 @@ enum reason {
 
 	/* A sample is lost. */
 	REASON_RING_FULL,     /* no room in the ring buffer (or, in an NMI, its lock was taken) */
-	REASON_BAD_RECORD,    /* a record from the ring does not have the agreed size. If it was a copied stack, that is lost, the sample stays */
+	REASON_BAD_RECORD, /* a record from the ring does not have the agreed size. If it was a copied stack, that is lost, the sample stays */
 
 	/* A stack, or the rest of one, is lost; the sample stays. */
-	REASON_STACK_MAP_FULL,   /* stack_traces refused the stack */
-	REASON_STACK_EVICTED,    /* the stack was pushed out before it was read, or its key does not fit its frames */
-	REASON_USER_UNREADABLE,  /* the kernel could not give the user stack */
+	REASON_STACK_MAP_FULL, /* stack_traces refused the stack */
+	REASON_STACK_EVICTED, /* the stack was pushed out before it was read, or its key does not fit its frames */
+	REASON_USER_UNREADABLE, /* the kernel could not give the user stack */
 	REASON_KERNEL_UNREADABLE,
-	REASON_MAX_DEPTH,        /* deeper than LIMIT_STACK_FRAMES */
+	REASON_MAX_DEPTH, /* deeper than LIMIT_STACK_FRAMES */
 
 	/* Frames that cannot be placed or named. */
-	REASON_UNMAPPED_PC,    /* no mapping holds the address: the walk went astray */
-	REASON_NO_TABLE,       /* the file there tells nothing of its frames */
-	REASON_TABLE_PENDING,  /* what the file tells of its frames is not compiled yet */
-	REASON_NO_RULE,        /* the file tells nothing of the frames of that code */
+	REASON_UNMAPPED_PC, /* no mapping holds the address: the walk went astray */
+	REASON_NO_TABLE, /* the file there tells nothing of its frames */
+	REASON_TABLE_PENDING, /* what the file tells of its frames is not compiled yet */
+	REASON_NO_RULE, /* the file tells nothing of the frames of that code */
 	REASON_UNKNOWN_REGISTER, /* the rule needs a register whose value is not known there */
 	REASON_STACK_UNREADABLE, /* a place on the stack, where the rule looks, is not there or not in memory */
 	REASON_NOT_ADVANCING, /* the caller's frame would begin before its callee's: a broken stack, or a broken rule */
