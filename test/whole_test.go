@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -211,6 +212,41 @@ func TestWhole(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			c.checkAll(t, record(t, "-p", strconv.Itoa(w.pid()), "-F", rate(), "-d", "4s"))
 		})
+	}
+}
+
+// The stacks of a Go build are whole, of processes that live for half a second, with frames larger than a copy, and from where the runtime makes a goroutine's
+// stack larger back into the goroutine.
+func TestWholeGo(t *testing.T) {
+	t.Setenv("GOCACHE", t.TempDir())
+	r := record(t, "-F", "199", "--", "go", "build", "-o", os.DevNull, "../symbolizer/elfsym")
+	checkConservation(t, r.profile)
+	var samples, whole, larger, back int64
+	ends := map[string]int64{}
+	for _, sample := range r.profile.Sample {
+		all, n := frames(sample), sample.Value[0]
+		outermost := all[len(all)-1].name
+		samples += n
+		if strings.HasPrefix(outermost, "[truncated: ") {
+			ends[outermost] += n
+		} else {
+			whole += n
+		}
+		at := slices.IndexFunc(all, func(f frame) bool { return f.name == "runtime.newstack" })
+		if at < 0 {
+			continue
+		}
+		larger += n
+		if !strings.HasPrefix(all[min(at+2, len(all)-1)].name, "[truncated: ") && at+2 < len(all) { // beyond morestack
+			back += n
+		}
+	}
+	t.Logf("%d of %d stacks are whole (%.2f %%); %d of %d lead back from where a stack is made larger", whole, samples, 100*float64(whole)/float64(max(1, samples)), back, larger)
+	if samples < 500 || float64(whole) < 0.98*float64(samples) {
+		t.Errorf("%d of %d stacks are whole; the others: %v", whole, samples, ends)
+	}
+	if runtime.GOARCH == "amd64" && float64(back) <= 0.25*float64(larger) { // of copied stacks they do not
+		t.Errorf("%d of %d stacks lead back from where a stack is made larger", back, larger)
 	}
 }
 

@@ -543,3 +543,31 @@ func TestTableMappingsBound(t *testing.T) {
 		t.Errorf("%d were forgotten, %d are unknown", n, unknown)
 	}
 }
+
+// A process is its parent's copy from the fork until one of them execs.
+func TestForkedFrom(t *testing.T) {
+	table := NewTable(NewFiles(), discardLog)
+	apply := func(events ...Event) {
+		for _, e := range events {
+			table.Apply(&e)
+		}
+	}
+	apply(Event{Kind: EventExec, Time: 10, PID: 1, TID: 1},
+		Event{Kind: EventFork, Time: 20, PID: 2, TID: 2, ParentPID: 1},
+		Event{Kind: EventFork, Time: 21, PID: 3, TID: 3, ParentPID: 1},
+		Event{Kind: EventExec, Time: 30, PID: 3, TID: 3})
+	of := func(pid int) *Process { return table.processes[pid] }
+	if got := table.ForkedFrom(of(2)); got != of(1) {
+		t.Errorf("a fork is that of %v", got)
+	}
+	if got := table.ForkedFrom(of(3)); got != nil {
+		t.Errorf("a process that ran another program is a fork of %v", got)
+	}
+	if got := table.ForkedFrom(of(1)); got != nil {
+		t.Errorf("a process without a parent is a fork of %v", got)
+	}
+	apply(Event{Kind: EventExec, Time: 40, PID: 1, TID: 1})
+	if got := table.ForkedFrom(of(2)); got != nil {
+		t.Errorf("its parent runs another program, it is a fork of %v", got)
+	}
+}
