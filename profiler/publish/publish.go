@@ -99,9 +99,9 @@ func (e *entry) flags() uint32 {
 	return 0
 }
 
-// settled says that the list may be replaced. The longer it is, the longer it stands: of one process no more rests than two lists of the longest kind.
-func (e *entry) settled(now time.Time) bool {
-	return now.Sub(e.listed) >= grace*time.Duration(e.list.words)/time.Duration(maxRanges*rangeWords)
+// until is when the list may be replaced. The longer it is, the longer it stands: of one process no more rests than two lists of the longest kind.
+func (e *entry) until() time.Time {
+	return e.listed.Add(grace * time.Duration(e.list.words) / time.Duration(maxRanges*rangeWords))
 }
 
 // listKey is a hash of a list's words.
@@ -154,8 +154,8 @@ const (
 	maxRanges = bpf.ShardWords/rangeWords - 1
 	// maxPublished is the size of the map of processes, and a bit less: what is deleted stays a moment.
 	maxPublished = 32768 - 1024
-	// maxShards keeps all maps within 64 MB on small machines. 8 M rows take nine.
-	maxShards = min(13, bpf.MaxShards)
+	// maxShards keeps all maps within 64 MB on a machine of two CPUs, where the others take 13. 8 M rows take nine shards.
+	maxShards = min(12, bpf.MaxShards)
 	// retryTable is how long after it could not be had a table is tried again, at first; each time twice as long, up to retryMost.
 	retryTable = 10 * time.Second
 	retryMost  = 10 * time.Minute
@@ -235,6 +235,8 @@ func (p *Publisher) Update() {
 			p.withdraw(e)
 		case e.version != e.process.Version():
 			p.follow(e, now)
+		case p.arrived && e.pending && now.Before(e.until()):
+			p.tryAgain(e.until())
 		case p.arrived && e.pending || e.copies && now.Sub(e.changed) > calm:
 			p.publish(e.process, e.execID, now)
 		}
@@ -255,7 +257,7 @@ func (p *Publisher) follow(e *entry, now time.Time) {
 	switch {
 	case now.Sub(e.sampled) > idle:
 		p.withdraw(e) // until somebody asks
-	case e.settled(now):
+	case !now.Before(e.until()):
 		p.publish(e.process, e.execID, now)
 	case !e.copies: // its stacks are walked by what is true until the list is
 		e.changed, e.copies = now, true
@@ -496,8 +498,8 @@ func (p *Publisher) begin(t *table, proc *process.Process, m *process.Mapping, n
 		return
 	}
 	if p.compiler.full() { // the file would have to be kept open meanwhile
-		t.code, t.retry = bpf.RuleNonePending, now.Add(time.Second)
-		p.tryAgain(t.retry)
+		t.code, t.retry = bpf.RuleNonePending, time.Time{} // as soon as there is room
+		p.tryAgain(now.Add(time.Second))
 		p.settle(t, now)
 		return
 	}

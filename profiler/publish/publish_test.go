@@ -21,6 +21,7 @@ import (
 
 	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/profiler/process"
+	"github.com/pilotlight/pilotlight/profiler/unwind"
 )
 
 // host is a Publisher over loaded programs, and the processes that the test tells it of.
@@ -152,14 +153,14 @@ func (h *host) publish(pids ...int) {
 		}
 		return false
 	}
-	for end := time.After(time.Minute); pending(); {
+	for end := time.After(5 * time.Minute); pending(); {
 		select {
 		case <-h.ready:
 			h.Update()
 		case <-time.After(50 * time.Millisecond): // what waits for room is not called for
 			h.Update()
 		case <-end:
-			h.t.Fatal("not compiled within a minute")
+			h.t.Fatal("not compiled within five minutes")
 		}
 	}
 }
@@ -282,22 +283,27 @@ func TestPrepare(t *testing.T) {
 	}
 }
 
-// largeLibraries makes libraries of which each has a table of 2.9 MB.
-func largeLibraries(t *testing.T, n int) (paths []string) {
+// largeRows is how many rows a library has whose table takes 2.9 MB.
+const largeRows = 760640
+
+func largeLibraries(t *testing.T, n int) []string { return equalLibraries(t, n, largeRows) }
+
+// equalLibraries makes libraries of which each has a table of so many rows.
+func equalLibraries(t *testing.T, n, rows int) (paths []string) {
 	t.Helper()
 	dir := t.TempDir()
 	library := filepath.Join(dir, "library.so")
-	gcc := exec.Command("gcc", "-shared", "-nostdlib", "-Wa,--defsym,instructions=760640", "-o", library, "../testdata/rows.s")
+	gcc := exec.Command("gcc", "-shared", "-nostdlib", fmt.Sprintf("-Wa,--defsym,instructions=%d", rows), "-o", library, "../testdata/rows.s")
 	if out, err := gcc.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", gcc, err, out)
 	}
+	text, err := os.ReadFile(library)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i := range n {
 		paths = append(paths, filepath.Join(dir, fmt.Sprintf("library%d.so", i)))
-		text, err := os.ReadFile(library)
-		if err == nil {
-			err = os.WriteFile(paths[i], text, 0o644)
-		}
-		if err != nil {
+		if err := os.WriteFile(paths[i], text, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -376,4 +382,154 @@ func TestFull(t *testing.T) {
 	h.exit(first.pids...)
 	h.Update()
 	h.await(second.pids[0], program+4*library, 6*retryTable) // some seconds each to compile, under the race detector
+}
+
+// forget makes it seem that a process was not sampled for long.
+func (h *host) forget(pid int) { h.published[pid].sampled = h.published[pid].sampled.Add(-idle) }
+
+// steps looks rules up in the arena, for each library that a process has mapped and at places all over it, and counts the libraries of which all are
+// right: rows.s has a frame of 16 bytes behind every other instruction.
+func (h *host) steps(pid int, libraries []string) (right int) {
+	h.t.Helper()
+	proc := h.processes.At(pid, monotonic())
+	wanted := make(map[string]bool)
+	for _, path := range libraries {
+		wanted[path] = true
+	}
+	mappings := proc.Mappings()
+	for i := range mappings {
+		m := &mappings[i]
+		if !wanted[m.File.Path] {
+			continue
+		}
+		id, reason := h.files.ID(h.processes, proc, m)
+		if reason != bpf.ReasonNone {
+			h.t.Fatal(reason)
+		}
+		t := h.tables[id]
+		if t == nil || !t.done || len(t.pieces) == 0 {
+			continue
+		}
+		good := true
+		for _, piece := range t.pieces {
+			for off := piece.start; off < min(piece.end, piece.start+64); off++ {
+				if rule, reason := h.rule(t, off); reason != bpf.ReasonNone || rule.Kind != unwind.Step || rule.Offset != 8+8*int32(off%2) {
+					good = false
+				}
+			}
+		}
+		if good {
+			right++
+		}
+	}
+	return right
+}
+
+// 4,096 files and 8 M rows are in use at a time, within 64 MB for all maps. What is used beyond takes the place of what was not sampled lately, which
+// comes back when it is. Nothing in use is compiled twice.
+func TestBounds(t *testing.T) {
+	h := newHost(t)
+	const wantFiles, wantRows, most = 4096, 8 << 20, 64 << 20
+	small := equalLibraries(t, wantFiles, 64)
+	large := largeLibraries(t, wantRows/largeRows+1+7)
+	large, more := large[:wantRows/largeRows+1], large[wantRows/largeRows+1:]
+	report := func(what string) {
+		t.Helper()
+		bytes, err := h.programs.MapBytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %d bytes of maps, %d tables, %+v", what, bytes, len(h.tables), h.Stats)
+		if bytes > most {
+			t.Errorf("%s: %d bytes of maps, at most %d are wanted", what, bytes, most)
+		}
+	}
+	report("at the start")
+	crowd := h.start(0, small...).pids[0]
+	begun := time.Now()
+	h.publish(crowd)
+	h.await(crowd, h.pages(crowd), 0)
+	report(fmt.Sprintf("%d files in %v", wantFiles, time.Since(begun)))
+	if got := h.steps(crowd, small); got != wantFiles {
+		t.Errorf("%d of %d small files are walked", got, wantFiles)
+	}
+	first := h.start(0, large...).pids[0]
+	begun = time.Now()
+	h.publish(first)
+	report(fmt.Sprintf("%d large files more in %v", len(large), time.Since(begun)))
+	if got := h.steps(first, large); got != len(large) || h.Stats.Rows < wantRows {
+		t.Errorf("%d of %d large files are walked, there are %d rows", got, len(large), h.Stats.Rows)
+	}
+	if n := h.Stats.Compiled; n < wantFiles+uint64(len(large)) || h.Stats.Recompiled+h.Stats.Evicted+h.Stats.Refused+h.Stats.Withdrawn != 0 {
+		t.Errorf("all fits, and yet: %+v", h.Stats)
+	}
+
+	h.forget(first)
+	h.recent.MoveToBack(h.published[first].element)
+	second := h.start(0, more...).pids[0]
+	h.publish(second)
+	report(fmt.Sprintf("%d large files beyond", len(more)))
+	if got, left := h.steps(second, more), h.steps(crowd, small); got != len(more) || left != wantFiles {
+		t.Errorf("%d of %d files beyond are walked, and %d of %d that stay", got, len(more), left, wantFiles)
+	}
+	if _, ok := h.told(first); ok || h.Stats.Withdrawn != 1 || h.Stats.Refused != 0 || h.Stats.Recompiled != 0 {
+		t.Errorf("the process that was not sampled is known: %t; %+v", ok, h.Stats)
+	}
+
+	h.forget(second)
+	h.recent.MoveToBack(h.published[second].element)
+	evicted := h.Stats.Evicted
+	h.publish(first)
+	report("the first ones again")
+	if got := h.steps(first, large); got != len(large) || h.Stats.Recompiled != evicted || h.Stats.Withdrawn != 2 || h.Stats.Refused != 0 {
+		t.Errorf("%d of %d files are walked again; %d tables had been evicted: %+v", got, len(large), evicted, h.Stats)
+	}
+}
+
+// Where there is no room for one more process, that which was not sampled for longest makes some.
+func TestCrowded(t *testing.T) {
+	h := newHost(t)
+	c := h.start(3)
+	h.most = 3
+	h.publish(c.pids[:3]...)
+	h.publish(c.pids[3])
+	if _, ok := h.told(c.pids[3]); ok || h.Stats.Refused != 1 || h.Stats.Processes != 3 {
+		t.Errorf("all others were sampled a moment ago: known is %t, %+v", ok, h.Stats)
+	}
+	time.Sleep(idleCrowd)
+	h.publish(c.pids[:2]...) // the third is not sampled any more
+	h.publish(c.pids[3])
+	for i, want := range []bool{true, true, false, true} {
+		if _, ok := h.told(c.pids[i]); ok != want {
+			t.Errorf("process %d is known: %t", i, ok)
+		}
+	}
+	if h.Stats.Withdrawn != 1 || h.Stats.Processes != 3 {
+		t.Errorf("%+v", h.Stats)
+	}
+}
+
+// Tables that no process uses any more go after a while, and with them their room.
+func TestUnused(t *testing.T) {
+	h := newHost(t)
+	plain, more := h.start(0), h.start(0, equalLibraries(t, 20, 64)...)
+	h.publish(plain.pids[0], more.pids[0])
+	tables, used := len(h.tables), h.space.used
+	h.exit(more.pids[0])
+	h.Update()
+	if len(h.tables) != tables {
+		t.Errorf("%d tables are left of %d when their process has just ended", len(h.tables), tables)
+	}
+	list := used - h.space.used
+	for e := h.unused.Front(); e != nil; e = e.Next() {
+		e.Value.(*table).used = time.Now().Add(-keepUnused)
+	}
+	h.Update()
+	if len(h.tables) != tables-20 || h.Stats.Evicted != 20 || h.space.used >= used-list {
+		t.Errorf("%d tables are left of %d, %d words are used and %d were: %+v", len(h.tables), tables, h.space.used, used-list, h.Stats)
+	}
+	h.publish(plain.pids[0])
+	if h.Stats.Recompiled != 0 {
+		t.Errorf("%+v", h.Stats)
+	}
 }
