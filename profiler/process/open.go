@@ -57,6 +57,11 @@ func openRegular(dir int, path string, resolve uint64) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
+	// Go would ask the poller about a file that does not block: FUSE passes that on to its server, which may never answer, and the runtime
+	// waits for it with all goroutines.
+	if err := unix.SetNonblock(fd, false); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), unix.Close(fd))
+	}
 	return os.NewFile(uintptr(fd), path), nil
 }
 
