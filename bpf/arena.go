@@ -13,7 +13,7 @@ import (
 const (
 	// ShardWords is how many words of 4 bytes a shard holds, and so the longest piece that the arena takes.
 	ShardWords = int(CpuLimitLIMIT_SHARD_WORDS)
-	// MaxShards is how many shards there can be: 56 MiB.
+	// MaxShards is how many shards there can be: 48 MiB.
 	MaxShards = int(CpuLimitLIMIT_SHARDS)
 )
 

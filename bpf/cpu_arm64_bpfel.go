@@ -72,8 +72,8 @@ const (
 	CpuLimitLIMIT_SHORT_FRAMES       CpuLimit = 16
 	CpuLimitLIMIT_CHUNKS             CpuLimit = 32
 	CpuLimitLIMIT_SHARD_WORDS        CpuLimit = 1048576
-	CpuLimitLIMIT_SHARDS             CpuLimit = 14
-	CpuLimitLIMIT_CODE_RANGES        CpuLimit = 65536
+	CpuLimitLIMIT_SHARDS             CpuLimit = 12
+	CpuLimitLIMIT_CODE_RANGES        CpuLimit = 131071
 	CpuLimitLIMIT_BLOCK_BITS         CpuLimit = 12
 	CpuLimitLIMIT_RULE_BITS          CpuLimit = 20
 	CpuLimitLIMIT_WINDOW_WORDS       CpuLimit = 64

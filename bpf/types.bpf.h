@@ -33,11 +33,16 @@ enum limit {
 	LIMIT_CHUNKS = 32, /* ceil(LIMIT_STACK_FRAMES / LIMIT_CHUNK_FRAMES) */
 	/*
 	 * An arena's shard: as large as array maps may be before 5.17
-	 * (KMALLOC_MAX_SIZE). 14 of them are 56 MiB.
+	 * (KMALLOC_MAX_SIZE). 12 of them are 48 MiB; the other maps take 13 MB
+	 * where there are two CPUs. 8 M rows take nine.
 	 */
 	LIMIT_SHARD_WORDS = 1 << 20,
-	LIMIT_SHARDS = 14,
-	LIMIT_CODE_RANGES = 65536, /* of one process */
+	LIMIT_SHARDS = 12,
+	/*
+	 * Of one process: two for each mapping that is kept of it. A list lies
+	 * within a shard, of which the first has no position 0.
+	 */
+	LIMIT_CODE_RANGES = 131071,
 	LIMIT_BLOCK_BITS = 12, /* of an address that lie within a block of an unwind table */
 	LIMIT_RULE_BITS = 20, /* of a row that are its rule */
 	LIMIT_WINDOW_WORDS = 64, /* of a stack that are read at once */

@@ -101,7 +101,7 @@ func (e *entry) flags() uint32 {
 
 // until is when the list may be replaced. The longer it is, the longer it stands: of one process no more rests than two lists of the longest kind.
 func (e *entry) until() time.Time {
-	return e.listed.Add(grace * time.Duration(e.list.words) / time.Duration(maxRanges*rangeWords))
+	return e.listed.Add(grace * time.Duration(e.list.words) / time.Duration(bpf.MaxCodeRanges*rangeWords))
 }
 
 // listKey is a hash of a list's words.
@@ -150,12 +150,8 @@ const (
 	// maxPieceWords keeps pieces small beside a shard, so that little is lost at its end.
 	maxPieceWords = bpf.ShardWords / 4
 	rangeWords    = int(unsafe.Sizeof(bpf.CodeRange{})) / 4
-	// maxRanges is a list that fills a shard, the first of which has no position 0: two ranges for each of the mappings that are kept of a process.
-	maxRanges = bpf.ShardWords/rangeWords - 1
 	// maxPublished is the size of the map of processes, and a bit less: what is deleted stays a moment.
 	maxPublished = 32768 - 1024
-	// maxShards keeps all maps within 64 MB on a machine of two CPUs, where the others take 13. 8 M rows take nine shards.
-	maxShards = min(12, bpf.MaxShards)
 	// retryTable is how long after it could not be had a table is tried again, at first; each time twice as long, up to retryMost.
 	retryTable = 10 * time.Second
 	retryMost  = 10 * time.Minute
@@ -179,7 +175,7 @@ func New(programs *bpf.Programs, processes *process.Table, files *process.Files,
 		programs: programs, processes: processes, files: files, log: log, compiler: newCompiler(ready),
 		tables: make(map[uint32]*table), lists: make(map[listKey]*codeList), published: make(map[int]*entry),
 		wanted: make(map[*process.Process]uint32), compiled: make(map[uint32]struct{}), prepared: make(map[*process.Process]bool),
-		now: time.Now(), patience: roundWait, shards: maxShards, most: maxPublished,
+		now: time.Now(), patience: roundWait, shards: bpf.MaxShards, most: maxPublished,
 	}
 }
 
@@ -640,7 +636,7 @@ func (p *Publisher) ranges(e *entry, now time.Time) (r []bpf.CodeRange, tables [
 	for i := range mappings {
 		m := &mappings[i]
 		// The kernel's own page, [vsyscall], is told of by /proc alone; the programs search addresses of 63 bits.
-		if m.Start >= 1<<63 || m.Start&(pageBytes-1) != 0 || len(r) >= 2*maxRanges {
+		if m.Start >= 1<<63 || m.Start&(pageBytes-1) != 0 || len(r) >= 2*bpf.MaxCodeRanges {
 			continue
 		}
 		whole := bpf.CodeRange{Start: uint64(m.Start), Frame: uint64(bpf.RawFrame(0)), Pages: pages(uint64(m.End - m.Start))}
@@ -666,12 +662,12 @@ func (p *Publisher) ranges(e *entry, now time.Time) (r []bpf.CodeRange, tables [
 		}
 		r = appendRange(r, whole)
 	}
-	if len(r) > maxRanges { // what has no rule is walked to no better end where it is not listed
+	if len(r) > bpf.MaxCodeRanges { // what has no rule is walked to no better end where it is not listed
 		r = slices.DeleteFunc(r, func(c bpf.CodeRange) bool {
 			return c.Callers == bpf.RuleNoneGap && c.Index == 0 || c.Callers == bpf.RuleNoneNoTable
 		})
 	}
-	return r[:min(len(r), maxRanges)], tables
+	return r[:min(len(r), bpf.MaxCodeRanges)], tables
 }
 
 // appendRange adds a code range. One that goes on where the last one ends, in the same memory or the same piece of a file, makes that longer.
