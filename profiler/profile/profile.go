@@ -56,6 +56,9 @@ type Sample struct {
 	Labels *Labels
 	Count  int64
 	Value  int64 // in the unit of the profile's Type
+	// Times are when its samples were taken, counted from the profile's Start, in no order: Count
+	// of them, or nil where they were not kept.
+	Times []time.Duration
 }
 
 // Stack is one side of a stack.
