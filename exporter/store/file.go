@@ -1,0 +1,266 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The tables.
+const (
+	tableSamples = "samples"
+	tableStacks  = "stacks"
+)
+
+// The resolutions of the table samples.
+const (
+	resolutionInterval = "10s"
+	resolutionMinute   = "1m"
+	resolutionHour     = "1h"
+)
+
+// span is how much time the name of a file stands for.
+type span int
+
+const (
+	spanInterval span = iota
+	spanHour
+	spanDay
+)
+
+// stamps are how spans begin in names of files.
+var stamps = [...]string{spanInterval: "20060102T150405Z", spanHour: "20060102T15", spanDay: "20060102"}
+
+const (
+	dateLayout    = "2006-01-02"
+	fileSuffix    = ".parquet"
+	tempSuffix    = ".tmp"     // a file that is not finished
+	damagedSuffix = ".damaged" // one that was set aside
+)
+
+// file is one file of the layout, as its path tells.
+type file struct {
+	table      string
+	resolution string // of samples; "" of stacks
+	host       string
+	start      time.Time // of the span, UTC
+	span       span
+	// generation tells files of one span apart: a clock that was set back brings intervals into an hour
+	// that has been compacted already, and their generation is above its.
+	generation int
+	bytes      int64
+}
+
+// dir is the partition, relative to the data directory.
+func (f *file) dir() string {
+	parts := []string{"v" + strconv.Itoa(Version), f.table}
+	if f.table == tableSamples {
+		parts = append(parts, "resolution="+f.resolution)
+	}
+	return filepath.Join(append(parts, "host="+url.PathEscape(f.host), "date="+f.start.Format(dateLayout))...)
+}
+
+func (f *file) name() string {
+	name := f.start.Format(stamps[f.span])
+	if f.generation > 0 {
+		name += "-" + strconv.Itoa(f.generation)
+	}
+	return name + fileSuffix
+}
+
+func (f *file) path() string { return filepath.Join(f.dir(), f.name()) }
+
+// parseName understands what name gives.
+func (f *file) parseName(name string) bool {
+	stem, ok := strings.CutSuffix(name, fileSuffix)
+	if !ok {
+		return false
+	}
+	stamp, generation, numbered := strings.Cut(stem, "-")
+	if numbered {
+		n, err := strconv.Atoi(generation)
+		if err != nil || n <= 0 {
+			return false
+		}
+		f.generation = n
+	}
+	for s, layout := range stamps {
+		if start, err := time.Parse(layout, stamp); err == nil && len(stamp) == len(layout) {
+			f.start, f.span = start, span(s)
+			return f.name() == name
+		}
+	}
+	return false
+}
+
+// end is where the time ends that the name stands for; an interval's is not known by its name.
+func (f *file) end() time.Time {
+	switch f.span {
+	case spanHour:
+		return f.start.Add(time.Hour)
+	case spanDay:
+		return f.start.AddDate(0, 0, 1)
+	}
+	return f.start
+}
+
+// history is what the files of a data directory hold, sorted by time. Intervals and minutes together hold
+// each sample once. Each of hours repeats what the one of minutes with the same name holds.
+type history struct {
+	intervals, minutes, hours, stacks []file
+	// superseded hold what another one holds too: a compaction has not come to removing them, or not to its end.
+	superseded []file
+}
+
+// arrange says which of the files count. It is the one rule of readers and writers, and what makes a crash
+// harmless at any moment: compaction writes a file for a longer span and only then removes those that it was
+// made of, so a file does not count where one of a longer span covers it whose
+// generation is not lower; that of the table samples may be of resolution 1m where the file is of 10s. A
+// file of resolution 1h is written before its twin of 1m, and does not count without it.
+func arrange(files []file) history {
+	type place struct{ table, host, stamp string }
+	at := func(f *file, s span) place { return place{f.table, f.host, f.start.Format(stamps[s])} }
+	newest := make(map[place]int) // of the compacted files: generation + 1
+	twins := make(map[string]bool)
+	for i := range files {
+		f := &files[i]
+		if f.span > spanInterval && f.resolution != resolutionHour {
+			newest[at(f, f.span)] = max(newest[at(f, f.span)], f.generation+1)
+		}
+		if f.resolution == resolutionMinute {
+			twins[twinKey(f)] = true
+		}
+	}
+	var h history
+	for i := range files {
+		f := &files[i]
+		covered := f.resolution == resolutionHour && !twins[twinKey(f)]
+		for s := f.span + 1; s <= spanDay; s++ {
+			covered = covered || newest[at(f, s)] > f.generation
+		}
+		switch {
+		case covered:
+			h.superseded = append(h.superseded, *f)
+		case f.table == tableStacks:
+			h.stacks = append(h.stacks, *f)
+		case f.resolution == resolutionInterval:
+			h.intervals = append(h.intervals, *f)
+		case f.resolution == resolutionMinute:
+			h.minutes = append(h.minutes, *f)
+		case f.resolution == resolutionHour:
+			h.hours = append(h.hours, *f)
+		}
+	}
+	for _, list := range [][]file{h.intervals, h.minutes, h.hours, h.stacks, h.superseded} {
+		slices.SortFunc(list, byStart)
+	}
+	return h
+}
+
+func twinKey(f *file) string { return f.host + "/" + f.name() }
+
+func byStart(a, b file) int {
+	return cmp.Or(a.start.Compare(b.start), cmp.Compare(b.span, a.span), cmp.Compare(a.generation, b.generation),
+		cmp.Compare(a.host, b.host), cmp.Compare(a.resolution, b.resolution))
+}
+
+// list finds the files in a data directory, those of all hosts; other calls visit with what is not one, such as files that were
+// not finished. A directory that is not there is empty.
+func list(dir string, other func(path string, info fs.FileInfo)) ([]file, error) {
+	var files []file
+	root := filepath.Join(dir, "v"+strconv.Itoa(Version))
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it has just been removed
+		}
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		relative, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		f, ok := parsePath(relative)
+		if !ok || !info.Mode().IsRegular() {
+			if other != nil {
+				other(path, info)
+			}
+			return nil
+		}
+		f.bytes = info.Size()
+		files = append(files, f)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the history in %s: %w", dir, err)
+	}
+	return files, nil
+}
+
+// parsePath understands a path below the version's directory.
+func parsePath(path string) (file, bool) {
+	parts := strings.Split(filepath.ToSlash(path), "/")
+	f := file{table: parts[0]}
+	parts = parts[1:]
+	switch {
+	case f.table == tableSamples && len(parts) == 4:
+		f.resolution = strings.TrimPrefix(parts[0], "resolution=")
+		if !slices.Contains([]string{resolutionInterval, resolutionMinute, resolutionHour}, f.resolution) {
+			return f, false
+		}
+		parts = parts[1:]
+	case f.table == tableStacks && len(parts) == 3:
+	default:
+		return f, false
+	}
+	host, err := url.PathUnescape(strings.TrimPrefix(parts[0], "host="))
+	f.host = host
+	if err != nil || !f.parseName(parts[2]) {
+		return f, false
+	}
+	return f, filepath.Join("v"+strconv.Itoa(Version), path) == f.path()
+}
+
+// makeDir makes the directories of a partition durable, each in its parent.
+func makeDir(dir, partition string) error {
+	at := dir
+	for _, part := range strings.Split(filepath.ToSlash(partition), "/") {
+		parent := at
+		at = filepath.Join(at, part)
+		err := os.Mkdir(at, 0o750)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := syncDir(parent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncDir makes what was created, renamed and removed in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
