@@ -45,6 +45,8 @@ type Config struct {
 	// called on the sampling goroutine and must return at once.
 	Interval time.Duration
 	Sink     func(*profile.Profile)
+	// SampleTimes says that the profiles for Sink keep when each sample was taken.
+	SampleTimes bool
 	// Compare, if not nil, is called with both walks of every user stack, those of the BPF programs and ours. For tests: it costs many times
 	// what sampling costs otherwise.
 	Compare func(*collect.Comparison)
@@ -166,6 +168,7 @@ func (p *Profiler) open() (err error) {
 		PerThread: p.config.PerThread,
 		Interval:  p.config.Interval,
 		Sink:      p.config.Sink,
+		Times:     p.config.SampleTimes,
 		Compare:   p.config.Compare,
 		Walks:     options.BPF.Walks,
 		Log:       p.config.Log,

@@ -37,6 +37,8 @@ type Options struct {
 	// Interval is how often Sink gets a profile of everything; 0: never.
 	Interval time.Duration
 	Sink     func(*profile.Profile)
+	// Times says that the profiles for Sink keep when each sample was taken.
+	Times bool
 	// Walks says that the BPF programs walk user stacks, and so have to be told of code.
 	Walks bool
 	// Compare is called with every stack that the BPF programs walked and copied as well; see bpf.Options.CopyAll.
@@ -137,7 +139,7 @@ func (c *Collector) Run(ctx context.Context) error {
 
 	var whole *Window
 	if c.options.Interval > 0 {
-		whole = c.open(Filter{}, 0)
+		whole = c.openWhole()
 	}
 	now := time.Now()
 	poll, keep := now.Add(pollInterval), now.Add(housekeeping)
@@ -164,7 +166,7 @@ func (c *Collector) Run(ctx context.Context) error {
 		case whole != nil && !now.Before(interval):
 			c.round()
 			c.handOver(whole)
-			whole = c.open(Filter{}, 0)
+			whole = c.openWhole()
 			interval = now.Add(c.options.Interval)
 		default:
 			c.round()
@@ -208,6 +210,15 @@ func (c *Collector) handOver(w *Window) {
 	p := c.close(w)
 	c.exported += p.Account.Exported
 	c.options.Sink(p)
+}
+
+// openWhole begins the profile of an interval.
+func (c *Collector) openWhole() *Window {
+	w := c.open(Filter{}, 0)
+	if c.options.Times {
+		w.begin = cmp.Or(c.until, monotonic())
+	}
+	return w
 }
 
 func (c *Collector) open(f Filter, from uint64) *Window {

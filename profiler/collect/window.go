@@ -14,6 +14,7 @@ type Window struct {
 	decider  decider
 	builder  *profile.Builder
 	from     uint64 // CLOCK_MONOTONIC ns: samples before it are not ours; 0: all that come
+	begin    uint64 // CLOCK_MONOTONIC ns of the profile's start; 0: the times of samples are not kept
 	taken    uint64 // samples that came out of the ring in this span
 	exported uint64
 	filtered uint64
@@ -54,7 +55,13 @@ func (w *Window) add(t *process.Table, s *bpf.Sample, kernel, user *profile.Stac
 		}
 		w.frames += sampleFrames + depth(kernel) + depth(user)
 	}
-	w.builder.Add(kernel, user, labels, int64(s.Value))
+	if w.begin == 0 {
+		w.builder.Add(kernel, user, labels, int64(s.Value))
+		return
+	}
+	// A sample may have been taken a moment before the window was opened, and come after. The clock that tells
+	// is not set, whatever happens to that of the day.
+	w.builder.AddAt(kernel, user, labels, int64(s.Value), time.Duration(max(s.TimeNs, w.begin)-w.begin))
 }
 
 // maxWindowFrames bounds the frames of distinct stacks in one window: 64 MB, or 200,000 stacks of forty frames. What is

@@ -21,6 +21,17 @@ func NewBuilder(t Type, period int64, start time.Time) *Builder {
 
 // Add adds one sample. Samples with the same three pointers become one.
 func (b *Builder) Add(kernel, user *Stack, labels *Labels, value int64) {
+	b.add(kernel, user, labels, value)
+}
+
+// AddAt adds one sample and keeps when it was taken, counted from the profile's start. A profile keeps the times of all
+// its samples or of none.
+func (b *Builder) AddAt(kernel, user *Stack, labels *Labels, value int64, at time.Duration) {
+	s := b.add(kernel, user, labels, value)
+	s.Times = append(s.Times, at)
+}
+
+func (b *Builder) add(kernel, user *Stack, labels *Labels, value int64) *Sample {
 	key := sampleKey{kernel, user, labels}
 	i, ok := b.index[key]
 	if !ok {
@@ -28,8 +39,10 @@ func (b *Builder) Add(kernel, user *Stack, labels *Labels, value int64) {
 		b.index[key] = i
 		b.profile.Samples = append(b.profile.Samples, Sample{Kernel: kernel, User: user, Labels: labels})
 	}
-	b.profile.Samples[i].Count++
-	b.profile.Samples[i].Value += value
+	s := &b.profile.Samples[i]
+	s.Count++
+	s.Value += value
+	return s
 }
 
 // Holds says whether a sample with these three pointers was added.
