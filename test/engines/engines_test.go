@@ -1,0 +1,5 @@
+package engines
+
+import (
+	_ "github.com/duckdb/duckdb-go/v2"
+)
