@@ -1,4 +1,4 @@
-// Package folded writes profiles as folded text, one line for each stack, as
+// Package folded writes and reads profiles as folded text, one line for each stack, as
 // flamegraph.pl and other viewers read it:
 //
 //	main;work;read;entry_SYSCALL_64_[k];vfs_read_[k] 42
@@ -28,7 +28,7 @@ func Write(w io.Writer, p *profile.Profile) error {
 			for _, line := range l.Lines {
 				name := clean(demangle.Simple(line.Function.Name))
 				if l.Kind == profile.FrameKernel {
-					name += "_[k]"
+					name += kernelSuffix
 				}
 				frames = append(frames, name)
 			}

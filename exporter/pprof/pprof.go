@@ -1,6 +1,6 @@
 // Package pprof writes profiles in the format of `go tool pprof`: gzipped
 // profile.proto, with functions named so that they read well and so that a Go
-// build accepts the file as default.pgo.
+// build accepts the file as default.pgo. It reads those of any tool.
 package pprof
 
 import (
@@ -35,7 +35,6 @@ func Convert(p *profile.Profile) *pb.Profile {
 			DefaultSampleType: p.Type.Name,
 			PeriodType:        value,
 			Period:            p.Period,
-			TimeNanos:         p.Start.UnixNano(),
 			DurationNanos:     p.Duration.Nanoseconds(),
 			Comments:          comments(&p.Account),
 		},
@@ -45,6 +44,9 @@ func Convert(p *profile.Profile) *pb.Profile {
 		byPlace:   make(map[place]*pb.Location),
 		functions: make(map[profile.Function]*pb.Function),
 		reasons:   make(map[string]*pb.Location),
+	}
+	if !p.Start.IsZero() {
+		c.out.TimeNanos = p.Start.UnixNano()
 	}
 	for i := range p.Samples {
 		c.sample(&p.Samples[i])

@@ -1,0 +1,218 @@
+package pprof
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime"
+	runtimepprof "runtime/pprof"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	pb "github.com/google/pprof/profile"
+
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+func encode(t testing.TB, p *profile.Profile) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	if err := Write(&out, p); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func plain(t testing.TB, p *pb.Profile) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	if err := p.WriteUncompressed(&out); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// What Write wrote is read as it was.
+func TestReadWhatWasWritten(t *testing.T) {
+	want := example()
+	// One whose kernel side is cut short too.
+	want.Samples = append(want.Samples, profile.Sample{
+		Kernel: &profile.Stack{Locations: want.Samples[0].Kernel.Locations, Truncated: "kernel_stack_failed"},
+		User:   &profile.Stack{Truncated: "stack_evicted"}, Labels: &profile.Labels{PID: 20}, Count: 1, Value: 10,
+	})
+	got, err := Read(bytes.NewReader(encode(t, want)), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", Convert(got), Convert(want))
+		for i := range want.Samples {
+			if !reflect.DeepEqual(got.Samples[i], want.Samples[i]) {
+				t.Errorf("sample %d", i)
+			}
+		}
+	}
+	if got.Samples[0].Kernel != got.Samples[5].Kernel {
+		t.Error("equal stacks are two")
+	}
+}
+
+func TestReadValues(t *testing.T) {
+	var heap bytes.Buffer
+	runtime.GC()
+	if err := runtimepprof.WriteHeapProfile(&heap); err != nil {
+		t.Fatal(err)
+	}
+	oracle, err := pb.ParseData(heap.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range []string{"alloc_objects", "alloc_space", "inuse_objects", "inuse_space"} {
+		p, err := Read(bytes.NewReader(heap.Bytes()), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var value, count, wantValue, wantCount int64
+		for _, s := range p.Samples {
+			value, count = value+s.Value, count+s.Count
+		}
+		for _, s := range oracle.Sample {
+			wantValue, wantCount = wantValue+s.Value[i], wantCount+s.Value[i&^1]
+		}
+		if p.Type.Name != name || value != wantValue || count != wantCount || count == 0 && i < 2 {
+			t.Errorf("%s: %v, %d of %d, want %d of %d", name, p.Type, value, count, wantValue, wantCount)
+		}
+	}
+	if p, err := Read(bytes.NewReader(heap.Bytes()), ""); err != nil || p.Type != (profile.Type{Name: "inuse_space", Unit: "bytes"}) {
+		t.Errorf("the default: %v, %v", p, err)
+	}
+	if _, err := Read(bytes.NewReader(heap.Bytes()), "cpu"); err == nil || !strings.Contains(err.Error(), `"cpu"`) || !strings.Contains(err.Error(), `"alloc_space"`) {
+		t.Errorf("%v", err)
+	}
+}
+
+// Profiles of other tools: addresses without functions, no count, no comments, other labels.
+func TestReadForeign(t *testing.T) {
+	lib := &pb.Mapping{ID: 1, Start: 0x1000, Limit: 0x2000, Offset: 0x500, File: "/lib/lib.so"}
+	kernel := &pb.Mapping{ID: 2, File: "[kernel.kallsyms]_stext"}
+	vdso := &pb.Mapping{ID: 3, File: "[vdso]"}
+	odd := &pb.Function{ID: 1, Name: "geo::area(int)", SystemName: "_ZN3geo4areaEi"}
+	raw := &pb.Function{ID: 2, SystemName: "only_raw"}
+	script := &pb.Function{ID: 3, Name: "main.main", Filename: "/src/main.go", StartLine: -5}
+	truncated := &pb.Function{ID: 4, Name: "[truncated: no table]"}
+	locations := []*pb.Location{
+		{ID: 1, Mapping: kernel, Address: 0xffff0000, Line: []pb.Line{{Function: raw}}},
+		{ID: 2, Mapping: lib, Address: 0x1010},
+		{ID: 3, Mapping: lib, Address: 0x1020, Line: []pb.Line{{Function: odd, Line: 7}}},
+		{ID: 4, Mapping: vdso, Line: []pb.Line{{Function: raw}}},
+		{ID: 5, Line: []pb.Line{{Function: script, Line: 1 << 40}}},
+		{ID: 6, Line: []pb.Line{{Function: truncated}}},
+	}
+	in := &pb.Profile{
+		SampleType: []*pb.ValueType{{Type: "cpu", Unit: "nanoseconds"}}, PeriodType: &pb.ValueType{Type: "cpu", Unit: "nanoseconds"}, Period: 10,
+		Mapping: []*pb.Mapping{lib, kernel, vdso}, Location: locations, Function: []*pb.Function{odd, raw, script, truncated},
+		Comments: []string{"by another tool", "samples.taken=many"},
+		Sample: []*pb.Sample{
+			{Value: []int64{30}, Location: locations[:5], Label: map[string][]string{"user": {"me"}, "comm": {"a", "b"}}, NumLabel: map[string][]int64{"pid": {-1}}},
+			{Value: []int64{20}, Location: []*pb.Location{locations[4], locations[5], locations[4]}},
+			{Value: []int64{10}},
+		},
+	}
+	p, err := Read(bytes.NewReader(plain(t, in)), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Account.Taken != 6 || p.Account.Exported != 6 || p.Period != 10 || !p.Start.IsZero() {
+		t.Errorf("%+v, period %d, start %v", p.Account, p.Period, p.Start)
+	}
+	s := p.Samples[0]
+	if s.Count != 3 || s.Value != 30 || s.Labels.Comm != "a" || s.Labels.PID != 0 {
+		t.Errorf("%+v %+v", s, s.Labels)
+	}
+	var frames []string
+	s.Walk(func(l *profile.Location) {
+		f := l.Lines[0]
+		frames = append(frames, fmt.Sprint(l.Kind, " ", f.Function.Name, " ", f.Function.StartLine, " ", l.Unnamed))
+	}, nil)
+	want := []string{"kernel only_raw 0 ", "native [lib.so+0x510] 0 no_symbol", "native geo::area(int) 0 ", "native only_raw 0 ", "go main.main 0 "}
+	if !reflect.DeepEqual(frames, want) || len(s.Kernel.Locations) != 1 {
+		t.Errorf("%q, want %q", frames, want)
+	}
+	// In the midst of a stack it is a name like others: nothing is lost.
+	if s = p.Samples[1]; s.User.Truncated != "" || len(s.User.Locations) != 3 {
+		t.Errorf("%+v", s.User)
+	}
+	if s = p.Samples[2]; s.User != nil || s.Kernel != nil || s.Count != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestReadRefuses(t *testing.T) {
+	gzipped := func(data []byte) []byte {
+		var out bytes.Buffer
+		w := gzip.NewWriter(&out)
+		_, _ = w.Write(data)
+		_ = w.Close()
+		return out.Bytes()
+	}
+	good := encode(t, example())
+	for _, test := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{"nothing", nil, "empty"},
+		{"nothing, zipped", gzipped(nil), "empty"},
+		{"text", []byte("main;f 1\n"), "no profile.proto"},
+		{"cut", good[:len(good)/2], "EOF"},
+		{"a bomb", gzipped(make([]byte, MaxBytes+1)), "larger than 256 MiB"},
+		{"20 million empty samples", gzipped(bytes.Repeat([]byte{2<<3 | 2, 0}, 20<<20)), "of memory"},
+		{"samples of many locations", gzipped(bytes.Repeat(append([]byte{2<<3 | 2, 0x84, 0x80, 0x40, 1<<3 | 2, 0x80, 0x80, 0x40}, make([]byte, 1<<20)...), 100)), "of memory"},
+		{"no types", plain(t, &pb.Profile{Period: 1}), "no types"},
+		{"a length beyond the end", []byte{2<<3 | 2, 0x7f}, "no profile.proto"},
+	} {
+		if p, err := Read(bytes.NewReader(test.data), ""); err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "read pprof profile: ") {
+			t.Errorf("%s: %v, %v; want %q", test.name, p, err, test.want)
+		}
+	}
+	broken := errors.New("broken disk")
+	if _, err := Read(iotest.ErrReader(broken), ""); !errors.Is(err, broken) {
+		t.Errorf("%v", err)
+	}
+}
+
+// FuzzRead: whatever is read, writing and reading it again changes nothing, and pprof accepts what is written.
+func FuzzRead(f *testing.F) {
+	f.Add(encode(f, example()))
+	f.Add(plain(f, Convert(example())))
+	hostile := example()
+	for i := range hostile.Samples {
+		hostile.Samples[i].Labels.Comm = "\x1b[31m\xff;\n\""
+		hostile.Samples[i].Walk(func(l *profile.Location) { l.Lines[0].Function.Name += "\x00\xff" }, nil)
+	}
+	hostile.Start = time.Time{}
+	f.Add(plain(f, Convert(hostile)))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > 1<<16 {
+			return
+		}
+		p, err := Read(bytes.NewReader(data), "")
+		if err != nil {
+			return
+		}
+		if err := Convert(p).CheckValid(); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Read(bytes.NewReader(encode(t, p)), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(p, again) {
+			t.Fatalf("read again it is another profile:\n%s\n%s\n%+v\n%+v", Convert(p), Convert(again), p, again)
+		}
+	})
+}
