@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"sync/atomic"
 
@@ -217,4 +218,18 @@ func appendSums(f *os.File) error {
 	tail = append(append(tail, sumsMagic...), footer...)
 	_, err = f.WriteAt(tail, data)
 	return err
+}
+
+// asDamage makes an error that came of reading the file's content one that says so. Where Parquet cannot read what its checksum vouches
+// for, the writer was broken: the offset is that of the whole.
+func (c *checkedFile) asDamage(err error) error {
+	var damage *DamageError
+	var path *fs.PathError
+	if err == nil || errors.As(err, &path) {
+		return err
+	}
+	if errors.As(err, &damage) {
+		return damage
+	}
+	return c.damage(0, err)
 }

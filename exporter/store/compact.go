@@ -1,0 +1,385 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+)
+
+// settled is how old the end of an hour is when its intervals are compacted, and their sample times go.
+const settled = time.Hour
+
+// settledStacks is the same for stacks, which have nothing that goes: the hour's last interval is written by then.
+const settledStacks = time.Minute
+
+// compact does what is due, one thing after another.
+func (s *Store) compact(ctx context.Context) error {
+	for ctx.Err() == nil {
+		work := s.due()
+		if work == nil {
+			return nil
+		}
+		if err := work(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// due gives the first thing to do, nil where there is none.
+func (s *Store) due() func(context.Context) error {
+	s.mu.Lock()
+	h := arrange(s.files)
+	s.mu.Unlock()
+	now := s.options.now()
+	if hour := firstHour(spanFiles(h.stacks, spanInterval), now.Add(-settledStacks)); hour != nil {
+		return func(ctx context.Context) error { return s.compactStacks(ctx, hour) }
+	}
+	if hour := firstHour(h.intervals, now.Add(-settled)); hour != nil {
+		return func(ctx context.Context) error { return s.compactSamples(ctx, hour, true) }
+	}
+	for i := range h.minutes {
+		if m := &h.minutes[i]; m.span == spanHour && !slices.ContainsFunc(h.hours, m.twinOf) {
+			return func(ctx context.Context) error { return s.compactSamples(ctx, []file{*m}, false) } // it was damaged
+		}
+	}
+	// A day is over for us when no interval of it is left.
+	before := now.Add(-settled)
+	if len(h.intervals) > 0 && h.intervals[0].start.Before(before) {
+		before = h.intervals[0].start
+	}
+	if day := s.firstDay(spanFiles(h.minutes, spanHour), before); day != nil {
+		return func(ctx context.Context) error { return s.joinDay(ctx, day, h.hours) }
+	}
+	if day := s.firstDay(spanFiles(h.stacks, spanHour), before); day != nil {
+		return func(ctx context.Context) error { return s.joinDay(ctx, day, nil) }
+	}
+	return nil
+}
+
+func (f *file) twinOf(other file) bool { return twinKey(f) == twinKey(&other) }
+
+func spanFiles(files []file, want span) (of []file) {
+	for i := range files {
+		if files[i].span == want {
+			of = append(of, files[i])
+		}
+	}
+	return of
+}
+
+// firstHour gives the files of the first hour that ends before a time, nil where there are none.
+func firstHour(files []file, before time.Time) []file {
+	return firstSpan(files, func(f *file) time.Time { return f.start.Truncate(time.Hour) },
+		func(start time.Time) bool { return !start.Add(time.Hour).After(before) })
+}
+
+// firstDay gives the hours of the first day that ends before a time and has more than one file.
+func (s *Store) firstDay(files []file, before time.Time) []file {
+	start := func(f *file) time.Time { return f.start.Truncate(24 * time.Hour) }
+	for len(files) > 0 {
+		day := firstSpan(files, start, func(start time.Time) bool { return !start.AddDate(0, 0, 1).After(before) })
+		if day == nil || len(day) > 1 && size(day) < s.options.MaxBytes/8 {
+			return day // a larger one could not be dropped without losing much of the history
+		}
+		files = slices.DeleteFunc(files, func(f file) bool { return f.host == day[0].host && start(&f).Equal(start(&day[0])) })
+	}
+	return nil
+}
+
+func firstSpan(files []file, start func(*file) time.Time, over func(time.Time) bool) (group []file) {
+	for i := range files {
+		f := &files[i]
+		if len(group) == 0 && over(start(f)) || len(group) > 0 && f.host == group[0].host && start(f).Equal(start(&group[0])) {
+			group = append(group, *f)
+		}
+	}
+	return group
+}
+
+func size(files []file) (sum int64) {
+	for i := range files {
+		sum += files[i].bytes
+	}
+	return sum
+}
+
+// target is the file that others become.
+func target(from []file, resolution string, to span) file {
+	f := file{table: from[0].table, resolution: resolution, host: from[0].host, span: to}
+	f.start, _ = time.Parse(stamps[to], from[0].start.Format(stamps[to]))
+	for i := range from {
+		f.generation = max(f.generation, from[i].generation)
+	}
+	return f
+}
+
+// compactSamples makes the intervals of an hour files of resolution 1m and 1h; only the latter, where they are
+// minutes already.
+func (s *Store) compactSamples(ctx context.Context, from []file, minutes bool) error {
+	targets := []file{target(from, resolutionHour, spanHour)}
+	if minutes {
+		targets = append(targets, target(from, resolutionMinute, spanHour))
+	} else {
+		from = slices.Clone(from)
+	}
+	return s.replace(ctx, from, targets, minutes, func(ctx context.Context, from []file, drafts []*draft) error {
+		writers := make([]*parquet.GenericWriter[SampleRow], 2)
+		for i, d := range drafts {
+			writers[i] = newSampleWriter()
+			writers[i].Reset(d)
+		}
+		m := newMerger(targets[0].start, writers[1], writers[0])
+		for i := range from {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := m.add(filepath.Join(s.options.Dir, from[i].path())); err != nil {
+				return &inputError{from[i], err}
+			}
+			s.pause(ctx)
+		}
+		if err := m.flush(); err != nil {
+			return err
+		}
+		for _, w := range writers[:len(drafts)] {
+			if err := w.Close(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// compactStacks makes the stacks of an hour's intervals one file.
+func (s *Store) compactStacks(ctx context.Context, from []file) error {
+	return s.replace(ctx, from, []file{target(from, "", spanHour)}, true, func(ctx context.Context, from []file, drafts []*draft) error {
+		w := newStackWriter()
+		w.Reset(drafts[0])
+		seen := make(map[int64]struct{})
+		for i := range from {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := copyStacks(w, filepath.Join(s.options.Dir, from[i].path()), seen); err != nil {
+				return &inputError{from[i], err}
+			}
+			s.pause(ctx)
+		}
+		return w.Close()
+	})
+}
+
+// copyStacks writes the stacks of a file that were not seen yet.
+func copyStacks(w *parquet.GenericWriter[StackRow], path string, seen map[int64]struct{}) (err error) {
+	f, err := openChecked(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(f.asDamage(err), f.Close()) }()
+	id, ok := f.Schema().Lookup("stack_id")
+	if !ok || id.ColumnIndex != 0 {
+		return errFormat
+	}
+	for _, g := range f.RowGroups() {
+		if err := copyRows(w, g, seen); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func copyRows(w *parquet.GenericWriter[StackRow], g parquet.RowGroup, seen map[int64]struct{}) (err error) {
+	rows := g.Rows()
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	buffer := make([]parquet.Row, 64)
+	for {
+		n, err := rows.ReadRows(buffer)
+		fresh := buffer[:0:0]
+		for _, row := range buffer[:n] {
+			if _, ok := seen[row[0].Int64()]; !ok {
+				seen[row[0].Int64()] = struct{}{}
+				fresh = append(fresh, row)
+			}
+		}
+		if _, err := w.WriteRows(fresh); err != nil {
+			return err
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// joinDay makes the hours of a day one file, of samples also their rollups. Row groups are copied as they are.
+func (s *Store) joinDay(ctx context.Context, from []file, hours []file) error {
+	targets := []file{target(from, from[0].resolution, spanDay)}
+	groups := [][]file{from}
+	if hours != nil {
+		var twins []file
+		for i := range from {
+			if at := slices.IndexFunc(hours, from[i].twinOf); at >= 0 {
+				twins = append(twins, hours[at])
+			}
+		}
+		targets = []file{target(from, resolutionHour, spanDay), targets[0]}
+		groups = [][]file{twins, from}
+	}
+	all := slices.Concat(groups...)
+	return s.replace(ctx, all, targets, true, func(ctx context.Context, from []file, drafts []*draft) error {
+		for i, d := range drafts {
+			for _, f := range groups[i] {
+				if !slices.ContainsFunc(from, func(other file) bool { return other.path() == f.path() }) {
+					return errors.New("an hour is damaged; the day is left in hours until that is mended")
+				}
+			}
+			if err := s.join(ctx, groups[i], d); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *Store) join(ctx context.Context, from []file, d *draft) error {
+	w := parquet.NewWriter(d, append(writerOptions(1<<40), schemaOf(from[0].table))...)
+	var open []*checkedFile
+	defer func() {
+		for _, f := range open {
+			_ = f.Close() // it was only read
+		}
+	}()
+	for i := range from {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		f, err := openChecked(filepath.Join(s.options.Dir, from[i].path()))
+		if err != nil {
+			return &inputError{from[i], err}
+		}
+		open = append(open, f)
+		for _, g := range f.RowGroups() {
+			if _, err := w.WriteRowGroup(g); err != nil {
+				return &inputError{from[i], f.asDamage(err)}
+			}
+		}
+		s.pause(ctx)
+	}
+	return w.Close()
+}
+
+func schemaOf(table string) *parquet.Schema {
+	if table == tableStacks {
+		return parquet.SchemaOf(new(StackRow))
+	}
+	return parquet.SchemaOf(new(SampleRow))
+}
+
+// inputError says which file could not be read.
+type inputError struct {
+	file file
+	err  error
+}
+
+func (e *inputError) Error() string { return e.err.Error() }
+func (e *inputError) Unwrap() error { return e.err }
+
+// replace makes the targets of other files by fill, and then removes those if they are superseded by that. A damaged file is set aside, and the others are tried again
+// without it. The last of the targets is the one that counts.
+func (s *Store) replace(ctx context.Context, from, targets []file, supersedes bool, fill func(context.Context, []file, []*draft) error) error {
+	begun := time.Now()
+	defer func() { s.count(func(stats *Stats) { stats.CompactTime += time.Since(begun) }) }()
+	// Until they are gone there are both, what was and what becomes of it.
+	if err := s.retain(size(from)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.planned = targets
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.planned = nil
+		s.mu.Unlock()
+	}()
+	for {
+		bad, err := s.tryReplace(ctx, from, targets, supersedes, fill)
+		if errors.Is(err, fs.ErrNotExist) {
+			return s.relist() // somebody else removed it
+		}
+		if bad == nil {
+			return err
+		}
+		s.mu.Lock()
+		aside := s.setAsideIfDamaged(*bad, err)
+		s.mu.Unlock()
+		if !aside {
+			return err
+		}
+		from = slices.DeleteFunc(slices.Clone(from), func(f file) bool { return f.path() == bad.path() })
+		if len(from) == 0 {
+			return nil
+		}
+	}
+}
+
+func (s *Store) tryReplace(ctx context.Context, from, targets []file, supersedes bool, fill func(context.Context, []file, []*draft) error) (bad *file, err error) {
+	var drafts []*draft
+	defer func() {
+		for _, d := range drafts {
+			d.discard()
+		}
+	}()
+	for i := range targets {
+		d, err := newDraft(s.options.Dir, &targets[i])
+		if err != nil {
+			return nil, err
+		}
+		drafts = append(drafts, d)
+	}
+	if err := fill(ctx, from, drafts); err != nil {
+		var input *inputError
+		if errors.As(err, &input) {
+			return &input.file, input.err
+		}
+		return nil, err
+	}
+	for _, d := range drafts {
+		if err := d.finish(); err != nil {
+			return nil, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, d := range drafts {
+		if targets[i].bytes, err = d.publish(); err != nil {
+			return nil, err
+		}
+		s.drop(targets[i]) // of the same name, where a crash came between twins
+		s.files = append(s.files, targets[i])
+		s.count(func(stats *Stats) { stats.Compactions++; stats.Written += uint64(targets[i].bytes) })
+	}
+	if !supersedes {
+		return nil, nil
+	}
+	for i := range from {
+		if err := removeFile(filepath.Join(s.options.Dir, from[i].path())); err != nil {
+			return nil, err
+		}
+		s.drop(from[i])
+	}
+	return nil, nil
+}
+
+// drop takes a file out of those that are there; what it held is in another one.
+func (s *Store) drop(f file) {
+	s.files = slices.DeleteFunc(s.files, func(other file) bool { return other.path() == f.path() })
+}

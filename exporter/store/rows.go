@@ -1,0 +1,129 @@
+package store
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// tick is the step in which the times of samples are kept.
+const tick = 10 * time.Millisecond
+
+// encoder makes rows of profiles. Not safe for concurrent use.
+type encoder struct {
+	stacks *stackEncoder
+	order  []sampleRef
+	labels map[*profile.Labels]*labels
+	rows   []SampleRow
+	fresh  []StackRow
+}
+
+// sampleRef is a sample by what its row is sorted by.
+type sampleRef struct {
+	stack  int64
+	labels *labels
+	sample *profile.Sample
+}
+
+// labels are those of a row.
+type labels struct {
+	pid, tid                               int32
+	comm, thread, exe, cgroup, containerID string
+}
+
+func newEncoder() *encoder { return &encoder{stacks: newStackEncoder()} }
+
+// encode gives the rows of a profile, and of those stacks that are not known yet. They are valid until the next call.
+func (e *encoder) encode(p *profile.Profile, known func(id int64) bool) ([]SampleRow, []StackRow) {
+	e.order, e.rows, e.fresh = e.order[:0], e.rows[:0], e.fresh[:0]
+	e.labels = make(map[*profile.Labels]*labels)
+	for i := range p.Samples {
+		s := &p.Samples[i]
+		e.order = append(e.order, sampleRef{e.stacks.id(s), e.label(s.Labels), s})
+	}
+	slices.SortFunc(e.order, func(a, b sampleRef) int { return cmp.Or(cmp.Compare(a.stack, b.stack), a.labels.compare(b.labels)) })
+	blank := SampleRow{
+		Time: p.Start.UnixMilli(), Duration: p.Duration.Nanoseconds(), Type: text(p.Type.Name), Unit: text(p.Type.Unit), Period: p.Period,
+	}
+	e.lost(&p.Account, blank)
+	first := len(e.rows)
+	for i := range e.order {
+		ref := &e.order[i]
+		last := len(e.rows) - 1
+		if last >= first && e.rows[last].StackID == ref.stack && i > 0 && e.order[i-1].labels.compare(ref.labels) == 0 {
+			e.add(&e.rows[last], ref.sample)
+			continue
+		}
+		if last < first || e.rows[last].StackID != ref.stack {
+			e.stack(ref, known)
+		}
+		row := blank
+		row.StackID = ref.stack
+		row.label(ref.labels)
+		e.rows = append(e.rows, row)
+		e.add(&e.rows[last+1], ref.sample)
+	}
+	return e.rows, e.fresh
+}
+
+// lost makes a row for each reason that samples were lost by. Nobody knows what they were worth: their value is 0.
+func (e *encoder) lost(a *profile.Account, blank SampleRow) {
+	for _, loss := range a.Lost {
+		if loss.Count == 0 {
+			continue
+		}
+		row := blank
+		row.LossReason, row.Count = text(loss.Reason), int64(loss.Count)
+		e.rows = append(e.rows, row)
+	}
+}
+
+// add adds a sample to its row.
+func (e *encoder) add(row *SampleRow, s *profile.Sample) {
+	row.Count += s.Count
+	row.Value += s.Value
+	if row.Ticks == nil {
+		row.Ticks = make([]int32, 0, len(s.Times))
+	}
+	for _, at := range s.Times {
+		row.Ticks = append(row.Ticks, int32(at/tick))
+	}
+	slices.Sort(row.Ticks)
+}
+
+// stack keeps the row of a stack that is not known yet.
+func (e *encoder) stack(ref *sampleRef, known func(int64) bool) {
+	if ref.stack == 0 || known(ref.stack) {
+		return
+	}
+	row := *e.stacks.encode(ref.sample)
+	row.Frames = slices.Clone(row.Frames)
+	e.fresh = append(e.fresh, row)
+}
+
+func (e *encoder) label(l *profile.Labels) *labels {
+	if known := e.labels[l]; known != nil {
+		return known
+	}
+	out := new(labels)
+	if l != nil {
+		*out = labels{int32(l.PID), int32(l.TID), text(l.Comm), text(l.Thread), text(l.Exe), text(l.Cgroup), text(l.ContainerID)}
+	}
+	e.labels[l] = out
+	return out
+}
+
+func (l *labels) compare(other *labels) int {
+	if l == other {
+		return 0
+	}
+	return cmp.Or(
+		cmp.Compare(l.pid, other.pid), cmp.Compare(l.tid, other.tid), cmp.Compare(l.comm, other.comm), cmp.Compare(l.thread, other.thread),
+		cmp.Compare(l.exe, other.exe), cmp.Compare(l.cgroup, other.cgroup), cmp.Compare(l.containerID, other.containerID))
+}
+
+func (r *SampleRow) label(l *labels) {
+	r.PID, r.TID, r.Comm, r.Thread, r.Exe, r.Cgroup, r.ContainerID = l.pid, l.tid, l.comm, l.thread, l.exe, l.cgroup, l.containerID
+}

@@ -1,0 +1,156 @@
+package store
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"strings"
+
+	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/symbolizer/demangle"
+)
+
+// kindTruncated is the kind of the frame that stands where callers are missing.
+const kindTruncated = "truncated"
+
+// stackPair is what a sample has of a stack.
+type stackPair struct{ kernel, user *profile.Stack }
+
+// maxKnownPairs bounds the pairs whose ID is known without looking at their frames, and with them what they keep in
+// memory: twice as many at most. A busy host shows 20,000 stacks an hour.
+const maxKnownPairs = 16 << 10
+
+// maxNames bounds the functions whose names are known in their readable form: twice as many at most.
+const maxNames = 32 << 10
+
+// stackEncoder tells the IDs of stacks. Not safe for concurrent use.
+type stackEncoder struct {
+	ids   recent[stackPair, int64]
+	names recent[*profile.Function, string] // demangled
+	row   StackRow
+	bytes []byte
+}
+
+func newStackEncoder() *stackEncoder {
+	return &stackEncoder{ids: newRecent[stackPair, int64](maxKnownPairs), names: newRecent[*profile.Function, string](maxNames)}
+}
+
+// id gives the ID of a sample's stack, 0 of one without frames.
+func (e *stackEncoder) id(s *profile.Sample) int64 {
+	pair := stackPair{s.Kernel, s.User}
+	if id, ok := e.ids.get(pair); ok {
+		return id
+	}
+	id := e.encode(s).StackID
+	e.ids.put(pair, id)
+	return id
+}
+
+// encode gives the row of a sample's stack; it is valid until the next call.
+func (e *stackEncoder) encode(s *profile.Sample) *StackRow {
+	e.row.Frames = e.row.Frames[:0]
+	s.Walk(e.location, func(reason string) {
+		e.row.Frames = append(e.row.Frames, FrameRow{
+			Function: "[truncated: " + strings.ReplaceAll(reason, "_", " ") + "]", Kind: kindTruncated, Missing: reason,
+		})
+	})
+	e.row.Whole = s.Whole()
+	e.row.StackID = e.hash()
+	return &e.row
+}
+
+func (e *stackEncoder) location(l *profile.Location) {
+	for i, line := range l.Lines {
+		raw := text(line.Function.Name)
+		f := FrameRow{
+			Function:  e.name(line.Function),
+			File:      text(line.Function.File),
+			Line:      int32(line.Line),
+			StartLine: int32(line.Function.StartLine),
+			Kind:      string(l.Kind),
+			Inlined:   i < len(l.Lines)-1,
+			Missing:   l.Unnamed,
+		}
+		if raw != f.Function {
+			f.LinkageName = raw
+		}
+		if l.Mapping != nil {
+			f.Module, f.BuildID = text(l.Mapping.Path), text(l.Mapping.BuildID)
+		}
+		e.row.Frames = append(e.row.Frames, f)
+	}
+}
+
+func (e *stackEncoder) name(f *profile.Function) string {
+	if name, ok := e.names.get(f); ok {
+		return name
+	}
+	name := text(demangle.Simple(f.Name))
+	e.names.put(f, name)
+	return name
+}
+
+// hash is over the columns in their order: strings with their lengths before them, numbers as varints.
+func (e *stackEncoder) hash() int64 {
+	if len(e.row.Frames) == 0 && !e.row.Whole {
+		return 0
+	}
+	b := appendBool(e.bytes[:0], e.row.Whole)
+	for i := range e.row.Frames {
+		f := &e.row.Frames[i]
+		b = appendString(b, f.Function)
+		b = appendString(b, f.LinkageName)
+		b = appendString(b, f.File)
+		b = binary.AppendVarint(b, int64(f.Line))
+		b = binary.AppendVarint(b, int64(f.StartLine))
+		b = appendString(b, f.Kind)
+		b = appendString(b, f.Module)
+		b = appendString(b, f.BuildID)
+		b = appendBool(b, f.Inlined)
+		b = appendString(b, f.Missing)
+	}
+	e.bytes = b
+	sum := sha256.Sum256(b)
+	return int64(binary.BigEndian.Uint64(sum[:]))
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendBool(b []byte, v bool) []byte {
+	if v {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+// text makes what came from the host fit for a string of Parquet, which must be UTF-8, as pprof's must.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// recent remembers what was used lately, in two generations: when the young one is full it becomes the old one.
+type recent[K comparable, V any] struct {
+	young, old map[K]V
+	limit      int
+}
+
+func newRecent[K comparable, V any](limit int) recent[K, V] {
+	return recent[K, V]{young: make(map[K]V), limit: limit}
+}
+
+func (r *recent[K, V]) get(k K) (V, bool) {
+	if v, ok := r.young[k]; ok {
+		return v, true
+	}
+	v, ok := r.old[k]
+	if ok {
+		r.put(k, v)
+	}
+	return v, ok
+}
+
+func (r *recent[K, V]) put(k K, v V) {
+	if len(r.young) >= r.limit {
+		r.old, r.young = r.young, make(map[K]V)
+	}
+	r.young[k] = v
+}

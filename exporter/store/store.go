@@ -1,0 +1,407 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// Bounds of a history that nothing else is said of.
+const (
+	DefaultMaxBytes = 2 << 30
+	DefaultMaxAge   = 7 * 24 * time.Hour
+	DefaultMinFree  = 1 << 30
+)
+
+// Options of a Store. Bounds that are 0 have their defaults.
+type Options struct {
+	// Dir is the data directory. The caller sees to it that there is no second Store of it: the agent holds its lock.
+	Dir string
+	// Host is the name of the partition, by default that of this host.
+	Host string
+	// MaxBytes bounds all files together, MaxAge how old one gets. MinFree bytes of the file system are left to others.
+	MaxBytes int64
+	MaxAge   time.Duration
+	MinFree  int64
+	Log      *slog.Logger // default: nothing is logged
+
+	pause time.Duration               // for tests: of compaction after each file
+	now   func() time.Time            // for tests
+	free  func(string) (int64, error) // for tests: bytes free in the file system of a directory
+}
+
+// Why intervals are not in the history.
+const (
+	DropDiskFull = "disk_full" // the file system, or a quota, had no room
+	DropDiskLow  = "disk_low"  // less than MinFree was left, and no older file to make room
+	DropFailed   = "failed"    // another error of the file system
+)
+
+// DropReasons are all reasons that Stats counts by.
+var DropReasons = []string{DropDiskFull, DropDiskLow, DropFailed}
+
+// Stats are what a Store did since it was opened, and what there is.
+type Stats struct {
+	Intervals uint64 // written
+	Samples   uint64 // in them: those exported and those lost by the profiler
+	Written   uint64 // bytes, before and after compaction
+	// Dropped are intervals that were not written, DroppedSamples what was in them, by DropReasons.
+	Dropped, DroppedSamples map[string]uint64
+	Compactions             uint64 // files made of others
+	Removed                 uint64 // files, because of a bound
+	Damaged                 uint64 // files set aside
+	// WriteTime and CompactTime were spent on intervals and on everything else.
+	WriteTime, CompactTime time.Duration
+	Bytes                  int64 // of all files that are there
+	Files                  int
+}
+
+// Store writes the history. Safe for concurrent use. Its owner calls Close.
+type Store struct {
+	options Options
+	cancel  context.CancelFunc
+	wake    chan struct{}
+	done    chan struct{}
+
+	mu      sync.Mutex // of all below
+	closed  bool
+	encoder *encoder
+	samples *parquet.GenericWriter[SampleRow]
+	stacks  *parquet.GenericWriter[StackRow]
+	files   []file // that are there, in no order
+	// planned are what a compaction makes right now: new files must not be covered by them.
+	planned []file
+	// starved says that there is less free than others are to have, and nothing to remove.
+	starved bool
+	damaged []setAside
+	// known are the stacks that the date has; "" is none.
+	known     map[int64]struct{}
+	knownDate string
+
+	statsMu sync.Mutex
+	stats   Stats
+	said    map[string]bool // what was logged since it last went well
+}
+
+// setAside is a damaged file.
+type setAside struct {
+	path  string
+	bytes int64
+	when  time.Time
+}
+
+// Open opens the history for writing: what a crash left is tidied up, and damaged files are set aside, by the name
+// that they get.
+func Open(o Options) (*Store, error) {
+	o.setDefaults()
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Store{
+		options: o, cancel: cancel, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		encoder: newEncoder(), samples: newSampleWriter(), stacks: newStackWriter(), said: make(map[string]bool),
+		stats: Stats{Dropped: make(map[string]uint64), DroppedSamples: make(map[string]uint64)},
+	}
+	if err := s.open(); err != nil {
+		cancel()
+		return nil, fmt.Errorf("open the history in %s: %w", o.Dir, err)
+	}
+	go s.maintain(ctx)
+	s.rouse()
+	return s, nil
+}
+
+func (o *Options) setDefaults() {
+	if o.MaxBytes <= 0 {
+		o.MaxBytes = DefaultMaxBytes
+	}
+	if o.MaxAge <= 0 {
+		o.MaxAge = DefaultMaxAge
+	}
+	if o.MinFree <= 0 {
+		o.MinFree = DefaultMinFree
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Host == "" {
+		o.Host, _ = os.Hostname()
+	}
+	if o.Host == "" {
+		o.Host = "localhost"
+	}
+	if o.now == nil {
+		o.now = time.Now
+	}
+	if o.free == nil {
+		o.free = freeBytes
+	}
+}
+
+// freeBytes are those that a process without privileges may still write.
+func freeBytes(dir string) (int64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return 0, fmt.Errorf("free space of %s: %w", dir, err)
+	}
+	return int64(fs.Bavail) * fs.Bsize, nil
+}
+
+func (s *Store) open() error {
+	if err := makeDir(s.options.Dir, fmt.Sprintf("v%d", Version)); err != nil {
+		return err
+	}
+	if err := s.relist(); err != nil {
+		return err
+	}
+	for _, f := range slices.Clone(s.files) {
+		c, err := openChecked(filepath.Join(s.options.Dir, f.path()))
+		if err == nil {
+			err = c.Close()
+		}
+		s.setAsideIfDamaged(f, err)
+	}
+	return s.removeSuperseded()
+}
+
+// relist looks for what there is, and removes what was not finished.
+func (s *Store) relist() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.damaged = nil
+	files, err := list(s.options.Dir, func(path string, info fs.FileInfo) {
+		switch name := filepath.Base(path); {
+		case strings.HasPrefix(name, ".") && strings.HasSuffix(name, tempSuffix):
+			s.complain("remove what was not finished", removeFile(path))
+		case strings.HasSuffix(name, damagedSuffix):
+			s.damaged = append(s.damaged, setAside{path, info.Size(), info.ModTime()})
+		}
+	})
+	if err != nil {
+		return err
+	}
+	s.files, s.known, s.knownDate = files, nil, ""
+	return nil
+}
+
+// setAsideIfDamaged renames a file whose content an error is about, and says so. The caller holds mu, or is alone.
+func (s *Store) setAsideIfDamaged(f file, err error) bool {
+	var damage *DamageError
+	if !errors.As(err, &damage) {
+		s.complain("open a file of the history", err)
+		return false
+	}
+	path := filepath.Join(s.options.Dir, f.path())
+	aside := path + damagedSuffix
+	if err := os.Rename(path, aside); err != nil {
+		s.complain("set a damaged file aside", err)
+		return false
+	}
+	s.options.Log.Error("a file of the history is damaged and was set aside", "file", path, "offset", damage.Offset, "err", damage.Err, "now", aside)
+	s.damaged = append(s.damaged, setAside{aside, f.bytes, s.options.now()})
+	s.forget(f)
+	s.count(func(stats *Stats) { stats.Damaged++ })
+	return true
+}
+
+// forget takes a file out of those that are there.
+func (s *Store) forget(f file) {
+	s.files = slices.DeleteFunc(s.files, func(other file) bool { return other.path() == f.path() })
+	if f.table == tableStacks {
+		s.known, s.knownDate = nil, ""
+	}
+}
+
+// Export writes the profile of an interval. Errors are counted and logged, once until it goes well again.
+func (s *Store) Export(p *profile.Profile) {
+	begun := time.Now()
+	samples := p.Account.Exported
+	for _, loss := range p.Account.Lost {
+		samples += loss.Count
+	}
+	err := s.write(p)
+	reason := dropReason(err)
+	s.complain("write an interval of the history", err)
+	s.count(func(stats *Stats) {
+		stats.WriteTime += time.Since(begun)
+		if err != nil {
+			stats.Dropped[reason]++
+			stats.DroppedSamples[reason] += samples
+			return
+		}
+		stats.Intervals++
+		stats.Samples += samples
+	})
+	s.rouse()
+}
+
+// errDiskLow says that others need the space.
+var errDiskLow = errors.New("less space is free than is to be left to others")
+
+var errClosed = errors.New("the history is closed")
+
+func dropReason(err error) string {
+	switch {
+	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
+		return DropDiskFull
+	case errors.Is(err, errDiskLow):
+		return DropDiskLow
+	}
+	return DropFailed
+}
+
+func (s *Store) write(p *profile.Profile) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errClosed
+	}
+	if s.starved {
+		if err := s.checkFree(); err != nil {
+			return err
+		}
+	}
+	start := p.Start.UTC()
+	if err := s.learn(start); err != nil {
+		return err
+	}
+	rows, stacks := s.encoder.encode(p, func(id int64) bool { _, ok := s.known[id]; return ok })
+	if len(rows) == 0 {
+		return nil
+	}
+	// The stacks first: no sample is ever without its stack.
+	if len(stacks) > 0 {
+		if err := s.writeInterval(file{table: tableStacks, start: start}, func(d *draft) error { return writeRows(s.stacks, d, stacks) }); err != nil {
+			return err
+		}
+		for i := range stacks {
+			s.known[stacks[i].StackID] = struct{}{}
+		}
+	}
+	return s.writeInterval(file{table: tableSamples, resolution: resolutionInterval, start: start},
+		func(d *draft) error { return writeRows(s.samples, d, rows) })
+}
+
+// writeRows writes a file with a writer that was used before.
+func writeRows[T any](w *parquet.GenericWriter[T], d *draft, rows []T) error {
+	w.Reset(d)
+	if _, err := w.Write(rows); err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+// writeInterval writes a file for the span that begins at f's start. The caller holds mu.
+func (s *Store) writeInterval(f file, fill func(*draft) error) error {
+	f.host, f.start = s.options.Host, f.start.Truncate(time.Second)
+	f.generation = s.nextGeneration(f)
+	d, err := newDraft(s.options.Dir, &f)
+	if err != nil {
+		return err
+	}
+	defer d.discard()
+	if err := errors.Join(fill(d), d.finish()); err != nil {
+		return err
+	}
+	f.bytes, err = d.publish()
+	if err != nil {
+		return err
+	}
+	s.files = append(s.files, f)
+	s.count(func(stats *Stats) { stats.Written += uint64(f.bytes) })
+	return nil
+}
+
+// nextGeneration is the lowest that makes an interval count: no compacted file covers it, and its name is free.
+func (s *Store) nextGeneration(f file) (generation int) {
+	for _, list := range [][]file{s.files, s.planned} {
+		for i := range list {
+			other := &list[i]
+			if other.table == f.table && other.host == f.host && other.generation >= generation && other.start.Format(stamps[other.span]) == f.start.Format(stamps[other.span]) {
+				generation = other.generation + 1
+			}
+		}
+	}
+	return generation
+}
+
+// learn reads which stacks a date has already. The caller holds mu.
+func (s *Store) learn(start time.Time) error {
+	date := start.Format(dateLayout)
+	if s.knownDate == date {
+		return nil
+	}
+	known := make(map[int64]struct{})
+	for _, f := range arrange(s.files).stacks {
+		if f.host != s.options.Host || f.start.Format(dateLayout) != date {
+			continue
+		}
+		err := readStackIDs(filepath.Join(s.options.Dir, f.path()), known)
+		if err != nil && !s.setAsideIfDamaged(f, err) && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	s.known, s.knownDate = known, date
+	return nil
+}
+
+// Stats gives what was counted until now.
+func (s *Store) Stats() Stats {
+	s.statsMu.Lock()
+	defer s.statsMu.Unlock()
+	stats := s.stats
+	stats.Dropped, stats.DroppedSamples = make(map[string]uint64), make(map[string]uint64)
+	for _, reason := range DropReasons {
+		stats.Dropped[reason], stats.DroppedSamples[reason] = s.stats.Dropped[reason], s.stats.DroppedSamples[reason]
+	}
+	return stats
+}
+
+func (s *Store) count(f func(*Stats)) {
+	s.statsMu.Lock()
+	defer s.statsMu.Unlock()
+	f(&s.stats)
+}
+
+// complain logs an error of doing something, once until it was done without.
+func (s *Store) complain(doing string, err error) {
+	s.statsMu.Lock()
+	said := s.said[doing]
+	s.said[doing] = err != nil
+	s.statsMu.Unlock()
+	switch {
+	case err != nil && !said:
+		s.options.Log.Error("cannot "+doing+"; it is tried again, and counted", "err", err)
+	case err == nil && said:
+		s.options.Log.Info("can " + doing + " again")
+	}
+}
+
+// rouse has the files looked after.
+func (s *Store) rouse() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Close ends writing; a compaction under way is left for the next time. It may be called more than once.
+func (s *Store) Close() error {
+	s.cancel()
+	<-s.done
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	return nil
+}

@@ -1,0 +1,276 @@
+package store
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+
+	"github.com/pilotlight/pilotlight/exporter/store/busyhost"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// clock is the time of a test.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) time() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) set(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = t
+}
+
+func plenty(string) (int64, error) { return 1 << 50, nil }
+
+// openStore opens a store whose maintenance the test calls itself: settle.
+func openStore(t testing.TB, o Options) *Store {
+	t.Helper()
+	if o.Host == "" {
+		o.Host = "here"
+	}
+	if o.free == nil {
+		o.free = plenty
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	}
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// settle waits until the store has nothing to do.
+func settle(t testing.TB, s *Store) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(2 * time.Millisecond) {
+		s.rouse()
+		s.mu.Lock()
+		idle := len(s.planned) == 0
+		s.mu.Unlock()
+		if idle && s.due() == nil && s.retain(0) == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the store does not settle")
+		}
+	}
+}
+
+// content is all that the history says, in words, with its counts and values. Times are left out of what is said of minutes and hours.
+type content map[string][2]int64
+
+func (c content) add(stack, series string, count, value int64) {
+	key := stack + " | " + series
+	sum := c[key]
+	c[key] = [2]int64{sum[0] + count, sum[1] + value}
+}
+
+func (c content) total() (count int64) {
+	for _, v := range c {
+		count += v[0]
+	}
+	return count
+}
+
+func describe(row *SampleRow) string {
+	return fmt.Sprintf("%s/%s/%d lost=%q pid=%d/%d comm=%q thread=%q exe=%q cgroup=%q container=%q",
+		row.Type, row.Unit, row.Period, row.LossReason, row.PID, row.TID, row.Comm, row.Thread, row.Exe, row.Cgroup, row.ContainerID)
+}
+
+// addProfile adds what a profile holds, by the words of the tables but not by what wrote them.
+func (c content) addProfile(p *profile.Profile) {
+	for i := range p.Samples {
+		s := &p.Samples[i]
+		var frames []string
+		s.Walk(func(l *profile.Location) {
+			for _, line := range l.Lines {
+				frames = append(frames, fmt.Sprintf("%s:%d %s", line.Function.File, line.Line, l.Mapping.Path))
+			}
+		}, func(reason string) { frames = append(frames, reason) })
+		row := SampleRow{Type: p.Type.Name, Unit: p.Type.Unit, Period: p.Period, PID: int32(s.Labels.PID), TID: int32(s.Labels.TID), Comm: s.Labels.Comm,
+			Thread: s.Labels.Thread, Exe: s.Labels.Exe, Cgroup: s.Labels.Cgroup, ContainerID: s.Labels.ContainerID}
+		c.add(strings.Join(frames, ";"), describe(&row), s.Count, s.Value)
+	}
+	for _, loss := range p.Account.Lost {
+		if loss.Count > 0 {
+			row := SampleRow{Type: p.Type.Name, Unit: p.Type.Unit, Period: p.Period, LossReason: loss.Reason}
+			c.add("", describe(&row), int64(loss.Count), 0)
+		}
+	}
+}
+
+// readAll reads a file's rows one by one.
+func readAll[T any](path string) (rows []T, err error) {
+	f, err := openChecked(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	r := parquet.NewGenericReader[T](f.File)
+	defer r.Close()
+	rows = make([]T, r.NumRows())
+	n, err := r.Read(rows)
+	if err == io.EOF {
+		err = nil
+	}
+	return rows[:n], err
+}
+
+// read reads a whole history from its files; coarse: at resolution 1h where there is one.
+func read(t testing.TB, dir string, coarse bool) content {
+	t.Helper()
+	files, err := list(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := arrange(files)
+	stacks := make(map[string]map[int64]string) // by date: each is complete in itself
+	for _, f := range h.stacks {
+		date := f.start.Format(dateLayout)
+		if stacks[date] == nil {
+			stacks[date] = make(map[int64]string)
+		}
+		rows, err := readAll[StackRow](filepath.Join(dir, f.path()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range rows {
+			var frames []string
+			for _, frame := range row.Frames {
+				if frame.Kind == kindTruncated {
+					frames = append(frames, frame.Missing)
+					continue
+				}
+				frames = append(frames, fmt.Sprintf("%s:%d %s", frame.File, frame.Line, frame.Module))
+			}
+			if _, twice := stacks[date][row.StackID]; twice {
+				t.Errorf("stack %x stands twice in %s", row.StackID, date)
+			}
+			stacks[date][row.StackID] = strings.Join(frames, ";")
+		}
+	}
+	samples := append(h.minutes, h.intervals...)
+	if coarse {
+		samples = append(h.hours, h.intervals...)
+	}
+	c := make(content)
+	for _, f := range samples {
+		rows, err := readAll[SampleRow](filepath.Join(dir, f.path()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range rows {
+			row := &rows[i]
+			if f.resolution == resolutionInterval && row.LossReason == "" && int64(len(row.Ticks)) != row.Count {
+				t.Errorf("%s: %d times of %d samples", f.path(), len(row.Ticks), row.Count)
+			}
+			stack, ok := stacks[f.start.Format(dateLayout)][row.StackID]
+			if !ok && row.StackID != 0 {
+				t.Fatalf("%s: stack %x is not among those of its date", f.path(), row.StackID)
+			}
+			c.add(stack, describe(row), row.Count, row.Value)
+		}
+	}
+	return c
+}
+
+func same(t testing.TB, what string, got, want content) {
+	t.Helper()
+	if maps.Equal(got, want) {
+		return
+	}
+	wrong := 0
+	for key, v := range want {
+		if got[key] != v {
+			if wrong++; wrong < 4 {
+				t.Logf("%.300s: %v, want %v", key, got[key], v)
+			}
+		}
+	}
+	t.Errorf("%s: %d samples in %d rows, want %d in %d; %d of those differ", what, got.total(), len(got), want.total(), len(want), wrong)
+}
+
+func smallHost(seed uint64) *busyhost.Host {
+	return busyhost.New(busyhost.Options{Seed: seed, CPUs: 2, Processes: 20, Stacks: 300, Frames: 12})
+}
+
+// What the history says is the sum of what was sent, at each resolution, before and after each compaction, and after it was opened again.
+func TestSumsAreKept(t *testing.T) {
+	dir := t.TempDir()
+	c := &clock{}
+	start := at(t, "2026-11-23T21:58:07.345Z")
+	c.set(start)
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	host, want := smallHost(1), make(content)
+	// Five hours in steps of ten minutes, the last interval of an hour across its end, and a step of 100 minutes back at midnight.
+	when := start
+	for i := range 60 {
+		if i == 30 {
+			when = when.Add(-100 * time.Minute)
+		}
+		p := host.Interval(when, 10*time.Second)
+		want.addProfile(p)
+		c.set(when.Add(10 * time.Second))
+		s.Export(p)
+		if i%13 == 5 {
+			settle(t, s)
+			same(t, fmt.Sprint("after interval ", i), read(t, dir, false), want)
+			same(t, fmt.Sprint("after interval ", i, ", coarse"), read(t, dir, true), want)
+		}
+		if i%20 == 10 {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = openStore(t, Options{Dir: dir, now: c.time})
+			host.NextHour()
+		}
+		when = when.Add(5*time.Minute - 3*time.Second)
+	}
+	c.set(when.Add(48 * time.Hour))
+	settle(t, s)
+	same(t, "in the end", read(t, dir, false), want)
+	same(t, "in the end, coarse", read(t, dir, true), want)
+	var names []string
+	files, err := list(dir, func(path string, _ fs.FileInfo) { names = append(names, path) })
+	if err != nil || len(names) > 0 {
+		t.Errorf("left over: %v, %v", names, err)
+	}
+	for _, f := range files {
+		names = append(names, strings.TrimPrefix(f.path(), "v1/"))
+		if f.span == spanInterval {
+			t.Errorf("%s was not compacted", f.path())
+		}
+	}
+	if len(files) > 9 {
+		t.Errorf("%d files are left of two days: %s", len(files), strings.Join(names, " "))
+	}
+	if stats := s.Stats(); stats.Damaged != 0 || stats.Dropped[DropFailed] != 0 {
+		t.Errorf("%+v", stats)
+	}
+}
