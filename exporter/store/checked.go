@@ -68,6 +68,11 @@ func openChecked(path string) (*checkedFile, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newChecked(f)
+}
+
+// newChecked takes over a file that is open, and closes it where it fails.
+func newChecked(f *os.File) (*checkedFile, error) {
 	c := &checkedFile{file: f}
 	if err := c.open(); err != nil {
 		return nil, errors.Join(err, f.Close())

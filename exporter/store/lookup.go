@@ -1,0 +1,452 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// reasonMissing is why a stack has no frames where the file that held it cannot be read.
+const reasonMissing = "history_damaged"
+
+// frame is a row of a stack's frames: its columns as words, in the order of frameColumns.
+type frame struct {
+	words   [frameWords]uint32
+	inlined bool
+}
+
+// The columns of a frame.
+const (
+	frameFunction = iota
+	frameLinkage
+	frameFile
+	frameLine
+	frameStartLine
+	frameKind
+	frameModule
+	frameBuildID
+	frameMissing
+	frameWords
+)
+
+var frameColumns = [frameWords]string{"function", "linkage_name", "file", "line", "start_line", "kind", "module", "build_id", "missing"}
+
+// stackWindow is how many stacks are looked at together: one can have more than a thousand frames.
+const stackWindow = 512
+
+// lookUp reads the table stacks for one query.
+type lookUp struct {
+	scan    *scan
+	workers chan struct{} // places for as many as work at once
+
+	mu     sync.Mutex
+	wanted map[int64]bool // that were not found yet
+	found  map[int64]*stackPair
+	known  *locations
+}
+
+// lookUp finds the stacks that rows refer to. Each date has all its stacks; the last one is looked through first, as
+// most stacks are in all of them.
+func (s *scan) lookUp(v *sums) (map[int64]*stackPair, error) {
+	l := &lookUp{
+		scan: s, workers: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		wanted: make(map[int64]bool), found: make(map[int64]*stackPair), known: newLocations(s.words),
+	}
+	for i := range v.totals {
+		if id := v.totals[i].stack; id != 0 {
+			l.wanted[id] = true
+		}
+	}
+	read := make(map[string]bool)
+	for range maxLooks {
+		if len(l.wanted) == 0 {
+			break
+		}
+		h, _, err := s.reader.look()
+		if err != nil {
+			return nil, err
+		}
+		if again := l.pass(h.stacks, read); !again {
+			break
+		}
+	}
+	if len(l.wanted) > 0 && s.ctx.Err() == nil {
+		missing := &stackPair{user: &profile.Stack{Truncated: reasonMissing}}
+		for id := range l.wanted {
+			l.found[id] = missing
+		}
+		s.warn(fmt.Errorf("%d stacks are in none of the files that could be read: the samples of them are shown without frames", len(l.wanted)))
+	}
+	return l.found, context.Cause(s.ctx)
+}
+
+// pass looks through files until all is found. It is true where one has vanished: what it held is in another one.
+func (l *lookUp) pass(files []file, read map[string]bool) (again bool) {
+	slices.SortStableFunc(files, func(a, b file) int { return strings.Compare(b.start.Format(dateLayout), a.start.Format(dateLayout)) })
+	for len(files) > 0 && !l.done() {
+		// A date at a time: the one before it is needed only for what it lacks.
+		date := files[0].start.Format(dateLayout)
+		n := 0
+		var wait sync.WaitGroup
+		var vanished atomic.Bool
+		open := make(chan struct{}, maxOpenStacks)
+		for ; n < len(files) && files[n].start.Format(dateLayout) == date; n++ {
+			f := files[n]
+			if !l.scan.partitions[partition{f.host, date}] || read[f.path()] {
+				continue
+			}
+			read[f.path()] = true
+			open <- struct{}{}
+			wait.Go(func() {
+				defer func() { <-open }()
+				if err := l.readFile(f); errors.Is(err, fs.ErrNotExist) {
+					vanished.Store(true)
+				} else if err != nil && l.scan.ctx.Err() == nil {
+					l.scan.warn(err)
+				}
+			})
+		}
+		wait.Wait()
+		again = again || vanished.Load()
+		files = files[n:]
+	}
+	return again
+}
+
+func (l *lookUp) done() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.wanted) == 0 || l.scan.ctx.Err() != nil
+}
+
+// maxOpenStacks bounds the files that are open.
+const maxOpenStacks = 16
+
+func (l *lookUp) readFile(f file) error {
+	l.workers <- struct{}{}
+	c, err := openChecked(filepath.Join(l.scan.reader.dir, f.path()))
+	<-l.workers
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	l.scan.mu.Lock()
+	l.scan.answer.Files++
+	l.scan.mu.Unlock()
+	errs := make([]error, len(c.RowGroups()))
+	var wait sync.WaitGroup
+	for i := range errs {
+		l.workers <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-l.workers }()
+			if !l.done() {
+				errs[i] = l.readGroup(c, i)
+			}
+		})
+	}
+	wait.Wait()
+	return errors.Join(errs...)
+}
+
+// readGroup takes the wanted stacks of a row group.
+func (l *lookUp) readGroup(c *checkedFile, index int) error {
+	var taken map[int64]bool
+	err := guard(c, index, func() error {
+		g := &rowGroup{RowGroup: c.RowGroups()[index], words: l.scan.words, columns: make(map[string]*vector)}
+		defer g.close()
+		idColumn, err := g.column("stack_id")
+		if err != nil {
+			return err
+		}
+		ids := make([]int64, g.NumRows())
+		if err := idColumn.readLongs(ids); err != nil {
+			return err
+		}
+		var last int
+		if taken, last = l.claim(ids); len(taken) == 0 {
+			return nil
+		}
+		return l.readStacks(g, ids[:last+1], taken)
+	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id := range taken { // another file may have them
+		l.wanted[id] = true
+	}
+	return err
+}
+
+// claim takes what is wanted out of ids, for nobody else to look for; last is the last of them.
+func (l *lookUp) claim(ids []int64) (taken map[int64]bool, last int) {
+	taken = make(map[int64]bool)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, id := range ids {
+		if l.wanted[id] {
+			delete(l.wanted, id)
+			taken[id] = true
+			last = i
+		}
+	}
+	return taken, last
+}
+
+// readStacks reads stacks by their IDs, and takes those that it found out of taken.
+func (l *lookUp) readStacks(g *rowGroup, ids []int64, taken map[int64]bool) error {
+	wholes, err := g.column("whole")
+	if err != nil {
+		return err
+	}
+	r, err := newFrameReader(g, l)
+	if err != nil {
+		return err
+	}
+	whole, lens := make([]bool, stackWindow), make([]int32, stackWindow)
+	found := make(map[int64]*stackPair, stackWindow)
+	for len(ids) > 0 {
+		if err := l.scan.ctx.Err(); err != nil {
+			return err
+		}
+		n := min(stackWindow, len(ids))
+		if err := wholes.readBools(whole[:n]); err != nil {
+			return err
+		}
+		if err := r.read(lens[:n]); err != nil {
+			return err
+		}
+		clear(found)
+		at := 0
+		for i, id := range ids[:n] {
+			if taken[id] {
+				found[id] = r.stack(at, at+int(lens[i]), whole[i])
+			}
+			at += int(lens[i])
+		}
+		l.mu.Lock()
+		for id, st := range found {
+			l.found[id] = st
+			delete(taken, id)
+		}
+		l.mu.Unlock()
+		ids = ids[n:]
+	}
+	return nil
+}
+
+// frameReader reads the frames of a row group, and makes stacks of them. One worker uses it.
+type frameReader struct {
+	lookUp  *lookUp
+	lengths *lengths
+	columns [frameWords]*vector
+	inlines *vector
+	// The frames that were read, column by column.
+	words   [frameWords][]uint32
+	inlined []bool
+	// What is known of frames without asking lookUp.
+	single map[frame]*profile.Location
+	path   []*profile.Location // under construction
+	slab   []*profile.Location
+}
+
+func newFrameReader(g *rowGroup, l *lookUp) (*frameReader, error) {
+	r := &frameReader{lookUp: l, single: make(map[frame]*profile.Location)}
+	for i, name := range frameColumns {
+		var err error
+		if r.columns[i], err = g.column("frames", "list", "element", name); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if r.inlines, err = g.column("frames", "list", "element", "inlined"); err != nil {
+		return nil, err
+	}
+	// Any column tells the lengths; this one is the smallest.
+	chunk, err := g.chunk("frames", "list", "element", "inlined")
+	if err != nil {
+		return nil, err
+	}
+	g.lists, err = newLengths(chunk)
+	r.lengths = g.lists
+	return r, err
+}
+
+// read reads the frames of as many stacks as there are lengths to be filled.
+func (r *frameReader) read(lens []int32) error {
+	total, err := r.lengths.read(lens)
+	if err != nil {
+		return err
+	}
+	for i, c := range r.columns {
+		r.words[i] = resize(r.words[i], total)
+		if err := c.readIDs(r.words[i]); err != nil {
+			return err
+		}
+	}
+	r.inlined = resize(r.inlined, total)
+	return r.inlines.readBools(r.inlined)
+}
+
+func (r *frameReader) frame(i int) (f frame) {
+	for column := range f.words {
+		f.words[column] = r.words[column][i]
+	}
+	f.inlined = r.inlined[i]
+	return f
+}
+
+// stack makes a stack of frames: those of the kernel, then the user's, each with the reason why it ends early, if it does.
+func (r *frameReader) stack(at, end int, whole bool) *stackPair {
+	var kernel, user profile.Stack
+	kinds, isKernel, isTruncated := r.words[frameKind], r.lookUp.known.kernel, r.lookUp.known.truncated
+	next := at
+	for next < end && kinds[next] == isKernel {
+		next++
+	}
+	kernel.Locations = r.locations(at, next)
+	if next+1 < end && kinds[next] == isTruncated {
+		kernel.Truncated = r.lookUp.scan.words.text(r.words[frameMissing][next])
+		next++
+	}
+	at = next
+	for next < end && kinds[next] != isTruncated {
+		next++
+	}
+	user.Locations = r.locations(at, next)
+	if next < end {
+		user.Truncated = r.lookUp.scan.words.text(r.words[frameMissing][next])
+	}
+	st := new(stackPair)
+	if len(kernel.Locations) > 0 || kernel.Truncated != "" {
+		st.kernel = &kernel
+	}
+	if len(user.Locations) > 0 || user.Truncated != "" {
+		user.Root = whole
+		st.user = &user
+	}
+	return st
+}
+
+// locations makes locations of frames: those that were inlined belong to the next one.
+func (r *frameReader) locations(at, end int) []*profile.Location {
+	r.path = r.path[:0]
+	for at < end {
+		first := at
+		for at < end-1 && r.inlined[at] {
+			at++
+		}
+		at++
+		r.path = append(r.path, r.location(first, at))
+	}
+	const slabSize = 8 << 10
+	if len(r.path) > len(r.slab) {
+		r.slab = make([]*profile.Location, max(slabSize, len(r.path)))
+	}
+	locations := r.slab[:len(r.path):len(r.path)]
+	copy(locations, r.path)
+	r.slab = r.slab[len(r.path):]
+	return locations
+}
+
+func (r *frameReader) location(first, end int) *profile.Location {
+	if end-first > 1 {
+		frames := make([]frame, 0, 8)
+		for i := first; i < end; i++ {
+			frames = append(frames, r.frame(i))
+		}
+		return r.lookUp.location(frames...)
+	}
+	f := r.frame(first)
+	l := r.single[f]
+	if l == nil {
+		l = r.lookUp.location(f)
+		r.single[f] = l
+	}
+	return l
+}
+
+func (l *lookUp) location(frames ...frame) *profile.Location {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known.get(frames)
+}
+
+// locations are those of a profile, each once.
+type locations struct {
+	words             *words
+	kernel, truncated uint32 // kinds
+	functions         map[profile.Function]*profile.Function
+	mappings          map[[2]uint32]*profile.Mapping // by path and build ID
+	byFrames          map[string]*profile.Location
+	key               []byte
+}
+
+func newLocations(w *words) *locations {
+	return &locations{
+		words: w, kernel: w.id([]byte(profile.FrameKernel)), truncated: w.id([]byte(kindTruncated)),
+		functions: make(map[profile.Function]*profile.Function), mappings: make(map[[2]uint32]*profile.Mapping),
+		byFrames: make(map[string]*profile.Location),
+	}
+}
+
+func (l *locations) get(frames []frame) *profile.Location {
+	l.key = l.key[:0]
+	for i := range frames {
+		for _, word := range frames[i].words {
+			l.key = binary.NativeEndian.AppendUint32(l.key, word)
+		}
+	}
+	if known := l.byFrames[string(l.key)]; known != nil {
+		return known
+	}
+	outer := &frames[len(frames)-1].words // what was inlined is in the same file
+	location := &profile.Location{
+		Kind: profile.FrameKind(l.words.text(outer[frameKind])), Mapping: l.mapping(outer),
+		Unnamed: l.words.text(outer[frameMissing]), Lines: make([]profile.Line, len(frames)),
+	}
+	for i := range frames {
+		f := &frames[i].words
+		location.Lines[i] = profile.Line{Function: l.function(f), Line: int(int32(f[frameLine]))}
+		if location.Mapping != nil && f[frameFile] != 0 {
+			location.Mapping.HasLines = true
+		}
+	}
+	l.byFrames[string(l.key)] = location
+	return location
+}
+
+func (l *locations) function(f *[frameWords]uint32) *profile.Function {
+	name := f[frameLinkage]
+	if name == 0 {
+		name = f[frameFunction]
+	}
+	function := profile.Function{Name: l.words.text(name), File: l.words.text(f[frameFile]), StartLine: int(int32(f[frameStartLine]))}
+	known := l.functions[function]
+	if known == nil {
+		known = &function
+		l.functions[function] = known
+	}
+	return known
+}
+
+func (l *locations) mapping(f *[frameWords]uint32) *profile.Mapping {
+	key := [2]uint32{f[frameModule], f[frameBuildID]}
+	if key == [2]uint32{} {
+		return nil
+	}
+	known := l.mappings[key]
+	if known == nil {
+		known = &profile.Mapping{Path: l.words.text(key[0]), BuildID: l.words.text(key[1]), HasFunctions: true}
+		l.mappings[key] = known
+	}
+	return known
+}

@@ -1,0 +1,168 @@
+package store
+
+import (
+	"io/fs"
+	"math"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// timeRange is a range of milliseconds since 1970: from is in, to is not.
+type timeRange struct{ from, to int64 }
+
+func rangeOf(from, to time.Time) timeRange {
+	r := timeRange{math.MinInt64, math.MaxInt64}
+	if !from.IsZero() {
+		r.from = ceilMilli(from)
+	}
+	if !to.IsZero() {
+		r.to = ceilMilli(to)
+	}
+	return r
+}
+
+// ceilMilli: of times within one millisecond rows know that it is this one.
+func ceilMilli(t time.Time) int64 { return t.Add(time.Millisecond - time.Nanosecond).UnixMilli() }
+
+func (r timeRange) and(other timeRange) timeRange {
+	return timeRange{max(r.from, other.from), min(r.to, other.to)}
+}
+
+func (r timeRange) empty() bool { return r.from >= r.to }
+
+// minCoarse is the span from which on whole hours are read at resolution 1h.
+const minCoarse = 6 * time.Hour
+
+func (r timeRange) wide() bool { return r.to > r.from+minCoarse.Milliseconds() || r.to-r.from < 0 }
+
+// times are those that the rows of a file can have. An interval's name has no fractions of its second.
+func (f *file) times() timeRange {
+	start := f.start.UnixMilli()
+	if f.span == spanInterval {
+		return timeRange{start, start + 1000}
+	}
+	return timeRange{start, f.end().UnixMilli()}
+}
+
+// piece is a file of the table samples, and which of its rows are to be read.
+type piece struct {
+	file  file
+	times timeRange
+}
+
+// unit is what is read of a host's history at one point of time: an hour, or a day that has been compacted.
+// Its files are opened together before one is read. Where one has vanished, a compaction has put what it held into another one, and
+// all of the unit is looked for again.
+type unit struct {
+	host   string
+	times  timeRange
+	pieces []piece
+}
+
+// plan says which files hold the rows of a time. With coarse, whole hours are read at resolution 1h where there is such a file.
+func (h *history) plan(times timeRange, coarse bool) []unit {
+	type key struct {
+		host  string
+		start int64
+	}
+	days := make(map[key]bool) // that have been compacted
+	for _, f := range h.minutes {
+		if f.span == spanDay {
+			days[key{f.host, f.start.UnixMilli()}] = true
+		}
+	}
+	hours := make(map[string]file)
+	if coarse {
+		for _, f := range h.hours {
+			hours[twinKey(&f)] = f
+		}
+	}
+	units := make(map[key]*unit)
+	add := func(f *file, pieces ...piece) {
+		pieces = slices.DeleteFunc(pieces, func(p piece) bool { return p.times.empty() })
+		if len(pieces) == 0 {
+			return
+		}
+		day, hour := f.start.Truncate(24*time.Hour), f.start.Truncate(time.Hour)
+		k, span := key{f.host, hour.UnixMilli()}, time.Hour
+		if whole := (key{f.host, day.UnixMilli()}); days[whole] {
+			k, span = whole, 24*time.Hour
+		}
+		u := units[k]
+		if u == nil {
+			u = &unit{host: f.host, times: times.and(timeRange{k.start, k.start + span.Milliseconds()})}
+			units[k] = u
+		}
+		u.pieces = append(u.pieces, pieces...)
+	}
+	for i := range h.intervals {
+		f := &h.intervals[i]
+		add(f, piece{*f, times.and(f.times())})
+	}
+	for i := range h.minutes {
+		f := &h.minutes[i]
+		wanted := times.and(f.times())
+		if twin, ok := hours[twinKey(f)]; ok && !wanted.empty() {
+			const hour = int64(time.Hour / time.Millisecond)
+			whole := timeRange{(wanted.from + hour - 1) / hour * hour, wanted.to / hour * hour}
+			if !whole.empty() {
+				add(f, piece{twin, whole}, piece{*f, timeRange{wanted.from, whole.from}}, piece{*f, timeRange{whole.to, wanted.to}})
+				continue
+			}
+		}
+		add(f, piece{*f, wanted})
+	}
+	plan := make([]unit, 0, len(units))
+	for _, u := range units {
+		plan = append(plan, *u)
+	}
+	slices.SortFunc(plan, func(a, b unit) int {
+		if a.times.from != b.times.from {
+			return int(a.times.from/1000 - b.times.from/1000)
+		}
+		return strings.Compare(a.host, b.host)
+	})
+	return plan
+}
+
+// look lists what there is. While one directory is read files may be put into it and others taken out, so that neither
+// is seen; a second look sees what replaced those. Damaged files that were set aside are told.
+func (r *Reader) look() (history, []string, error) {
+	var aside []string
+	other := func(path string, _ fs.FileInfo) {
+		if strings.HasSuffix(path, damagedSuffix) {
+			aside = append(aside, path)
+		}
+	}
+	first, err := list(r.dir, nil)
+	if err != nil {
+		return history{}, nil, err
+	}
+	second, err := list(r.dir, other)
+	if err != nil {
+		return history{}, nil, err
+	}
+	seen := make(map[string]bool, len(second))
+	for i := range second {
+		seen[second[i].path()] = true
+	}
+	for i := range first {
+		if !seen[first[i].path()] {
+			second = append(second, first[i])
+		}
+	}
+	return arrange(second), aside, nil
+}
+
+// asideTimes are those of the rows that a file set aside held; false where they are not known.
+func (r *Reader) asideTimes(path string) (timeRange, bool) {
+	relative, err := filepath.Rel(filepath.Join(r.dir, "v"+strconv.Itoa(Version)), strings.TrimSuffix(path, damagedSuffix))
+	if err != nil {
+		return timeRange{}, false
+	}
+	f, ok := parsePath(relative)
+	return f.times(), ok && f.table == tableSamples
+}

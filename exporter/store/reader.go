@@ -1,0 +1,238 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/pilotlight/pilotlight/exporter/query"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// Reader answers queries from the files in a data directory. It takes no lock: any number of them, in any process,
+// read what a Store writes, and see it as soon as it is there. Safe for concurrent use.
+//
+// A row is in an answer where its span begins in the time that was asked for. Of intervals (the last one to two hours)
+// that is when the interval began; of what has been compacted, the minute in which it did. Within a range of whole
+// minutes each sample that was sent is counted, once.
+type Reader struct {
+	dir string
+	log *slog.Logger
+}
+
+// NewReader makes a Reader of the history in a data directory. nil: nothing is logged.
+func NewReader(dir string, log *slog.Logger) *Reader {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Reader{dir: dir, log: log}
+}
+
+// Answer says where a result comes from, and what is not in it.
+type Answer struct {
+	Files int // that were read
+	// Warnings are what could not be read: a DamageError tells of file and offset.
+	Warnings []error
+}
+
+// maxWarnings are kept; a broken disk would bring thousands.
+const maxWarnings = 100
+
+func (a *Answer) warn(err error) {
+	if len(a.Warnings) < maxWarnings {
+		a.Warnings = append(a.Warnings, err)
+	}
+}
+
+// Profile adds up the samples that a query means. Focus, Ignore, Hide and By are left to package flame. What cannot be read is
+// logged; Read tells it.
+func (r *Reader) Profile(ctx context.Context, q query.Query) (*profile.Profile, error) {
+	p, answer, err := r.Read(ctx, q, query.Labels...)
+	if err != nil {
+		return nil, err
+	}
+	for _, warning := range answer.Warnings {
+		r.log.Warn("a part of the history is left out of an answer", "err", warning)
+	}
+	return p, nil
+}
+
+// Read is Profile with those labels kept that are named: the fewer, the faster. The profile's start and duration are
+// those of the spans that were found, from the first to the last.
+//
+// Samples that were lost are in its Account whatever the filter says: nobody knows whose they were.
+func (r *Reader) Read(ctx context.Context, q query.Query, labels ...string) (*profile.Profile, *Answer, error) {
+	s := r.newScan(ctx, q)
+	defer s.cancel(nil)
+	s.stacks, s.coarse = true, true
+	var kept [labelCount]bool
+	for i, name := range query.Labels {
+		kept[i] = slices.Contains(labels, name)
+		s.labels[i] = s.labels[i] || kept[i]
+	}
+	var all []*sums
+	if err := s.run(func() visitor {
+		v := newSums(kept)
+		all = append(all, v)
+		return v
+	}); err != nil {
+		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
+	}
+	total := mergeSums(all)
+	stacks, err := s.lookUp(total)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
+	}
+	return s.profile(total, stacks), s.answer, nil
+}
+
+// newScan begins a scan, which is to be canceled in the end.
+func (r *Reader) newScan(ctx context.Context, q query.Query) *scan {
+	ctx, cancel := context.WithCancelCause(ctx)
+	s := &scan{reader: r, ctx: ctx, cancel: cancel, query: q, words: newWords(), answer: new(Answer), partitions: make(map[partition]bool)}
+	for i, name := range query.Labels {
+		s.labels[i] = slices.ContainsFunc(q.Filter, func(c query.Condition) bool { return c.Label == name })
+	}
+	return s
+}
+
+// sums adds up rows by stack and labels. One worker uses it.
+type sums struct {
+	kept   [labelCount]bool // labels that tell rows apart
+	labels map[labelKey]uint32
+	keys   []labelKey // of labels
+	rows   map[rowKey]int32
+	totals []total
+	lost   map[uint32]int64 // by reason, a word
+}
+
+// rowKey is what rows are added up by: labels are an index of keys.
+type rowKey struct {
+	stack  int64
+	labels uint32
+}
+
+type total struct {
+	rowKey
+	count, value int64
+}
+
+func newSums(kept [labelCount]bool) *sums {
+	return &sums{kept: kept, labels: make(map[labelKey]uint32), rows: make(map[rowKey]int32), lost: make(map[uint32]int64)}
+}
+
+func (v *sums) visit(b *batch) {
+	last := int32(-1) // equal rows stand beside each other
+	for i, wanted := range b.wanted {
+		if !wanted {
+			continue
+		}
+		if b.losses[i] != 0 {
+			v.lost[b.losses[i]] += b.counts[i]
+			continue
+		}
+		var labels labelKey
+		for label, kept := range v.kept {
+			if kept {
+				labels[label] = b.labels[label][i]
+			}
+		}
+		key := rowKey{b.stacks[i], 0}
+		if last < 0 || v.totals[last].stack != key.stack || v.keys[v.totals[last].labels] != labels {
+			key.labels = v.labelID(labels)
+			last = v.index(key)
+		}
+		v.totals[last].count += b.counts[i]
+		v.totals[last].value += b.values[i]
+	}
+}
+
+func (v *sums) labelID(labels labelKey) uint32 {
+	id, ok := v.labels[labels]
+	if !ok {
+		id = uint32(len(v.keys))
+		v.keys = append(v.keys, labels)
+		v.labels[labels] = id
+	}
+	return id
+}
+
+func (v *sums) index(key rowKey) int32 {
+	i, ok := v.rows[key]
+	if !ok {
+		i = int32(len(v.totals))
+		v.totals = append(v.totals, total{rowKey: key})
+		v.rows[key] = i
+	}
+	return i
+}
+
+// mergeSums adds what several workers found to what the first did.
+func mergeSums(all []*sums) *sums {
+	merged := all[0]
+	for _, v := range all[1:] {
+		ids := make([]uint32, len(v.keys))
+		for i, labels := range v.keys {
+			ids[i] = merged.labelID(labels)
+		}
+		for _, t := range v.totals {
+			i := merged.index(rowKey{t.stack, ids[t.labels]})
+			merged.totals[i].count += t.count
+			merged.totals[i].value += t.value
+		}
+		for reason, n := range v.lost {
+			merged.lost[reason] += n
+		}
+		v.rows, v.totals = nil, nil
+	}
+	merged.rows = nil
+	return merged
+}
+
+// profile makes a profile of sums.
+func (s *scan) profile(v *sums, stacks map[int64]*stackPair) *profile.Profile {
+	p := &profile.Profile{Type: profile.Type{Name: s.query.Type, Unit: s.words.text(s.facts.unit)}, Period: s.facts.period}
+	if s.facts.seen {
+		p.Start = time.UnixMilli(s.facts.spans.from).UTC()
+		p.Duration = time.Duration(s.facts.spans.to-s.facts.spans.from) * time.Millisecond
+	}
+	labels := make([]*profile.Labels, len(v.keys))
+	for i, key := range v.keys {
+		labels[i] = s.profileLabels(key)
+	}
+	p.Samples = make([]profile.Sample, len(v.totals))
+	for i, t := range v.totals {
+		sample := profile.Sample{Labels: labels[t.labels], Count: t.count, Value: t.value}
+		if st := stacks[t.stack]; st != nil {
+			sample.Kernel, sample.User = st.kernel, st.user
+		}
+		p.Samples[i] = sample
+		p.Account.Exported += uint64(t.count)
+	}
+	p.Account.Taken = p.Account.Exported
+	for reason, n := range v.lost {
+		p.Account.Lost = append(p.Account.Lost, profile.Loss{Reason: s.words.text(reason), Count: uint64(n)})
+		p.Account.Taken += uint64(n)
+	}
+	slices.SortFunc(p.Account.Lost, func(a, b profile.Loss) int {
+		if a.Reason < b.Reason {
+			return -1
+		}
+		return 1
+	})
+	return p
+}
+
+func (s *scan) profileLabels(key labelKey) *profile.Labels {
+	text := func(label int) string { return s.words.text(key[label]) }
+	l := &profile.Labels{
+		PID: int(int32(key[labelPID])), TID: int(int32(key[labelTID])),
+		Comm: text(2), Thread: text(3), Exe: text(4), Cgroup: text(5), ContainerID: text(6),
+	}
+	if l.Cgroup != "" {
+		l.Cgroups = []string{l.Cgroup}
+	}
+	return l
+}

@@ -1,0 +1,236 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pilotlight/pilotlight/exporter/query"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/symbolizer/demangle"
+)
+
+// sumOf is all that a profile says, in words, but for when: by stack and labels how many samples and what they are worth.
+type sumOf map[string][2]int64
+
+func (s sumOf) add(p *profile.Profile, wanted func(*profile.Labels) bool) {
+	for i := range p.Samples {
+		sample := &p.Samples[i]
+		if !wanted(sample.Labels) {
+			continue
+		}
+		key := fmt.Sprintf("%v %d | %s | whole %v, %+q", p.Type, p.Period, stackText(sample), sample.Whole(), labelsText(sample.Labels))
+		sum := s[key]
+		s[key] = [2]int64{sum[0] + sample.Count, sum[1] + sample.Value}
+	}
+	for _, loss := range p.Account.Lost {
+		key := "lost " + loss.Reason
+		s[key] = [2]int64{s[key][0] + int64(loss.Count)}
+	}
+}
+
+func stackText(s *profile.Sample) string {
+	var frames []string
+	s.Walk(func(l *profile.Location) {
+		for _, line := range l.Lines {
+			mapping := profile.Mapping{}
+			if l.Mapping != nil {
+				mapping = profile.Mapping{Path: l.Mapping.Path, BuildID: l.Mapping.BuildID}
+			}
+			frames = append(frames, fmt.Sprintf("%s %s %+q:%d %d %s %v", l.Kind, line.Function.Name, line.Function.File, line.Line,
+				line.Function.StartLine, l.Unnamed, mapping))
+		}
+		frames = append(frames, "-")
+	}, func(reason string) { frames = append(frames, "truncated "+reason) })
+	return strings.Join(frames, ";")
+}
+
+func labelsText(l *profile.Labels) []string {
+	var values []string
+	for _, name := range query.Labels {
+		values = append(values, query.Label(l, name))
+	}
+	return values
+}
+
+func everything(*profile.Labels) bool { return true }
+
+func checkSum(t testing.TB, what string, got, want sumOf) {
+	t.Helper()
+	if maps.Equal(got, want) {
+		return
+	}
+	shown := 0
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		if got[key] != want[key] && shown < 3 {
+			shown++
+			t.Logf("%.400s: %v, not %v", key, got[key], want[key])
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(got)) {
+		if _, ok := want[key]; !ok && shown < 6 {
+			shown++
+			t.Logf("%.400s: %v, which nobody sent", key, got[key])
+		}
+	}
+	t.Fatalf("%s: %d rows, not %d, or other sums", what, len(got), len(want))
+}
+
+// mustRead is the answer to a query that is complete.
+func mustRead(t testing.TB, r *Reader, q query.Query, labels ...string) *profile.Profile {
+	t.Helper()
+	p, answer, err := r.Read(context.Background(), q, labels...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(answer.Warnings) > 0 {
+		t.Fatalf("left out: %v", answer.Warnings)
+	}
+	return p
+}
+
+// A range of the history is the sum of the profiles that were sent in it: whatever the range while there are
+// intervals, whole minutes after that; with and without a filter, at every stage of compaction.
+func TestRangesAreSums(t *testing.T) {
+	dir := t.TempDir()
+	c := &clock{}
+	start := at(t, "2026-11-23T21:58:07.345Z")
+	c.set(start)
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	r := NewReader(dir, nil)
+	host := smallHost(2)
+	var sent []*profile.Profile
+	send := func(from, to int) {
+		for i := from; i < to; i++ {
+			p := host.Interval(start.Add(time.Duration(i)*11*time.Minute), 10*time.Second)
+			sent = append(sent, p)
+			c.set(p.Start.Add(p.Duration))
+			s.Export(p)
+		}
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	filters := []string{"", `comm="service-1"`, `comm=~"service-.*",pid!="1000"`, `pid=~"1.*3"`, `container_id=""`, `thread!~"worker-[123]"`}
+	check := func(stage string, step time.Duration) {
+		t.Helper()
+		for i := range 15 {
+			span := int64(len(sent)) * int64(12*time.Minute)
+			from := start.Add(time.Duration(random.Int64N(span))).Truncate(step)
+			q := query.Query{From: from, To: from.Add(step + time.Duration(random.Int64N(span))).Truncate(step)}
+			if i == 0 {
+				q = query.Query{}
+			}
+			text := filters[i%len(filters)]
+			q.Filter, _ = query.ParseFilter(text)
+			want := make(sumOf)
+			var account profile.Account
+			for _, p := range sent {
+				begin := p.Start.Truncate(time.Millisecond)
+				if (q.From.IsZero() || !begin.Before(q.From)) && (q.To.IsZero() || begin.Before(q.To)) {
+					want.add(p, q.Filter.Matches)
+					for i := range p.Samples {
+						if q.Filter.Matches(p.Samples[i].Labels) {
+							account.Exported += uint64(p.Samples[i].Count)
+						}
+					}
+					account.Taken += p.Account.Lost[0].Count
+				}
+			}
+			account.Taken += account.Exported
+			got := make(sumOf)
+			p := mustRead(t, r, q, query.Labels...)
+			got.add(p, everything)
+			checkSum(t, fmt.Sprintf("%s: %s", stage, q.String()), got, want)
+			if p.Account.Taken != account.Taken || p.Account.Exported != account.Exported {
+				t.Fatalf("%s: %s: %+v, not %+v", stage, q.String(), p.Account, account)
+			}
+		}
+	}
+	send(0, 5)
+	check("intervals", time.Nanosecond)
+	send(5, 40)
+	settle(t, s)
+	check("the first hours are compacted", time.Minute)
+	c.set(at(t, "2026-11-24T01:30:00Z"))
+	settle(t, s)
+	check("a day is compacted", time.Minute)
+	c.set(at(t, "2026-11-26T00:00:00Z"))
+	settle(t, s)
+	check("all is compacted", time.Minute)
+}
+
+// Stacks come back as they were, whatever they are made of.
+func TestStacksComeBack(t *testing.T) {
+	libc := &profile.Mapping{Path: "/lib/libc.so.6", BuildID: "0123abcd"}
+	kernel := &profile.Mapping{Path: "[kernel.kallsyms]"}
+	location := func(kind profile.FrameKind, m *profile.Mapping, unnamed string, names ...string) *profile.Location {
+		l := &profile.Location{Kind: kind, Mapping: m, Unnamed: unnamed}
+		for i, name := range names {
+			l.Lines = append(l.Lines, profile.Line{Function: &profile.Function{Name: name, File: "/src/" + name[:1], StartLine: i}, Line: 10 * i})
+		}
+		return l
+	}
+	k := location(profile.FrameKernel, kernel, "", "vfs_read")
+	read := location(profile.FrameNative, libc, "", "read")
+	inlined := location(profile.FrameGo, nil, "", "a.inner", "a.middle", "a.outer")
+	outer := location(profile.FrameGo, nil, "", "a.outer")
+	mangled := location(profile.FrameNative, libc, "", "_ZN3geo4areaERKNS_5ShapeE")
+	unnamed := location(profile.FrameNative, libc, "no_symbol", "[libc.so.6+0x29d90]")
+	jit := location(profile.FrameJIT, nil, "", "LazyCompile:~x \"y\"\n\t"+strings.Repeat("z", 1<<20))
+	stack := func(truncated string, root bool, locations ...*profile.Location) *profile.Stack {
+		return &profile.Stack{Locations: locations, Truncated: truncated, Root: root}
+	}
+	labels := &profile.Labels{PID: 1, TID: 2, Comm: "c\"'`,\x1b[31m", Thread: "t\x00t", Exe: "/bin/\u202ex", Cgroup: "/a", ContainerID: "f00"}
+	p := &profile.Profile{Type: profile.TypeCycles, Start: at(t, "2026-11-24T17:05:10Z"), Duration: 10 * time.Second, Period: 1e6}
+	for _, s := range []profile.Sample{
+		{Kernel: stack("", false, k, k), User: stack("", true, read, mangled, outer)},
+		{Kernel: stack("", false, k, k), User: stack("", false, read, mangled, outer)},
+		{Kernel: stack("", false, k)},
+		{Kernel: stack("stack_evicted", false), User: stack("", true, read)},
+		{Kernel: stack("max_depth", false, k), User: stack("unmapped_pc", false, read)},
+		{Kernel: stack("", false, k), User: stack("unmapped_pc", false)},
+		{User: stack("unmapped_pc", false)},
+		{User: stack("", true, inlined, inlined, outer, unnamed, jit)},
+		{User: stack("", true, outer)},
+		{},
+	} {
+		s.Count, s.Value, s.Labels = 1, 1e6, labels
+		s.Times = []time.Duration{time.Second}
+		p.Samples = append(p.Samples, s)
+	}
+	dir := t.TempDir()
+	s := openStore(t, Options{Dir: dir, now: func() time.Time { return p.Start }})
+	s.Export(p)
+	got, want := make(sumOf), make(sumOf)
+	answer := mustRead(t, NewReader(dir, nil), query.Query{Type: "cycles"}, query.Labels...)
+	got.add(answer, everything)
+	want.add(p, everything)
+	checkSum(t, "stacks", got, want)
+	if !answer.Start.Equal(p.Start) || answer.Duration != p.Duration {
+		t.Errorf("%v and %v, not %v and %v", answer.Start, answer.Duration, p.Start, p.Duration)
+	}
+	seen := make(map[*profile.Location]bool)
+	texts := make(map[string]bool)
+	for i := range answer.Samples {
+		answer.Samples[i].Walk(func(l *profile.Location) {
+			if !seen[l] {
+				seen[l] = true
+				text := fmt.Sprint(l.Kind, l.Unnamed, l.Mapping, len(l.Lines), l.Lines[0].Function)
+				if texts[text] {
+					t.Errorf("%.100s is there twice", text)
+				}
+				texts[text] = true
+				if name := l.Lines[0].Function.Name; name == "_ZN3geo4areaERKNS_5ShapeE" && demangle.Simple(name) != "geo::area" {
+					t.Errorf("%s reads %s", name, demangle.Simple(name))
+				}
+			}
+		}, nil)
+	}
+	if cpu := mustRead(t, NewReader(dir, nil), query.Query{}); len(cpu.Samples) > 0 || cpu.Account.Taken > 0 {
+		t.Errorf("of another type: %+v", cpu)
+	}
+}

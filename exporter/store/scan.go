@@ -1,0 +1,585 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/parquet-go/parquet-go"
+
+	"github.com/pilotlight/pilotlight/exporter/query"
+)
+
+// window is how many rows are looked at together: what a scan holds in memory.
+const window = 8 << 10
+
+// Numbers of the labels, as query.Labels lists them.
+const (
+	labelPID = iota
+	labelTID
+	labelCount = 7
+)
+
+// labelKey are the labels of a row: numbers as they are, strings as words.
+type labelKey [labelCount]uint32
+
+// labelColumns are the columns of query.Labels; they have the same names.
+var labelColumns = query.Labels
+
+// batch is what a visitor sees of some rows. Slices that were not asked for are empty. It is valid until visit returns.
+type batch struct {
+	times   []int64 // milliseconds since 1970, where the span begins
+	stacks  []int64
+	losses  []uint32 // words
+	labels  [labelCount][]uint32
+	counts  []int64
+	values  []int64
+	lengths []int32  // of lists of ticks
+	ticks   []uint32 // one list after the other
+	// wanted says of each row whether it is meant.
+	wanted []bool
+}
+
+// visitor takes what one worker reads.
+type visitor interface{ visit(b *batch) }
+
+// scan reads rows of the table samples.
+type scan struct {
+	reader *Reader
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	query  query.Query
+	words  *words
+	// What visitors want to know of rows, beyond counts and values.
+	times, stacks, ticks bool
+	labels               [labelCount]bool
+	coarse               bool // resolution 1h will do
+
+	mu         sync.Mutex
+	answer     *Answer
+	partitions map[partition]bool // where the rows were found
+	facts      facts              // when run has ended
+}
+
+// partition is a date of a host.
+type partition struct{ host, date string }
+
+// worker reads row groups, one after the other.
+type worker struct {
+	scan    *scan
+	visitor visitor
+	batch   batch
+	// matches remember what conditions say of values: 0 unknown, 1 yes, 2 no.
+	matches [][]uint8
+	numbers []map[uint32]bool
+	facts   facts
+	// Of the rows of a batch, where statistics do not tell them.
+	durations, periods []int64
+	units, types       []uint32
+}
+
+// run reads all rows that the query means, and shows them to a visitor for each of GOMAXPROCS workers.
+func (s *scan) run(newVisitor func() visitor) error {
+	times := rangeOf(s.query.From, s.query.To)
+	h, aside, err := s.reader.look()
+	if err != nil {
+		return err
+	}
+	for _, path := range aside {
+		if held, ok := s.reader.asideTimes(path); !ok || !held.and(times).empty() {
+			s.warn(fmt.Errorf("%s was damaged, and is left out", path))
+		}
+	}
+	if s.query.Type == "" {
+		s.query.Type = "cpu"
+	}
+	s.coarse = s.coarse && times.wide()
+	workers := make(chan *worker, runtime.GOMAXPROCS(0))
+	for range cap(workers) {
+		workers <- s.newWorker(newVisitor())
+	}
+	var wait sync.WaitGroup
+	places := make(chan struct{}, maxOpenUnits)
+	for _, u := range h.plan(times, s.coarse) {
+		files, err := s.open(u)
+		if err != nil {
+			s.cancel(err)
+			break
+		}
+		places <- struct{}{}
+		var unitWait sync.WaitGroup
+		for _, f := range files {
+			unitWait.Go(func() { s.readFile(f, workers) })
+		}
+		wait.Go(func() {
+			unitWait.Wait()
+			<-places
+		})
+	}
+	wait.Wait()
+	for range cap(workers) {
+		if w := <-workers; w.facts.seen {
+			s.facts.add(w.facts.unit, w.facts.period, w.facts.spans)
+		}
+	}
+	return context.Cause(s.ctx)
+}
+
+// maxOpenUnits bounds the files that are open: an hour has 360 intervals.
+const maxOpenUnits = 3
+
+// maxLooks bounds how often a unit is looked for again.
+const maxLooks = 20
+
+// openPiece is a piece whose file cannot vanish any more.
+type openPiece struct {
+	piece
+	file *os.File
+}
+
+// open opens the files of a unit: all, or none.
+func (s *scan) open(u unit) ([]openPiece, error) {
+	for range maxLooks {
+		files, err := s.openAll([]unit{u})
+		if !errors.Is(err, fs.ErrNotExist) {
+			return files, err
+		}
+		h, _, err := s.reader.look()
+		if err != nil {
+			return nil, err
+		}
+		// The time that this unit was for may be in several now, or in one for a longer time.
+		again := h.plan(u.times, s.coarse)
+		again = slices.DeleteFunc(again, func(other unit) bool { return other.host != u.host })
+		if files, err = s.openAll(again); !errors.Is(err, fs.ErrNotExist) {
+			return files, err
+		}
+	}
+	return nil, fmt.Errorf("files of %s vanish faster than they can be opened: ask again", u.host)
+}
+
+func (s *scan) openAll(units []unit) (open []openPiece, err error) {
+	for _, u := range units {
+		for _, p := range u.pieces {
+			path := filepath.Join(s.reader.dir, p.file.path())
+			f, err := os.Open(path)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				for _, o := range open {
+					_ = o.file.Close() // nothing was written to it
+				}
+				return nil, err
+			case err != nil:
+				s.warn(err) // the others answer
+			default:
+				open = append(open, openPiece{p, f})
+			}
+		}
+	}
+	return open, nil
+}
+
+// warn notes what is missing in the answer.
+func (s *scan) warn(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer.warn(err)
+}
+
+// readFile reads what is wanted of a file: its row groups side by side.
+func (s *scan) readFile(p openPiece, workers chan *worker) {
+	w := <-workers
+	c, err := newChecked(p.file)
+	workers <- w
+	if err != nil {
+		s.warn(err)
+		return
+	}
+	defer c.Close()
+	s.mu.Lock()
+	s.partitions[partition{p.piece.file.host, p.piece.file.start.Format(dateLayout)}] = true
+	s.answer.Files++
+	s.mu.Unlock()
+	var wait sync.WaitGroup
+	for i := range c.RowGroups() {
+		wait.Go(func() {
+			w := <-workers
+			defer func() { workers <- w }()
+			if s.ctx.Err() != nil {
+				return
+			}
+			if err := guard(c, i, func() error { return w.read(c, i, p.times) }); err != nil && s.ctx.Err() == nil {
+				s.warn(err)
+			}
+		})
+	}
+	wait.Wait()
+}
+
+// guard makes of what goes wrong in a row group, panics of the decoder included, an error with file and offset.
+func guard(c *checkedFile, group int, read func() error) (err error) {
+	offset := int64(0)
+	if groups := c.Metadata().RowGroups; group < len(groups) && len(groups[group].Columns) > 0 {
+		offset = groups[group].Columns[0].MetaData.DataPageOffset
+		if at := groups[group].Columns[0].MetaData.DictionaryPageOffset; at > 0 {
+			offset = at
+		}
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = c.damage(offset, fmt.Errorf("%v", p))
+		}
+	}()
+	err = read()
+	if err == nil || errors.As(err, new(*DamageError)) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return c.damage(offset, err)
+}
+
+func (s *scan) newWorker(v visitor) *worker {
+	return &worker{scan: s, visitor: v, matches: make([][]uint8, len(s.query.Filter)), numbers: make([]map[uint32]bool, len(s.query.Filter))}
+}
+
+// rowGroup is a row group of samples that is being read.
+type rowGroup struct {
+	parquet.RowGroup
+	words   *words
+	columns map[string]*vector
+	lists   *lengths
+}
+
+func (g *rowGroup) close() {
+	if g.lists != nil {
+		g.lists.close()
+	}
+	for _, c := range g.columns {
+		c.close()
+	}
+}
+
+// chunk finds a column by its path, as "stack_id" or "ticks.list.element".
+func (g *rowGroup) chunk(path ...string) (parquet.ColumnChunk, error) {
+	leaf, ok := g.Schema().Lookup(path...)
+	if !ok {
+		return nil, fmt.Errorf("there is no column %s", path)
+	}
+	return g.ColumnChunks()[leaf.ColumnIndex], nil
+}
+
+func (g *rowGroup) column(path ...string) (*vector, error) {
+	name := path[len(path)-1]
+	if len(path) > 1 {
+		name = path[0] + "." + name
+	}
+	if c := g.columns[name]; c != nil {
+		return c, nil
+	}
+	chunk, err := g.chunk(path...)
+	if err != nil {
+		return nil, err
+	}
+	c, err := newVector(chunk, g.words)
+	if err != nil {
+		return nil, err
+	}
+	g.columns[name] = c
+	return c, nil
+}
+
+// bounds are the smallest and the greatest value of a column of 64-bit numbers.
+func (g *rowGroup) bounds(name string) (low, high int64, ok bool) {
+	chunk, err := g.chunk(name)
+	if err != nil {
+		return 0, 0, false
+	}
+	c, isFile := chunk.(*parquet.FileColumnChunk)
+	if !isFile {
+		return 0, 0, false
+	}
+	from, to, ok := c.Bounds()
+	if !ok {
+		return 0, 0, false
+	}
+	return from.Int64(), to.Int64(), true
+}
+
+// read shows the wanted rows of a row group to the visitor.
+func (w *worker) read(c *checkedFile, index int, times timeRange) error {
+	g := &rowGroup{RowGroup: c.RowGroups()[index], words: w.scan.words, columns: make(map[string]*vector)}
+	defer g.close()
+	low, high, bounded := g.bounds("time")
+	if bounded && (timeRange{low, high + 1}).and(times).empty() {
+		return nil
+	}
+	types, err := g.column("type")
+	if err != nil {
+		return err
+	}
+	mine := w.scan.words.id([]byte(w.scan.query.Type))
+	several := true
+	if ok, err := types.dictionary(); err != nil {
+		return err
+	} else if ok {
+		if !slices.Contains(types.ids, mine) {
+			return nil
+		}
+		several = len(types.ids) > 1
+	}
+	// Where all rows are of the time and the type, statistics tell the rest of what they have in common.
+	all := bounded && low >= times.from && high < times.to && !several
+	if all {
+		all, err = w.facts.learn(g)
+	}
+	if err != nil {
+		return err
+	}
+	if none, err := w.excludes(g); none || err != nil {
+		return err
+	}
+	for rows := int(g.NumRows()); rows > 0; rows -= window {
+		if err := w.scan.ctx.Err(); err != nil {
+			return err
+		}
+		if err := w.readWindow(g, min(rows, window), times, mine, all); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// facts are what rows have in common.
+type facts struct {
+	seen   bool
+	unit   uint32 // as a word
+	period int64  // 0: they differ
+	spans  timeRange
+}
+
+func (f *facts) add(unit uint32, period int64, spans timeRange) {
+	if !f.seen {
+		*f = facts{seen: true, unit: unit, period: period, spans: spans}
+		return
+	}
+	if f.period != period {
+		f.period = 0
+	}
+	f.spans = timeRange{min(f.spans.from, spans.from), max(f.spans.to, spans.to)}
+}
+
+// learn takes them from the statistics of a row group; it is false where these do not tell.
+func (f *facts) learn(g *rowGroup) (bool, error) {
+	units, err := g.column("unit")
+	if err != nil {
+		return false, err
+	}
+	ok, err := units.dictionary()
+	if err != nil || !ok || len(units.ids) != 1 {
+		return false, err
+	}
+	from, last, okTime := g.bounds("time")
+	shortest, longest, okDuration := g.bounds("duration")
+	low, high, okPeriod := g.bounds("period")
+	if !okTime || !okDuration || !okPeriod || low != high || shortest != longest {
+		return false, nil
+	}
+	f.add(units.ids[0], low, timeRange{from, last + nanosToMillis(longest)})
+	return true, nil
+}
+
+func nanosToMillis(n int64) int64 { return (n + 999_999) / 1_000_000 }
+
+// excludes says whether the filter lets no row of a row group pass, as statistics and dictionaries tell.
+func (w *worker) excludes(g *rowGroup) (bool, error) {
+	if len(w.scan.query.Filter) == 0 || w.hasLosses(g) {
+		return false, nil
+	}
+	for i := range w.scan.query.Filter {
+		c, err := g.column(w.scan.query.Filter[i].Label)
+		if err != nil {
+			return false, err
+		}
+		ok, err := c.dictionary()
+		if err != nil {
+			return false, err
+		}
+		if ok && !slices.ContainsFunc(c.ids, func(id uint32) bool { return w.matchesID(i, id) }) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// hasLosses says whether there may be rows of lost samples, which filters let pass: nobody knows whose they were.
+func (w *worker) hasLosses(g *rowGroup) bool {
+	c, err := g.column("loss_reason")
+	if err != nil {
+		return true
+	}
+	ok, err := c.dictionary()
+	return err != nil || !ok || slices.ContainsFunc(c.ids, func(id uint32) bool { return id != 0 })
+}
+
+// matchesID says whether a value of the label of a condition fulfils it.
+func (w *worker) matchesID(condition int, id uint32) bool {
+	c := &w.scan.query.Filter[condition]
+	if isNumber(c.Label) {
+		known := w.numbers[condition]
+		if known == nil {
+			known = make(map[uint32]bool)
+			w.numbers[condition] = known
+		}
+		match, ok := known[id]
+		if !ok {
+			match = c.Matches(numberText(id))
+			known[id] = match
+		}
+		return match
+	}
+	known := w.matches[condition]
+	if int(id) >= len(known) {
+		known = append(known, make([]uint8, int(id)+1-len(known))...)
+		w.matches[condition] = known
+	}
+	if known[id] == 0 {
+		known[id] = 1
+		if c.Matches(w.scan.words.text(id)) {
+			known[id] = 2
+		}
+	}
+	return known[id] == 2
+}
+
+func isNumber(label string) bool { return label == "pid" || label == "tid" }
+
+func numberText(id uint32) string {
+	if id == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(int32(id)))
+}
+
+// labelText is the value of a label in a row.
+func (s *scan) labelText(label int, id uint32) string {
+	if label == labelPID || label == labelTID {
+		return numberText(id)
+	}
+	return s.words.text(id)
+}
+
+func resize[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
+	}
+	return s[:n]
+}
+
+// readWindow shows the next n rows to the visitor. Of all says that time and type of all of them are wanted.
+func (w *worker) readWindow(g *rowGroup, n int, times timeRange, mine uint32, all bool) error {
+	s, b := w.scan, &w.batch
+	longs := func(dst *[]int64, name string) error {
+		*dst = resize(*dst, n)
+		c, err := g.column(name)
+		if err != nil {
+			return err
+		}
+		return c.readLongs(*dst)
+	}
+	ids := func(dst *[]uint32, name string) error {
+		*dst = resize(*dst, n)
+		c, err := g.column(name)
+		if err != nil {
+			return err
+		}
+		return c.readIDs(*dst)
+	}
+	b.wanted = resize(b.wanted, n)
+	for i := range b.wanted {
+		b.wanted[i] = true
+	}
+	if s.times || !all {
+		if err := longs(&b.times, "time"); err != nil {
+			return err
+		}
+	}
+	if !all {
+		err := errors.Join(longs(&w.durations, "duration"), longs(&w.periods, "period"), ids(&w.units, "unit"), ids(&w.types, "type"))
+		if err != nil {
+			return err
+		}
+		for i, t := range b.times {
+			if b.wanted[i] = t >= times.from && t < times.to && w.types[i] == mine; b.wanted[i] {
+				w.facts.add(w.units[i], w.periods[i], timeRange{t, t + nanosToMillis(w.durations[i])})
+			}
+		}
+	}
+	for label, name := range labelColumns {
+		if s.labels[label] {
+			if err := ids(&b.labels[label], name); err != nil {
+				return err
+			}
+		}
+	}
+	if err := errors.Join(longs(&b.counts, "count"), longs(&b.values, "value"), ids(&b.losses, "loss_reason")); err != nil {
+		return err
+	}
+	if s.stacks {
+		if err := longs(&b.stacks, "stack_id"); err != nil {
+			return err
+		}
+	}
+	if s.ticks {
+		if err := w.readTicks(g, n); err != nil {
+			return err
+		}
+	}
+	w.filter(n)
+	w.visitor.visit(b)
+	return nil
+}
+
+// filter drops what the conditions do not let pass. Lost samples pass.
+func (w *worker) filter(n int) {
+	b := &w.batch
+	for condition := range w.scan.query.Filter {
+		label := slices.Index(labelColumns, w.scan.query.Filter[condition].Label)
+		values := b.labels[label]
+		for i := range n {
+			if b.wanted[i] && b.losses[i] == 0 {
+				b.wanted[i] = w.matchesID(condition, values[i])
+			}
+		}
+	}
+}
+
+func (w *worker) readTicks(g *rowGroup, n int) error {
+	b := &w.batch
+	path := []string{"ticks", "list", "element"}
+	if g.lists == nil {
+		chunk, err := g.chunk(path...)
+		if err != nil {
+			return err
+		}
+		if g.lists, err = newLengths(chunk); err != nil {
+			return err
+		}
+	}
+	b.lengths = resize(b.lengths, n)
+	total, err := g.lists.read(b.lengths)
+	if err != nil {
+		return err
+	}
+	c, err := g.column(path...)
+	if err != nil {
+		return err
+	}
+	b.ticks = resize(b.ticks, total)
+	return c.readIDs(b.ticks)
+}

@@ -1,0 +1,260 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/encoding"
+)
+
+// words are the strings that a query comes across, each once: a comparison of two is one of numbers. Safe for concurrent use.
+type words struct {
+	mu    sync.RWMutex
+	ids   map[string]uint32
+	texts []string
+}
+
+func newWords() *words { return &words{ids: map[string]uint32{"": 0}, texts: []string{""}} }
+
+// id of a text; that of "" is 0.
+func (w *words) id(text []byte) uint32 {
+	w.mu.RLock()
+	id, ok := w.ids[string(text)]
+	w.mu.RUnlock()
+	if ok {
+		return id
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if id, ok := w.ids[string(text)]; ok {
+		return id
+	}
+	id = uint32(len(w.texts))
+	w.texts = append(w.texts, string(text))
+	w.ids[w.texts[id]] = id
+	return id
+}
+
+func (w *words) text(id uint32) string {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.texts[id]
+}
+
+// vector reads the values of one column of a row group, in order and without making a Go value of each.
+// Values of dictionaries are translated once. Not safe for concurrent use.
+type vector struct {
+	chunk  *parquet.FileColumnChunk
+	words  *words
+	pages  *parquet.FilePages
+	page   parquet.Page
+	values encoding.Values
+	at     int // values of the page that were read
+	leaves int // values that stand in the page, without those of empty lists
+	// What the dictionary's entries are, by the kind of the column.
+	dict  parquet.Dictionary
+	ids   []uint32
+	longs []int64
+	ready bool // the dictionary was read
+}
+
+// errShort says that a column has fewer values than its row group has rows.
+var errShort = errors.New("a column ends before its row group")
+
+func newVector(chunk parquet.ColumnChunk, w *words) (*vector, error) {
+	c, ok := chunk.(*parquet.FileColumnChunk)
+	if !ok {
+		return nil, fmt.Errorf("a column is a %T", chunk)
+	}
+	return &vector{chunk: c, words: w, pages: c.PagesFrom(c.File())}, nil
+}
+
+func (c *vector) close() {
+	parquet.Release(c.page)
+	c.page = nil
+	_ = c.pages.Close() // it closes no file
+}
+
+// dictionary translates the column's dictionary; it is false where there is none.
+func (c *vector) dictionary() (bool, error) {
+	if c.ready {
+		return c.dict != nil, nil
+	}
+	var err error
+	if c.dict, err = c.pages.ReadDictionary(); err != nil {
+		return false, err
+	}
+	c.ready = true
+	if c.dict == nil {
+		return false, nil
+	}
+	page := c.dict.Page()
+	values := page.Data()
+	switch c.chunk.Type().Kind() {
+	case parquet.ByteArray:
+		bytes, offsets := values.ByteArray()
+		c.ids = make([]uint32, max(len(offsets), 1)-1)
+		for i := range c.ids {
+			c.ids[i] = c.words.id(bytes[offsets[i]:offsets[i+1]])
+		}
+	case parquet.Int32:
+		c.ids = make([]uint32, len(values.Int32()))
+		for i, v := range values.Int32() {
+			c.ids[i] = uint32(v)
+		}
+	case parquet.Int64:
+		c.longs = slices.Clone(values.Int64())
+	default:
+		return false, fmt.Errorf("a dictionary of %s", c.chunk.Type().Kind())
+	}
+	return true, nil
+}
+
+// fill reads the next page where the last one has been read.
+func (c *vector) fill() error {
+	for c.page == nil || c.at == c.leaves {
+		page, err := c.pages.ReadPage()
+		if errors.Is(err, io.EOF) {
+			return errShort
+		}
+		if err != nil {
+			return err
+		}
+		parquet.Release(c.page)
+		c.page, c.at, c.values = page, 0, page.Data()
+		c.leaves = int(page.NumValues() - page.NumNulls())
+		if page.Dictionary() != nil {
+			if _, err := c.dictionary(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// next gives up to n values that are there without reading another page: how many, and where in the page.
+func (c *vector) next(n int) (count, from int, err error) {
+	if err := c.fill(); err != nil {
+		return 0, 0, err
+	}
+	count, from = min(n, c.leaves-c.at), c.at
+	c.at += count
+	return count, from, nil
+}
+
+// readIDs fills dst with strings as words, or with 32-bit numbers.
+func (c *vector) readIDs(dst []uint32) error {
+	for len(dst) > 0 {
+		n, from, err := c.next(len(dst))
+		if err != nil {
+			return err
+		}
+		switch {
+		case c.page.Dictionary() != nil:
+			for i, index := range c.values.Int32()[from : from+n] {
+				dst[i] = c.ids[index] // out of range: recovered as damage
+			}
+		case c.values.Kind() == encoding.ByteArray:
+			bytes, offsets := c.values.ByteArray()
+			for i := range n {
+				dst[i] = c.words.id(bytes[offsets[from+i]:offsets[from+i+1]])
+			}
+		default:
+			for i, v := range c.values.Int32()[from : from+n] {
+				dst[i] = uint32(v)
+			}
+		}
+		dst = dst[n:]
+	}
+	return nil
+}
+
+// readLongs fills dst with 64-bit numbers.
+func (c *vector) readLongs(dst []int64) error {
+	for len(dst) > 0 {
+		n, from, err := c.next(len(dst))
+		if err != nil {
+			return err
+		}
+		if c.page.Dictionary() != nil {
+			for i, index := range c.values.Int32()[from : from+n] {
+				dst[i] = c.longs[index]
+			}
+		} else {
+			copy(dst, c.values.Int64()[from:from+n])
+		}
+		dst = dst[n:]
+	}
+	return nil
+}
+
+// readBools fills dst.
+func (c *vector) readBools(dst []bool) error {
+	for len(dst) > 0 {
+		n, from, err := c.next(len(dst))
+		if err != nil {
+			return err
+		}
+		bits := c.values.Boolean()
+		for i := range n {
+			dst[i] = bits[(from+i)/8]>>((from+i)%8)&1 != 0
+		}
+		dst = dst[n:]
+	}
+	return nil
+}
+
+// lengths reads how long the lists of a column are, in order, from the levels of its pages. Its values are read by another column.
+type lengths struct {
+	vector
+	reps, defs []byte // that were not read
+}
+
+func newLengths(chunk parquet.ColumnChunk) (*lengths, error) {
+	c, err := newVector(chunk, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &lengths{vector: *c}, nil
+}
+
+// read fills dst, and adds the lengths up.
+func (l *lengths) read(dst []int32) (total int, err error) {
+	for i := range dst {
+		if len(l.defs) == 0 {
+			if err := l.turn(); err != nil {
+				return 0, err
+			}
+		}
+		dst[i] = 0
+		for first := true; len(l.defs) > 0 && (first || l.reps[0] != 0); first = false {
+			if l.defs[0] != 0 { // an empty list has one level and no value
+				dst[i]++
+			}
+			l.reps, l.defs = l.reps[1:], l.defs[1:]
+		}
+		total += int(dst[i])
+	}
+	return total, nil
+}
+
+// turn reads the next page. Pages begin with a row.
+func (l *lengths) turn() error {
+	page, err := l.pages.ReadPage()
+	if errors.Is(err, io.EOF) {
+		return errShort
+	}
+	if err != nil {
+		return err
+	}
+	parquet.Release(l.page)
+	l.page, l.reps, l.defs = page, page.RepetitionLevels(), page.DefinitionLevels()
+	if len(l.reps) != len(l.defs) || len(l.reps) == 0 || l.reps[0] != 0 {
+		return errors.New("the levels of a page do not fit")
+	}
+	return nil
+}
