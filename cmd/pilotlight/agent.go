@@ -16,6 +16,7 @@ import (
 
 	"github.com/pilotlight/pilotlight/exporter"
 	"github.com/pilotlight/pilotlight/exporter/metrics"
+	"github.com/pilotlight/pilotlight/exporter/store"
 	"github.com/pilotlight/pilotlight/exporter/web"
 	"github.com/pilotlight/pilotlight/profiler"
 	"github.com/pilotlight/pilotlight/profiler/profile"
@@ -24,6 +25,7 @@ import (
 
 type agentFlags struct {
 	samplingFlags
+	history  historyFlags
 	listen   string
 	dataDir  string
 	config   string
@@ -45,6 +47,7 @@ func newAgentCommand() *cobra.Command {
 		Short: "Profile always and serve profiles",
 		Long: "Agent samples the host or the given target until it is stopped, and serves profiles:\n\n" +
 			"  go tool pprof http://127.0.0.1:7070/debug/pprof/profile?seconds=5\n\n" +
+			"It keeps a history of profiles as Parquet files in the data directory.\n\n" +
 			"Each flag can also come from the environment (--listen is PILOTLIGHT_LISTEN) or from the\n" +
 			"YAML file of --config (listen: ADDR); flags go before the environment, the environment before the file.",
 		Args: noArguments,
@@ -52,7 +55,7 @@ func newAgentCommand() *cobra.Command {
 			if err := applySettings(cmd.Flags(), os.Environ()); err != nil {
 				return err
 			}
-			if err := f.check(cmd.Flags()); err != nil {
+			if err := errors.Join(f.check(cmd.Flags()), f.history.check()); err != nil {
 				return err
 			}
 			return agent(&f)
@@ -60,7 +63,8 @@ func newAgentCommand() *cobra.Command {
 	}
 	f.add(cmd.Flags())
 	cmd.Flags().StringVar(&f.listen, "listen", "127.0.0.1:7070", "serve HTTP on this `ADDR`; port 0 takes a free one")
-	cmd.Flags().StringVar(&f.dataDir, "data-dir", "/var/lib/pilotlight", "lock this `DIR` against a second agent; nothing else is kept in it yet")
+	cmd.Flags().StringVar(&f.dataDir, "data-dir", "/var/lib/pilotlight", "keep the history in this `DIR`, and lock it against a second agent")
+	f.history.add(cmd.Flags())
 	cmd.Flags().StringVar(&f.config, "config", "", "read settings from this YAML `FILE`")
 	cmd.Flags().StringVar(&f.token, "token-file", "", "demand the bearer token in this `FILE`")
 	cmd.Flags().StringVar(&f.cert, "tls-cert", "", "serve HTTPS with the certificate in this `FILE`")
@@ -122,9 +126,16 @@ func runAgent(ctx context.Context, f *agentFlags, config profiler.Config, option
 	}
 	defer listener.Close() // the server closes it too
 
+	var history *store.Store
+	historyErr := lockErr
+	if lockErr == nil && !f.history.off {
+		if history, historyErr = f.history.open(f.dataDir, config.Log); historyErr == nil {
+			defer closeInto(&err, history)
+		}
+	}
 	fanOut := exporter.NewFanOut(config.Log)
 	defer fanOut.Close()
-	config.Interval, config.Sink = interval, fanOut.Export
+	config.Interval, config.Sink, config.SampleTimes = interval, fanOut.Export, history != nil
 	p, err := profiler.Start(config)
 	if err != nil {
 		return err
@@ -134,7 +145,15 @@ func runAgent(ctx context.Context, f *agentFlags, config profiler.Config, option
 	if lockErr != nil {
 		sayLoss(fmt.Sprintf("the guard against a second agent: %v", lockErr))
 	}
-	m, err := metrics.New(p, metrics.Options{Version: version, Log: config.Log, Exporters: fanOut.Accounts})
+	if historyErr != nil && !f.history.off {
+		sayLoss(fmt.Sprintf("the history: %v", historyErr))
+	}
+	metricsOptions := metrics.Options{Version: version, Log: config.Log, Exporters: fanOut.Accounts}
+	if history != nil {
+		metricsOptions.History = history.Stats
+		fanOut.Add("history", history)
+	}
+	m, err := metrics.New(p, metricsOptions)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/pilotlight/pilotlight/bpf"
+	"github.com/pilotlight/pilotlight/exporter/store"
 )
 
 // Units, in the words of UCUM: those in braces say what is counted and are no part of a Prometheus name.
@@ -45,6 +46,15 @@ func sides(value func(c *bpf.StackCounters) uint64) func(*snapshot, func(int64, 
 	return func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
 		observe(int64(value(&s.BPF.User)), attribute.String("side", "user"))
 		observe(int64(value(&s.BPF.Kernel)), attribute.String("side", "kernel"))
+	}
+}
+
+// byDropReason reads a metric of the reasons why the history lacks something.
+func byDropReason(counts func(*snapshot) map[string]uint64) func(*snapshot, func(int64, ...attribute.KeyValue)) {
+	return func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
+		for _, reason := range store.DropReasons {
+			observe(int64(counts(s)[reason]), attribute.String("reason", reason))
+		}
 	}
 }
 
@@ -176,6 +186,23 @@ var counters = []instrument[int64]{
 	{"pilotlight.unwind.refused", "{piece}", "Unwind tables and processes that found no room on the kernel side: their stacks end early.",
 		count(func(s *snapshot) uint64 { return s.Unwind.Refused })},
 
+	{"pilotlight.history.intervals", "{interval}", "Intervals that were written to the history on disk.",
+		one(func(s *snapshot) int64 { return int64(s.history.Intervals) })},
+	{"pilotlight.history.samples", unitSamples, "Samples in the intervals that were written to the history.",
+		one(func(s *snapshot) int64 { return int64(s.history.Samples) })},
+	{"pilotlight.history.dropped", "{interval}", "Intervals that could not be written to the history, by reason.",
+		byDropReason(func(s *snapshot) map[string]uint64 { return s.history.Dropped })},
+	{"pilotlight.history.samples.dropped", unitSamples, "Samples in the intervals that could not be written to the history, by reason.",
+		byDropReason(func(s *snapshot) map[string]uint64 { return s.history.DroppedSamples })},
+	{"pilotlight.history.written", unitBytes, "What was written to the history, by intervals and by compaction.",
+		one(func(s *snapshot) int64 { return int64(s.history.Written) })},
+	{"pilotlight.history.compactions", unitFiles, "Files of the history that were made of others.",
+		one(func(s *snapshot) int64 { return int64(s.history.Compactions) })},
+	{"pilotlight.history.removed", unitFiles, "Files of the history that were removed because of its bounds.",
+		one(func(s *snapshot) int64 { return int64(s.history.Removed) })},
+	{"pilotlight.history.damaged", unitFiles, "Files of the history that were found damaged and set aside.",
+		one(func(s *snapshot) int64 { return int64(s.history.Damaged) })},
+
 	{"pilotlight.bpf.runs", "{run}", "Runs of the sampling program.",
 		count(func(s *snapshot) uint64 { return s.BPF.Seen })},
 	{"pilotlight.collector.rounds", "{round}", "Times that samples and records were fetched from the kernel.",
@@ -194,6 +221,11 @@ var times = []instrument[float64]{
 		func(s *snapshot, observe func(float64, ...attribute.KeyValue)) {
 			observe(s.usage.User.Seconds(), attribute.String("mode", "user"))
 			observe(s.usage.System.Seconds(), attribute.String("mode", "system"))
+		}},
+	{"pilotlight.history.work", unitSeconds, "Time spent on the history: on writing intervals, and on compaction.",
+		func(s *snapshot, observe func(float64, ...attribute.KeyValue)) {
+			observe(s.history.WriteTime.Seconds(), attribute.String("on", "intervals"))
+			observe(s.history.CompactTime.Seconds(), attribute.String("on", "compaction"))
 		}},
 	{"pilotlight.process.cpu", unitSeconds,
 		fmt.Sprintf("CPU time by process name, from the samples of finished intervals (CPU clock only). The first %d names "+
@@ -225,6 +257,10 @@ var gauges = []instrument[int64]{
 		one(func(s *snapshot) int64 { return int64(s.Windows) })},
 	{"pilotlight.bpf.maps", unitBytes, "Memory of the BPF maps.",
 		one(func(s *snapshot) int64 { return int64(s.MapBytes) })},
+	{"pilotlight.history.size", unitBytes, "What the files of the history take.",
+		one(func(s *snapshot) int64 { return s.history.Bytes })},
+	{"pilotlight.history.files", unitFiles, "Files of the history.",
+		one(func(s *snapshot) int64 { return int64(s.history.Files) })},
 	{"pilotlight.agent.rss", unitBytes, "Resident memory of the agent.",
 		one(func(s *snapshot) int64 { return s.usage.RSS })},
 	{"pilotlight.agent.rss_anonymous", unitBytes, "Resident memory of the agent that no file backs: what it costs the host.",

@@ -25,6 +25,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric"
 
 	"github.com/pilotlight/pilotlight/exporter"
+	"github.com/pilotlight/pilotlight/exporter/store"
 	"github.com/pilotlight/pilotlight/profiler/collect"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
@@ -40,6 +41,8 @@ type Options struct {
 	Log     *slog.Logger // default: nothing is logged
 	// Exporters says what became of the samples handed to each exporter; nil: there are none.
 	Exporters func() []exporter.Account
+	// History says what became of the history on disk; nil: there is none.
+	History func() store.Stats
 }
 
 // Metrics is safe for concurrent use. Its owner calls Shutdown.
@@ -122,6 +125,7 @@ type snapshot struct {
 	goroutines int
 	version    string
 	exporters  []exporter.Account
+	history    store.Stats
 	profileTotals
 }
 
@@ -134,6 +138,10 @@ func (m *Metrics) snapshot(ctx context.Context) *snapshot {
 	var exporters []exporter.Account
 	if m.options.Exporters != nil {
 		exporters = m.options.Exporters()
+	}
+	var history store.Stats
+	if m.options.History != nil {
+		history = m.options.History()
 	}
 	usage, usageErr := ReadUsage()
 	if usageErr != nil {
@@ -154,6 +162,7 @@ func (m *Metrics) snapshot(ctx context.Context) *snapshot {
 		goroutines:    runtime.NumGoroutine(),
 		version:       m.options.Version,
 		exporters:     exporters,
+		history:       history,
 		profileTotals: m.profiles.totals(),
 	}
 }

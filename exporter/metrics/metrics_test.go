@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
@@ -19,6 +20,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/pilotlight/pilotlight/bpf"
+	"github.com/pilotlight/pilotlight/exporter/store"
 	"github.com/pilotlight/pilotlight/profiler/collect"
 	"github.com/pilotlight/pilotlight/profiler/process"
 	"github.com/pilotlight/pilotlight/profiler/profile"
@@ -152,6 +154,40 @@ func TestLint(t *testing.T) {
 			t.Errorf("%s in\n%s", noise, text)
 		}
 	}
+}
+
+// What the history did is shown, and 0 where there is none.
+func TestHistory(t *testing.T) {
+	want := map[string]float64{
+		"pilotlight_history_intervals_total":                           1,
+		"pilotlight_history_samples_total":                             2,
+		`pilotlight_history_dropped_total{reason="disk_full"}`:         3,
+		`pilotlight_history_dropped_total{reason="failed"}`:            0,
+		`pilotlight_history_samples_dropped_total{reason="disk_low"}`:  4,
+		`pilotlight_history_samples_dropped_total{reason="disk_full"}`: 0,
+		"pilotlight_history_written_bytes_total":                       5,
+		"pilotlight_history_compactions_total":                         6,
+		"pilotlight_history_removed_total":                             7,
+		"pilotlight_history_damaged_total":                             8,
+		`pilotlight_history_work_seconds_total{on="intervals"}`:        9,
+		`pilotlight_history_work_seconds_total{on="compaction"}`:       10,
+		"pilotlight_history_size_bytes":                                11,
+		"pilotlight_history_files":                                     12,
+	}
+	m, err := New(new(source), Options{History: func() store.Stats {
+		return store.Stats{
+			Intervals: 1, Samples: 2, Dropped: map[string]uint64{store.DropDiskFull: 3}, DroppedSamples: map[string]uint64{store.DropDiskLow: 4},
+			Written: 5, Compactions: 6, Removed: 7, Damaged: 8, WriteTime: 9 * time.Second, CompactTime: 10 * time.Second, Bytes: 11, Files: 12,
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, values(t, m), want)
+	for name := range want {
+		want[name] = 0
+	}
+	check(t, values(t, newMetrics(t, new(source))), want)
 }
 
 // Each count of the profiler is a series of its own. Every value is another one, so that none can be taken for its neighbour.

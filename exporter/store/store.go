@@ -32,7 +32,8 @@ type Options struct {
 	Dir string
 	// Host is the name of the partition, by default that of this host.
 	Host string
-	// MaxBytes bounds all files together, MaxAge how old one gets. MinFree bytes of the file system are left to others.
+	// MaxBytes bounds all files together, MaxAge how old one gets. MinFree bytes of the file system are left to others; none
+	// where it is negative.
 	MaxBytes int64
 	MaxAge   time.Duration
 	MinFree  int64
@@ -129,7 +130,7 @@ func (o *Options) setDefaults() {
 	if o.MaxAge <= 0 {
 		o.MaxAge = DefaultMaxAge
 	}
-	if o.MinFree <= 0 {
+	if o.MinFree == 0 {
 		o.MinFree = DefaultMinFree
 	}
 	if o.Log == nil {

@@ -237,7 +237,7 @@ func missingInTheMachine(t *testing.T) (settings map[string]setting, groups [][]
 		},
 		"read-only root": {
 			room:   room{ReadOnly: true, ReadOnlyDirs: []string{folder}},
-			losses: []string{"the guard against a second agent"}, cause: "read-only file system; give another by --data-dir",
+			losses: []string{"the guard against a second agent", "the history"}, cause: "read-only file system; give another by --data-dir",
 		},
 		"no cgroups": {room: room{NoCgroups: true}, losses: []string{"--cgroup, --container"}, cause: "mount -t cgroup2"},
 		"shallow stacks": {
