@@ -1,16 +1,14 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/pilotlight/pilotlight/exporter/flame"
 	"github.com/pilotlight/pilotlight/profiler/doctor"
 	"github.com/pilotlight/pilotlight/profiler/profile"
-	"github.com/pilotlight/pilotlight/symbolizer/demangle"
 )
 
 // topFunctions are listed in the summary.
@@ -48,8 +46,11 @@ func summarize(w io.Writer, p *profile.Profile, path string) {
 		}
 		fmt.Fprintf(w, "incomplete: %s\n", strings.Join(reasons, ", "))
 	}
-	for _, f := range leaves(p) {
-		fmt.Fprintf(w, "%7s  %s\n", percent(uint64(f.count), a.Exported), doctor.Printable(f.name))
+	rows := flame.Top(p).Rows
+	for _, r := range rows[:min(len(rows), topFunctions)] {
+		if r.Self.Samples > 0 {
+			fmt.Fprintf(w, "%7s  %s\n", percent(uint64(r.Self.Samples), a.Exported), doctor.Printable(r.Name))
+		}
 	}
 }
 
@@ -58,27 +59,4 @@ func percent(part, whole uint64) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.1f %%", 100*float64(part)/float64(whole))
-}
-
-type leafCount struct {
-	name  string
-	count int64
-}
-
-// leaves are the functions in which most samples were taken.
-func leaves(p *profile.Profile) []leafCount {
-	counts := make(map[string]int64)
-	for i := range p.Samples {
-		if leaf := p.Samples[i].Leaf(); leaf != nil {
-			counts[leaf.Lines[0].Function.Name] += p.Samples[i].Count
-		}
-	}
-	var top []leafCount
-	for name, count := range counts {
-		top = append(top, leafCount{demangle.Simple(name), count})
-	}
-	slices.SortFunc(top, func(a, b leafCount) int {
-		return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.name, b.name))
-	})
-	return top[:min(len(top), topFunctions)]
 }

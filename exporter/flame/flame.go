@@ -3,4 +3,50 @@
 // how two profiles differ, with what chance alone would explain.
 //
 // It works on profile.Profile alone, wherever that came from: the sampling under way, the history, or a file of another tool.
+// Profiles are not changed. Nothing is left out of the sums: a stack that is cut short has a frame that says
+// why, [truncated: REASON], and counts as a pprof file of the same profile counts in `go tool pprof`.
+//
+// Names are those of the profiled programs, demangled but otherwise as they are: whoever shows them has to escape them.
 package flame
+
+import (
+	"cmp"
+
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// Function is what frames are told apart by: equal ones are one row of a table and one child of a node.
+type Function struct {
+	Name   string `json:"name"`             // demangled
+	Module string `json:"module,omitempty"` // file name of the executable or library, without its directories; "" where unknown
+}
+
+func (f Function) compare(g Function) int {
+	return cmp.Or(cmp.Compare(f.Name, g.Name), cmp.Compare(f.Module, g.Module))
+}
+
+// Kind is what sort of code a function is: one of the profile's kinds of frames, or one of those below.
+type Kind string
+
+// Kinds beyond those of the profile.
+const (
+	KindUnknown   Kind = "unknown"   // code without a name, such as [libc.so.6+0x29d90]
+	KindTruncated Kind = "truncated" // stands where callers are missing
+	KindLabel     Kind = "label"     // no code, but the label that samples are grouped by
+)
+
+// Weight is how much of a profile something is.
+type Weight struct {
+	Samples int64 `json:"samples"`
+	Value   int64 `json:"value"` // in the unit of the profile's type
+}
+
+func (w *Weight) add(s *profile.Sample) {
+	w.Samples += s.Count
+	w.Value += s.Value
+}
+
+// heavier orders the heavier first.
+func (w Weight) heavier(v Weight) int {
+	return cmp.Or(cmp.Compare(v.Value, w.Value), cmp.Compare(v.Samples, w.Samples))
+}

@@ -677,7 +677,7 @@ func TestSummarize(t *testing.T) {
 		t.Errorf("%d samples of %v s", got.Samples, got.Seconds)
 	}
 	want := map[string][2]int64{
-		"f": {3, 3}, "g": {0, 3}, "main": {0, 4}, "inner": {1, 1}, "outer": {0, 1}, "do_syscall": {1, 1}, "[truncated: stack evicted]": {1, 1}, "foo::bar": {1, 2},
+		"f": {3, 3}, "g": {0, 3}, "main": {0, 4}, "inner": {1, 1}, "outer": {0, 1}, "do_syscall": {1, 1}, "[truncated: stack evicted]": {1, 1}, "foo::bar": {1, 1},
 	}
 	for _, f := range got.Functions {
 		if w, ok := want[f.Function]; !ok || w != [2]int64{f.Self, f.Total} {

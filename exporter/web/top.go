@@ -1,16 +1,13 @@
 package web
 
 import (
-	"cmp"
-	"path"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/pilotlight/pilotlight/exporter/pprof"
+	"github.com/pilotlight/pilotlight/exporter/flame"
 	"github.com/pilotlight/pilotlight/profiler/collect"
 	"github.com/pilotlight/pilotlight/profiler/profile"
-	"github.com/pilotlight/pilotlight/symbolizer/demangle"
 )
 
 const (
@@ -21,8 +18,6 @@ const (
 	// firstLookTime is how long the profile is that stands in until the first interval is over.
 	firstLookTime = 2 * time.Second
 	topCount      = 10
-	// topCandidates are demangled; equal names among them become one. Demangling all would cost more than all the rest.
-	topCandidates = 200
 )
 
 // recentProfiles are those of the last intervals, oldest first. Safe for concurrent use.
@@ -106,95 +101,20 @@ type summary struct {
 	Functions []hot   `json:"functions"`
 }
 
-type symbol struct{ name, path string }
-
-type weight struct{ self, total int64 }
-
 // summarize finds the functions in which most samples were taken.
 func summarize(profiles []*profile.Profile) summary {
-	var s summary
-	weights := make(map[symbol]*weight)
-	var seen []symbol // of one sample: recursion counts once
+	table := flame.Top(profiles...)
+	s := summary{Samples: table.Total.Samples, Functions: []hot{}} // a list in JSON, if an empty one
 	for _, p := range profiles {
 		s.Seconds += p.Duration.Seconds()
-		for i := range p.Samples {
-			sample := &p.Samples[i]
-			s.Samples += sample.Count
-			seen = appendSymbols(seen[:0], sample)
-			for i, symbol := range seen {
-				w := weights[symbol]
-				if w == nil {
-					w = new(weight)
-					weights[symbol] = w
-				}
-				if i == 0 {
-					w.self += sample.Count
-				}
-				w.total += sample.Count
-			}
-		}
 	}
-	s.Functions = hottest(weights, s.Samples)
+	for _, r := range table.Rows[:min(len(table.Rows), topCount)] {
+		s.Functions = append(s.Functions, hot{
+			Function: r.Name, File: r.Module, Self: r.Self.Samples, Total: r.Total.Samples,
+			SelfPercent: percent(r.Self.Samples, s.Samples), TotalPercent: percent(r.Total.Samples, s.Samples),
+		})
+	}
 	return s
-}
-
-// appendSymbols appends the functions of a sample, each once, innermost first.
-func appendSymbols(symbols []symbol, s *profile.Sample) []symbol {
-	truncated := ""
-	s.Walk(func(l *profile.Location) {
-		file := ""
-		if l.Mapping != nil {
-			file = l.Mapping.Path
-		}
-		for _, line := range l.Lines {
-			if symbol := (symbol{line.Function.Name, file}); !slices.Contains(symbols, symbol) {
-				symbols = append(symbols, symbol)
-			}
-		}
-	}, func(reason string) { truncated = reason })
-	if len(symbols) == 0 && truncated != "" {
-		symbols = append(symbols, symbol{name: pprof.Truncated(truncated)})
-	}
-	return symbols
-}
-
-// hottest orders by samples in the function itself, and names those that lead.
-func hottest(weights map[symbol]*weight, samples int64) []hot {
-	functions := make([]hot, 0, len(weights))
-	for symbol, w := range weights {
-		functions = append(functions, hot{Function: symbol.name, File: symbol.path, Self: w.self, Total: w.total})
-	}
-	slices.SortFunc(functions, byHeat)
-	functions = functions[:min(len(functions), topCandidates)]
-
-	named := make(map[symbol]int)
-	merged := []hot{} // empty, but a list in JSON
-	for _, f := range functions {
-		f.Function, f.File = demangle.Simple(f.Function), path.Base(f.File)
-		if f.File == "." {
-			f.File = ""
-		}
-		i, known := named[symbol{f.Function, f.File}]
-		if known { // such as two clones of one function
-			merged[i].Self += f.Self
-			merged[i].Total = min(merged[i].Total+f.Total, samples)
-			continue
-		}
-		named[symbol{f.Function, f.File}] = len(merged)
-		merged = append(merged, f)
-	}
-	slices.SortFunc(merged, byHeat)
-	merged = merged[:min(len(merged), topCount)]
-	for i := range merged {
-		merged[i].SelfPercent = percent(merged[i].Self, samples)
-		merged[i].TotalPercent = percent(merged[i].Total, samples)
-	}
-	return merged
-}
-
-func byHeat(a, b hot) int {
-	return cmp.Or(cmp.Compare(b.Self, a.Self), cmp.Compare(b.Total, a.Total),
-		cmp.Compare(a.Function, b.Function), cmp.Compare(a.File, b.File))
 }
 
 func percent(part, whole int64) float64 {

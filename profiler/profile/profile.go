@@ -12,8 +12,8 @@ import "time"
 
 // Type says what the value of a sample means.
 type Type struct {
-	Name string // such as "cpu"
-	Unit string // such as "nanoseconds"
+	Name string `json:"name"` // such as "cpu"
+	Unit string `json:"unit"` // such as "nanoseconds"
 }
 
 // Types of values.

@@ -1,0 +1,240 @@
+package flame
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// Scale is what two profiles are compared by.
+type Scale string
+
+const (
+	// ByShare compares shares of all samples: it sees what a program spends its time on, however busy it was.
+	ByShare Scale = "share"
+	// ByTime compares what was taken in a second.
+	ByTime Scale = "time"
+)
+
+// FalseDiscoveryRate is how many of the differences called significant are there by chance, at most, on average.
+const FalseDiscoveryRate = 0.05
+
+// Difference is how one profile differs from another.
+type Difference struct {
+	Type   profile.Type `json:"type"`
+	Scale  Scale        `json:"scale"`
+	Before Side         `json:"before"`
+	After  Side         `json:"after"`
+	// Functions are those of both, the significant ones first, and of those the ones that changed most in Self.
+	Functions []Change `json:"functions"`
+}
+
+// Side is one of the two profiles.
+type Side struct {
+	Weight
+	Duration time.Duration `json:"duration"`
+	// Period is the distance of two samples, in the unit of the type; 0 where it is not known.
+	Period int64 `json:"period"`
+}
+
+// Change is how a function differs.
+type Change struct {
+	Function
+	Kind  Kind       `json:"kind"`
+	Self  Comparison `json:"self"`
+	Total Comparison `json:"total"`
+}
+
+// Comparison is a quantity before and after.
+type Comparison struct {
+	Before Weight `json:"before"`
+	After  Weight `json:"after"`
+	// BeforePart and AfterPart are Value in the scale: a share from 0 to 1, or the value in one
+	// second (of CPU nanoseconds: in 1e9 of them, which is CPUs).
+	BeforePart float64 `json:"beforePart"`
+	AfterPart  float64 `json:"afterPart"`
+	// P is how likely it is that chance alone divides the samples as unevenly; Q is P corrected for the number of functions.
+	P float64 `json:"p"`
+	Q float64 `json:"q"`
+	// Significant says that Q is at most FalseDiscoveryRate.
+	Significant bool `json:"significant"`
+}
+
+// Change is AfterPart - BeforePart.
+func (c *Comparison) Change() float64 { return c.AfterPart - c.BeforePart }
+
+// Diff compares two profiles of one type, function by function. Where one of them does not tell modules, as folded
+// text does not, functions are the same by name.
+//
+// Differences are tested in samples, as [Comparison] says and docs/diff.md explains: it takes them for independent, as if each had
+// been drawn for itself. Samples of one burst of work are not. So a significant difference says that the two spans of time differ by more than
+// the sampling blurs; it does not say that two other spans would.
+func Diff(before, after *profile.Profile, scale Scale) (*Difference, error) {
+	if before.Type != after.Type {
+		return nil, fmt.Errorf("profiles of %s/%s and %s/%s cannot be compared",
+			before.Type.Name, before.Type.Unit, after.Type.Name, after.Type.Unit)
+	}
+	a, b := Top(before), Top(after)
+	d := &Difference{
+		Type: before.Type, Scale: scale,
+		Before: Side{a.Total, before.Duration, before.Period},
+		After:  Side{b.Total, after.Duration, after.Period},
+	}
+	if scale == ByTime && (before.Duration <= 0 || after.Duration <= 0) {
+		return nil, errors.New("a profile does not tell its duration: compare by share")
+	}
+	if !a.hasModules() || !b.hasModules() {
+		a, b = Top(withoutModules(before)), Top(withoutModules(after))
+	}
+	if err := errors.Join(a.check(), b.check()); err != nil {
+		return nil, err
+	}
+	d.join(a, b)
+	d.test(func(c *Change) *Comparison { return &c.Self })
+	d.test(func(c *Change) *Comparison { return &c.Total })
+	slices.SortFunc(d.Functions, func(x, y Change) int {
+		return cmp.Or(compareBool(y.Self.Significant, x.Self.Significant), compareBool(y.Total.Significant, x.Total.Significant),
+			cmp.Compare(math.Abs(y.Self.Change()), math.Abs(x.Self.Change())), cmp.Compare(math.Abs(y.Total.Change()), math.Abs(x.Total.Change())),
+			x.Function.compare(y.Function))
+	})
+	return d, nil
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
+
+// hasModules looks at user code alone: the kernel is known by its frames' kind.
+func (t *Table) hasModules() bool {
+	return slices.ContainsFunc(t.Rows, func(r Row) bool { return r.Module != "" && r.Kind != Kind(profile.FrameKernel) })
+}
+
+// check refuses what cannot be counted: profiles that are differences themselves.
+func (t *Table) check() error {
+	for i := range t.Rows {
+		if r := &t.Rows[i]; r.Self.Samples < 0 || r.Total.Samples < 0 || r.Total.Samples > t.Total.Samples {
+			return fmt.Errorf("the profile has negative samples: it is a difference itself")
+		}
+	}
+	return nil
+}
+
+// withoutModules gives the profile with all user code in one.
+func withoutModules(p *profile.Profile) *profile.Profile {
+	out := *p
+	out.Samples = slices.Clone(p.Samples)
+	locations := make(map[*profile.Location]*profile.Location)
+	stacks := make(map[*profile.Stack]*profile.Stack)
+	for i := range out.Samples {
+		s := &out.Samples[i]
+		if s.User == nil {
+			continue
+		}
+		if stacks[s.User] == nil {
+			stack := *s.User
+			stack.Locations = slices.Clone(stack.Locations)
+			for j, l := range stack.Locations {
+				if locations[l] == nil {
+					bare := *l
+					bare.Mapping = nil
+					locations[l] = &bare
+				}
+				stack.Locations[j] = locations[l]
+			}
+			stacks[s.User] = &stack
+		}
+		s.User = stacks[s.User]
+	}
+	return &out
+}
+
+// join pairs the functions of both.
+func (d *Difference) join(a, b *Table) {
+	index := make(map[Function]int)
+	find := func(r *Row) *Change {
+		i, ok := index[r.Function]
+		if !ok {
+			i = len(d.Functions)
+			index[r.Function] = i
+			d.Functions = append(d.Functions, Change{Function: r.Function, Kind: r.Kind})
+		}
+		return &d.Functions[i]
+	}
+	for i := range a.Rows {
+		c := find(&a.Rows[i])
+		c.Self.Before, c.Total.Before = a.Rows[i].Self, a.Rows[i].Total
+	}
+	for i := range b.Rows {
+		c := find(&b.Rows[i])
+		c.Self.After, c.Total.After = b.Rows[i].Self, b.Rows[i].Total
+	}
+	for i := range d.Functions {
+		for _, c := range []*Comparison{&d.Functions[i].Self, &d.Functions[i].Total} {
+			c.BeforePart, c.AfterPart = d.part(&d.Before, c.Before), d.part(&d.After, c.After)
+		}
+	}
+}
+
+func (d *Difference) part(side *Side, w Weight) float64 {
+	whole := float64(side.Value)
+	if d.Scale == ByTime {
+		whole = side.Duration.Seconds()
+	}
+	if whole == 0 {
+		return 0
+	}
+	return float64(w.Value) / whole
+}
+
+// test sets the significance of one quantity of all functions.
+func (d *Difference) test(of func(*Change) *Comparison) {
+	var tested []*Comparison
+	var ps []float64
+	for i := range d.Functions {
+		c := of(&d.Functions[i])
+		c.P, c.Q = 1, 1
+		n := c.Before.Samples + c.After.Samples
+		if n == 0 || d.Before.Samples == 0 || d.After.Samples == 0 {
+			continue
+		}
+		s := d.split(n)
+		c.P = s.pValue(c.Before.Samples)
+		// With so few samples no split could ever be significant: the others need not be corrected for it (Tarone). This
+		// depends on n alone, and so not on how it was split.
+		if s.leastPValue() <= FalseDiscoveryRate {
+			tested = append(tested, c)
+			ps = append(ps, c.P)
+		}
+	}
+	for i, q := range adjust(ps) {
+		tested[i].Q = q
+		tested[i].Significant = q <= FalseDiscoveryRate
+	}
+}
+
+func (d *Difference) split(n int64) split {
+	if d.Scale == ByShare {
+		return byShare(n, d.Before.Samples, d.After.Samples)
+	}
+	before, after := d.exposure(&d.Before), d.exposure(&d.After)
+	return byTime(n, before/(before+after))
+}
+
+// exposure is how many samples one busy CPU would have made in the time, in a unit that is the same on both sides.
+func (d *Difference) exposure(s *Side) float64 {
+	if d.Before.Period > 0 && d.After.Period > 0 {
+		return s.Duration.Seconds() / float64(s.Period)
+	}
+	return s.Duration.Seconds()
+}
