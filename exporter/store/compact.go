@@ -25,12 +25,17 @@ func (s *Store) compact(ctx context.Context) error {
 		if work == nil {
 			return nil
 		}
-		if err := work(ctx); err != nil {
+		if err := work(ctx); errors.Is(err, errOutdated) {
+			return nil // who wrote the file has us called again
+		} else if err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// errOutdated says that a file was written since the work was chosen, and belongs to it.
+var errOutdated = errors.New("another file has come")
 
 // due gives the first thing to do, nil where there is none.
 func (s *Store) due() func(context.Context) error {
@@ -302,9 +307,9 @@ func (s *Store) replace(ctx context.Context, from, targets []file, supersedes bo
 	if err := s.retain(size(from)); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	s.planned = targets
-	s.mu.Unlock()
+	if !s.plan(from, targets) {
+		return errOutdated
+	}
 	defer func() {
 		s.mu.Lock()
 		s.planned = nil
@@ -329,6 +334,22 @@ func (s *Store) replace(ctx context.Context, from, targets []file, supersedes bo
 			return nil
 		}
 	}
+}
+
+// plan has intervals from now on named so that the targets do not cover them. It says no where the targets would cover a
+// file that was written since from was chosen.
+func (s *Store) plan(from, targets []file) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	superseded := arrange(s.files).superseded
+	for _, f := range arrange(slices.Concat(s.files, targets)).superseded {
+		same := func(other file) bool { return other.path() == f.path() }
+		if !slices.ContainsFunc(from, same) && !slices.ContainsFunc(superseded, same) {
+			return false
+		}
+	}
+	s.planned = targets
+	return true
 }
 
 func (s *Store) tryReplace(ctx context.Context, from, targets []file, supersedes bool, fill func(context.Context, []file, []*draft) error) (bad *file, err error) {
