@@ -19,11 +19,8 @@ import (
 // reasonMissing is why a stack has no frames where the file that held it cannot be read.
 const reasonMissing = "history_damaged"
 
-// frame is a row of a stack's frames: its columns as words, in the order of frameColumns.
-type frame struct {
-	words   [frameWords]uint32
-	inlined bool
-}
+// frame is one of a stack's: its columns as words, in the order of frameColumns.
+type frame [frameWords]uint32
 
 // The columns of a frame.
 const (
@@ -47,7 +44,7 @@ const stackWindow = 512
 // lookUp reads the table stacks for one query.
 type lookUp struct {
 	scan    *scan
-	workers chan struct{} // places for as many as work at once
+	workers chan *frameReader // as many as work at once
 
 	mu     sync.Mutex
 	wanted map[int64]bool // that were not found yet
@@ -59,8 +56,11 @@ type lookUp struct {
 // most stacks are in all of them.
 func (s *scan) lookUp(v *sums) (map[int64]*stackPair, error) {
 	l := &lookUp{
-		scan: s, workers: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		scan: s, workers: make(chan *frameReader, runtime.GOMAXPROCS(0)),
 		wanted: make(map[int64]bool), found: make(map[int64]*stackPair), known: newLocations(s.words),
+	}
+	for range cap(l.workers) {
+		l.workers <- &frameReader{lookUp: l}
 	}
 	for i := range v.totals {
 		if id := v.totals[i].stack; id != 0 {
@@ -133,9 +133,9 @@ func (l *lookUp) done() bool {
 const maxOpenStacks = 16
 
 func (l *lookUp) readFile(f file) error {
-	l.workers <- struct{}{}
+	r := <-l.workers
 	c, err := openChecked(filepath.Join(l.scan.reader.dir, f.path()))
-	<-l.workers
+	l.workers <- r
 	if err != nil {
 		return err
 	}
@@ -146,11 +146,11 @@ func (l *lookUp) readFile(f file) error {
 	errs := make([]error, len(c.RowGroups()))
 	var wait sync.WaitGroup
 	for i := range errs {
-		l.workers <- struct{}{}
+		r := <-l.workers
 		wait.Go(func() {
-			defer func() { <-l.workers }()
+			defer func() { l.workers <- r }()
 			if !l.done() {
-				errs[i] = l.readGroup(c, i)
+				errs[i] = l.readGroup(r, c, i)
 			}
 		})
 	}
@@ -159,7 +159,7 @@ func (l *lookUp) readFile(f file) error {
 }
 
 // readGroup takes the wanted stacks of a row group.
-func (l *lookUp) readGroup(c *checkedFile, index int) error {
+func (l *lookUp) readGroup(r *frameReader, c *checkedFile, index int) error {
 	var taken map[int64]bool
 	err := guard(c, index, func() error {
 		g := &rowGroup{RowGroup: c.RowGroups()[index], words: l.scan.words, columns: make(map[string]*vector)}
@@ -176,7 +176,7 @@ func (l *lookUp) readGroup(c *checkedFile, index int) error {
 		if taken, last = l.claim(ids); len(taken) == 0 {
 			return nil
 		}
-		return l.readStacks(g, ids[:last+1], taken)
+		return l.readStacks(r, g, ids[:last+1], taken)
 	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -202,13 +202,12 @@ func (l *lookUp) claim(ids []int64) (taken map[int64]bool, last int) {
 }
 
 // readStacks reads stacks by their IDs, and takes those that it found out of taken.
-func (l *lookUp) readStacks(g *rowGroup, ids []int64, taken map[int64]bool) error {
+func (l *lookUp) readStacks(r *frameReader, g *rowGroup, ids []int64, taken map[int64]bool) error {
 	wholes, err := g.column("whole")
 	if err != nil {
 		return err
 	}
-	r, err := newFrameReader(g, l)
-	if err != nil {
+	if err := r.open(g); err != nil {
 		return err
 	}
 	whole, lens := make([]bool, stackWindow), make([]int32, stackWindow)
@@ -243,7 +242,7 @@ func (l *lookUp) readStacks(g *rowGroup, ids []int64, taken map[int64]bool) erro
 	return nil
 }
 
-// frameReader reads the frames of a row group, and makes stacks of them. One worker uses it.
+// frameReader reads the frames of row groups, and makes stacks of them. One worker uses it.
 type frameReader struct {
 	lookUp  *lookUp
 	lengths *lengths
@@ -252,32 +251,38 @@ type frameReader struct {
 	// The frames that were read, column by column.
 	words   [frameWords][]uint32
 	inlined []bool
-	// What is known of frames without asking lookUp.
-	single map[frame]*profile.Location
+	// single are the locations of one function that were met, by the word of the function.
+	single [][]knownFrame
 	path   []*profile.Location // under construction
 	slab   []*profile.Location
 }
 
-func newFrameReader(g *rowGroup, l *lookUp) (*frameReader, error) {
-	r := &frameReader{lookUp: l, single: make(map[frame]*profile.Location)}
+type knownFrame struct {
+	frame
+	location *profile.Location
+}
+
+// maxKnownFrames bounds the places in a function that are remembered: they are looked through one by one.
+const maxKnownFrames = 16
+
+// open begins a row group.
+func (r *frameReader) open(g *rowGroup) (err error) {
 	for i, name := range frameColumns {
-		var err error
 		if r.columns[i], err = g.column("frames", "list", "element", name); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	var err error
 	if r.inlines, err = g.column("frames", "list", "element", "inlined"); err != nil {
-		return nil, err
+		return err
 	}
 	// Any column tells the lengths; this one is the smallest.
 	chunk, err := g.chunk("frames", "list", "element", "inlined")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	g.lists, err = newLengths(chunk)
 	r.lengths = g.lists
-	return r, err
+	return err
 }
 
 // read reads the frames of as many stacks as there are lengths to be filled.
@@ -297,10 +302,9 @@ func (r *frameReader) read(lens []int32) error {
 }
 
 func (r *frameReader) frame(i int) (f frame) {
-	for column := range f.words {
-		f.words[column] = r.words[column][i]
+	for column := range f {
+		f[column] = r.words[column][i]
 	}
-	f.inlined = r.inlined[i]
 	return f
 }
 
@@ -366,10 +370,18 @@ func (r *frameReader) location(first, end int) *profile.Location {
 		return r.lookUp.location(frames...)
 	}
 	f := r.frame(first)
-	l := r.single[f]
-	if l == nil {
-		l = r.lookUp.location(f)
-		r.single[f] = l
+	function := int(f[frameFunction])
+	if function >= len(r.single) {
+		r.single = append(r.single, make([][]knownFrame, function+1-len(r.single))...)
+	}
+	for i := range r.single[function] {
+		if known := &r.single[function][i]; known.frame == f {
+			return known.location
+		}
+	}
+	l := r.lookUp.location(f)
+	if len(r.single[function]) < maxKnownFrames {
+		r.single[function] = append(r.single[function], knownFrame{f, l})
 	}
 	return l
 }
@@ -401,20 +413,20 @@ func newLocations(w *words) *locations {
 func (l *locations) get(frames []frame) *profile.Location {
 	l.key = l.key[:0]
 	for i := range frames {
-		for _, word := range frames[i].words {
+		for _, word := range frames[i] {
 			l.key = binary.NativeEndian.AppendUint32(l.key, word)
 		}
 	}
 	if known := l.byFrames[string(l.key)]; known != nil {
 		return known
 	}
-	outer := &frames[len(frames)-1].words // what was inlined is in the same file
+	outer := &frames[len(frames)-1] // what was inlined is in the same file
 	location := &profile.Location{
 		Kind: profile.FrameKind(l.words.text(outer[frameKind])), Mapping: l.mapping(outer),
 		Unnamed: l.words.text(outer[frameMissing]), Lines: make([]profile.Line, len(frames)),
 	}
 	for i := range frames {
-		f := &frames[i].words
+		f := &frames[i]
 		location.Lines[i] = profile.Line{Function: l.function(f), Line: int(int32(f[frameLine]))}
 		if location.Mapping != nil && f[frameFile] != 0 {
 			location.Mapping.HasLines = true
@@ -424,7 +436,7 @@ func (l *locations) get(frames []frame) *profile.Location {
 	return location
 }
 
-func (l *locations) function(f *[frameWords]uint32) *profile.Function {
+func (l *locations) function(f *frame) *profile.Function {
 	name := f[frameLinkage]
 	if name == 0 {
 		name = f[frameFunction]
@@ -438,7 +450,7 @@ func (l *locations) function(f *[frameWords]uint32) *profile.Function {
 	return known
 }
 
-func (l *locations) mapping(f *[frameWords]uint32) *profile.Mapping {
+func (l *locations) mapping(f *frame) *profile.Mapping {
 	key := [2]uint32{f[frameModule], f[frameBuildID]}
 	if key == [2]uint32{} {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -102,11 +103,15 @@ func (r *Reader) newScan(ctx context.Context, q query.Query) *scan {
 type sums struct {
 	kept   [labelCount]bool // labels that tell rows apart
 	labels map[labelKey]uint32
-	keys   []labelKey // of labels
-	rows   map[rowKey]int32
+	keys   []labelKey           // of labels
+	recent [recentLabels]uint32 // IDs of labels, by the last digits of their process
+	rows   rowTable
 	totals []total
 	lost   map[uint32]int64 // by reason, a word
 }
+
+// recentLabels is a power of two. Most processes have one set of labels, or few.
+const recentLabels = 1024
 
 // rowKey is what rows are added up by: labels are an index of keys.
 type rowKey struct {
@@ -120,7 +125,7 @@ type total struct {
 }
 
 func newSums(kept [labelCount]bool) *sums {
-	return &sums{kept: kept, labels: make(map[labelKey]uint32), rows: make(map[rowKey]int32), lost: make(map[uint32]int64)}
+	return &sums{kept: kept, labels: make(map[labelKey]uint32), lost: make(map[uint32]int64)}
 }
 
 func (v *sums) visit(b *batch) {
@@ -150,23 +155,54 @@ func (v *sums) visit(b *batch) {
 }
 
 func (v *sums) labelID(labels labelKey) uint32 {
+	slot := &v.recent[labels[labelPID]%recentLabels]
+	if int(*slot) < len(v.keys) && v.keys[*slot] == labels {
+		return *slot
+	}
 	id, ok := v.labels[labels]
 	if !ok {
 		id = uint32(len(v.keys))
 		v.keys = append(v.keys, labels)
 		v.labels[labels] = id
 	}
+	*slot = id
 	return id
 }
 
+// index is where the sum of rows stands in totals.
 func (v *sums) index(key rowKey) int32 {
-	i, ok := v.rows[key]
-	if !ok {
-		i = int32(len(v.totals))
-		v.totals = append(v.totals, total{rowKey: key})
-		v.rows[key] = i
+	if 2*len(v.totals) >= len(v.rows) {
+		v.rows = newRowTable(v.totals)
 	}
-	return i
+	slot := v.rows.find(v.totals, key)
+	if *slot == 0 {
+		v.totals = append(v.totals, total{rowKey: key})
+		*slot = int32(len(v.totals))
+	}
+	return *slot - 1
+}
+
+// rowTable finds rows among totals: what stands in a slot is an index plus 1, 0 is free. It has twice as many slots as are
+// taken, a power of two. This is a third of the time that a Go map takes, of what is half of the time of a query.
+type rowTable []int32
+
+func newRowTable(totals []total) rowTable {
+	t := make(rowTable, max(1<<12, 1<<bits.Len(uint(4*len(totals)))))
+	for i := range totals {
+		*t.find(totals, totals[i].rowKey) = int32(i + 1)
+	}
+	return t
+}
+
+// find gives the slot of a row, or the one that it is to have.
+func (t rowTable) find(totals []total, key rowKey) *int32 {
+	// IDs of stacks are hashes already; those of labels are small numbers.
+	for i := uint64(key.stack) + uint64(key.labels)*0x9e3779b97f4a7c15; ; i++ {
+		slot := &t[i%uint64(len(t))]
+		if *slot == 0 || totals[*slot-1].rowKey == key {
+			return slot
+		}
+	}
 }
 
 // mergeSums adds what several workers found to what the first did.
