@@ -137,7 +137,7 @@ func (s *Store) compactSamples(ctx context.Context, from []file, minutes bool) e
 	return s.replace(ctx, from, targets, minutes, func(ctx context.Context, from []file, drafts []*draft) error {
 		writers := make([]*parquet.GenericWriter[SampleRow], 2)
 		for i, d := range drafts {
-			writers[i] = newSampleWriter()
+			writers[i] = newSampleWriter(compression)
 			writers[i].Reset(d)
 		}
 		m := newMerger(targets[0].start, writers[1], writers[0])
@@ -165,7 +165,7 @@ func (s *Store) compactSamples(ctx context.Context, from []file, minutes bool) e
 // compactStacks makes the stacks of an hour's intervals one file.
 func (s *Store) compactStacks(ctx context.Context, from []file) error {
 	return s.replace(ctx, from, []file{target(from, "", spanHour)}, true, func(ctx context.Context, from []file, drafts []*draft) error {
-		w := newStackWriter()
+		w := newStackWriter(compression)
 		w.Reset(drafts[0])
 		seen := make(map[int64]struct{})
 		for i := range from {
@@ -256,7 +256,7 @@ func (s *Store) joinDay(ctx context.Context, from []file, hours []file) error {
 }
 
 func (s *Store) join(ctx context.Context, from []file, d *draft) error {
-	w := parquet.NewWriter(d, append(writerOptions(1<<40), schemaOf(from[0].table))...)
+	w := parquet.NewWriter(d, append(writerOptions(compression, 1<<40), schemaOf(from[0].table))...)
 	var open []*checkedFile
 	defer func() {
 		for _, f := range open {

@@ -9,9 +9,11 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// maxMergedRows bounds what a merger holds (24 bytes a row, and as much again for stacks that all differ); beyond it the
-// rows become a row group of their own. A busy host of 64 CPUs has a million in an hour.
-const maxMergedRows = 256 << 10
+// maxMerged bounds the rows of an hour's rollup that a merger holds (some 350 bytes each); beyond it they become a row group of their
+// own. A busy host of 64 CPUs has 20,000 in an hour, and less than maxMerged*minutesPerHour rows of minutes of them.
+const maxMerged = 32 << 10
+
+const minutesPerHour = 60
 
 // merger adds up the rows of one hour by minute and by hour. It holds what it has until flush.
 type merger struct {
@@ -19,13 +21,11 @@ type merger struct {
 	minutes *parquet.GenericWriter[SampleRow] // nil: only hours are wanted
 	hours   *parquet.GenericWriter[SampleRow]
 
-	series  map[series]uint32
-	all     []series
-	entries map[entry]uint32
-	keys    []entry
-	last    []uint32 // of each entry: its latest of rows, and one more; 0: none
-	rows    []mergedRow
-	batch   []SampleRow
+	series map[series]uint32
+	all    []series
+	index  map[entry]uint32
+	merged []merged
+	batch  []SampleRow
 }
 
 // series is all that a row has but for stack and numbers.
@@ -40,11 +40,11 @@ type entry struct {
 	series uint32
 }
 
-type mergedRow struct {
-	entry  uint32
-	minute uint32
-	count  int64
-	value  int64
+// merged are the sums of an entry.
+type merged struct {
+	entry
+	counts [minutesPerHour]uint32
+	values *[minutesPerHour]int64 // nil as long as each is its count times the period
 }
 
 func newMerger(hour time.Time, minutes, hours *parquet.GenericWriter[SampleRow]) *merger {
@@ -54,8 +54,8 @@ func newMerger(hour time.Time, minutes, hours *parquet.GenericWriter[SampleRow])
 }
 
 func (m *merger) clear() {
-	m.series, m.entries = make(map[series]uint32), make(map[entry]uint32)
-	m.all, m.keys, m.last, m.rows = m.all[:0], m.keys[:0], m.last[:0], m.rows[:0]
+	m.series, m.index = make(map[series]uint32), make(map[entry]uint32)
+	m.all, m.merged = m.all[:0], m.merged[:0]
 }
 
 // The columns that add reads.
@@ -81,16 +81,16 @@ func (m *merger) add(path string) (err error) {
 				},
 			}
 			minute := (c[0].ints[i] - m.hour.UnixMilli()) / time.Minute.Milliseconds()
-			m.row(c[1].ints[i], &s, uint32(min(max(minute, 0), 59)), c[5].ints[i], c[6].ints[i])
+			m.row(c[1].ints[i], &s, min(max(minute, 0), minutesPerHour-1), c[5].ints[i], c[6].ints[i])
 		}
-		if len(m.rows) >= maxMergedRows {
+		if len(m.merged) >= maxMerged {
 			return m.flush()
 		}
 		return nil
 	})
 }
 
-func (m *merger) row(stack int64, s *series, minute uint32, count, value int64) {
+func (m *merger) row(stack int64, s *series, minute, count, value int64) {
 	number, ok := m.series[*s]
 	if !ok {
 		number = uint32(len(m.all))
@@ -98,59 +98,49 @@ func (m *merger) row(stack int64, s *series, minute uint32, count, value int64) 
 		m.all = append(m.all, *s)
 	}
 	key := entry{stack, number}
-	e, ok := m.entries[key]
+	i, ok := m.index[key]
 	if !ok {
-		e = uint32(len(m.keys))
-		m.entries[key] = e
-		m.keys = append(m.keys, key)
-		m.last = append(m.last, 0)
+		i = uint32(len(m.merged))
+		m.index[key] = i
+		m.merged = append(m.merged, merged{entry: key})
 	}
-	if last := m.last[e]; last > 0 && m.rows[last-1].minute == minute {
-		m.rows[last-1].count += count
-		m.rows[last-1].value += value
-		return
+	e := &m.merged[i]
+	if e.values == nil && value != count*s.unitValue() {
+		e.values = new([minutesPerHour]int64)
+		for minute, n := range e.counts {
+			e.values[minute] = int64(n) * s.unitValue()
+		}
 	}
-	m.rows = append(m.rows, mergedRow{e, minute, count, value})
-	m.last[e] = uint32(len(m.rows))
+	e.counts[minute] += uint32(count)
+	if e.values != nil {
+		e.values[minute] += value
+	}
+}
+
+// unitValue is what one sample is worth unless it says something else.
+func (s *series) unitValue() int64 {
+	if s.loss != "" {
+		return 0
+	}
+	return s.period
 }
 
 // flush writes what there is as a row group of each resolution.
 func (m *merger) flush() error {
-	order := make([]uint32, len(m.keys)) // of entries
-	for i := range order {
-		order[i] = uint32(i)
-	}
-	slices.SortFunc(order, func(a, b uint32) int { return m.compare(m.keys[a], m.keys[b]) })
-	rank := make([]uint32, len(order))
-	for i, e := range order {
-		rank[e] = uint32(i)
-	}
-	slices.SortFunc(m.rows, func(a, b mergedRow) int {
-		return cmp.Or(cmp.Compare(rank[a.entry], rank[b.entry]), cmp.Compare(a.minute, b.minute))
-	})
+	slices.SortFunc(m.merged, func(a, b merged) int { return m.compare(&a, &b) })
 	if m.minutes != nil {
-		if err := m.write(m.minutes, m.rows, time.Minute); err != nil {
+		if err := m.write(m.minutes, m.minuteRows); err != nil {
 			return err
 		}
 	}
-	sums := m.rows[:0] // no longer than what they are made of
-	for _, r := range m.rows {
-		r.minute = 0
-		if n := len(sums); n > 0 && sums[n-1].entry == r.entry {
-			sums[n-1].count += r.count
-			sums[n-1].value += r.value
-			continue
-		}
-		sums = append(sums, r)
-	}
-	if err := m.write(m.hours, sums, time.Hour); err != nil {
+	if err := m.write(m.hours, m.hourRow); err != nil {
 		return err
 	}
 	m.clear()
 	return nil
 }
 
-func (m *merger) compare(a, b entry) int {
+func (m *merger) compare(a, b *merged) int {
 	if c := cmp.Compare(a.stack, b.stack); c != 0 || a.series == b.series {
 		return c
 	}
@@ -158,24 +148,55 @@ func (m *merger) compare(a, b entry) int {
 	return cmp.Or(x.labels.compare(&y.labels), cmp.Compare(x.loss, y.loss), cmp.Compare(a.series, b.series))
 }
 
-func (m *merger) write(w *parquet.GenericWriter[SampleRow], rows []mergedRow, span time.Duration) error {
-	for len(rows) > 0 {
-		m.batch = m.batch[:0]
-		n := min(len(rows), batchRows)
-		for _, r := range rows[:n] {
-			key := m.keys[r.entry]
-			s := &m.all[key.series]
-			row := SampleRow{
-				Time: m.hour.Add(time.Duration(r.minute) * time.Minute).UnixMilli(), Duration: span.Nanoseconds(),
-				Type: s.kind, Unit: s.unit, Period: s.period, StackID: key.stack, LossReason: s.loss, Count: r.count, Value: r.value,
-			}
-			row.label(&s.labels)
-			m.batch = append(m.batch, row)
+// write writes the rows that each of merged becomes.
+func (m *merger) write(w *parquet.GenericWriter[SampleRow], rows func(*merged)) error {
+	for i := range m.merged {
+		rows(&m.merged[i])
+		if len(m.batch) < batchRows && i < len(m.merged)-1 {
+			continue
 		}
 		if _, err := w.Write(m.batch); err != nil {
 			return err
 		}
-		rows = rows[n:]
+		m.batch = m.batch[:0]
 	}
 	return w.Flush()
+}
+
+func (m *merger) minuteRows(e *merged) {
+	for minute, n := range e.counts {
+		if n == 0 {
+			continue
+		}
+		row := m.blank(e, time.Minute)
+		row.Time += int64(minute) * time.Minute.Milliseconds()
+		row.Count, row.Value = int64(n), e.value(minute, m.all[e.series].unitValue())
+		m.batch = append(m.batch, row)
+	}
+}
+
+func (m *merger) hourRow(e *merged) {
+	row := m.blank(e, time.Hour)
+	for minute, n := range e.counts {
+		row.Count += int64(n)
+		row.Value += e.value(minute, m.all[e.series].unitValue())
+	}
+	m.batch = append(m.batch, row)
+}
+
+func (e *merged) value(minute int, unit int64) int64 {
+	if e.values != nil {
+		return e.values[minute]
+	}
+	return int64(e.counts[minute]) * unit
+}
+
+// blank is a row without its numbers.
+func (m *merger) blank(e *merged, span time.Duration) SampleRow {
+	s := &m.all[e.series]
+	row := SampleRow{
+		Time: m.hour.UnixMilli(), Duration: span.Nanoseconds(), Type: s.kind, Unit: s.unit, Period: s.period, StackID: e.stack, LossReason: s.loss,
+	}
+	row.label(&s.labels)
+	return row
 }

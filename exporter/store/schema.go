@@ -30,8 +30,8 @@ const Version = 1
 // SampleRow is a row of the table samples: the samples of one span that share a
 // stack and labels. The rows of a file are sorted by stack, then by labels, then by time.
 type SampleRow struct {
-	Time     int64 `parquet:"time,timestamp(millisecond)"` // where the span begins, UTC
-	Duration int64 `parquet:"duration"`                    // of the span, in nanoseconds
+	Time     int64 `parquet:"time,timestamp(millisecond),dict"` // where the span begins, UTC
+	Duration int64 `parquet:"duration"`                         // of the span, in nanoseconds
 	// Type and Unit say what Value means, such as cpu and nanoseconds. Period is the distance of two samples in that unit.
 	Type   string `parquet:"type,dict"`
 	Unit   string `parquet:"unit,dict"`
@@ -50,8 +50,8 @@ type SampleRow struct {
 	Cgroup      string `parquet:"cgroup,dict"`
 	ContainerID string `parquet:"container_id,dict"`
 
-	Count int64 `parquet:"count"` // samples
-	Value int64 `parquet:"value"` // their sum, in Unit
+	Count int64 `parquet:"count"`      // samples
+	Value int64 `parquet:"value,dict"` // their sum, in Unit
 	// Ticks are when the samples were taken: steps of 10 ms after Time, sorted, one for each
 	// sample. Only at resolution 10s.
 	Ticks []int32 `parquet:"ticks,list"`

@@ -111,7 +111,7 @@ func Open(o Options) (*Store, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Store{
 		options: o, cancel: cancel, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		encoder: newEncoder(), samples: newSampleWriter(), stacks: newStackWriter(), said: make(map[string]bool),
+		encoder: newEncoder(), samples: newSampleWriter(fastCompression), stacks: newStackWriter(fastCompression), said: make(map[string]bool),
 		stats: Stats{Dropped: make(map[string]uint64), DroppedSamples: make(map[string]uint64)},
 	}
 	if err := s.open(); err != nil {

@@ -145,6 +145,14 @@ func readAll[T any](path string) (rows []T, err error) {
 // read reads a whole history from its files; coarse: at resolution 1h where there is one.
 func read(t testing.TB, dir string, coarse bool) content {
 	t.Helper()
+	c := make(content)
+	visit(t, dir, coarse, func(stack string, row *SampleRow) { c.add(stack, describe(row), row.Count, row.Value) })
+	return c
+}
+
+// visit calls back for each row of a history, with its stack in words.
+func visit(t testing.TB, dir string, coarse bool, row func(stack string, row *SampleRow)) {
+	t.Helper()
 	files, err := list(dir, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -156,48 +164,51 @@ func read(t testing.TB, dir string, coarse bool) content {
 		if stacks[date] == nil {
 			stacks[date] = make(map[int64]string)
 		}
-		rows, err := readAll[StackRow](filepath.Join(dir, f.path()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, row := range rows {
-			var frames []string
-			for _, frame := range row.Frames {
-				if frame.Kind == kindTruncated {
-					frames = append(frames, frame.Missing)
-					continue
-				}
-				frames = append(frames, fmt.Sprintf("%s:%d %s", frame.File, frame.Line, frame.Module))
-			}
-			if _, twice := stacks[date][row.StackID]; twice {
-				t.Errorf("stack %x stands twice in %s", row.StackID, date)
-			}
-			stacks[date][row.StackID] = strings.Join(frames, ";")
-		}
+		addStacks(t, filepath.Join(dir, f.path()), stacks[date])
 	}
 	samples := append(h.minutes, h.intervals...)
 	if coarse {
 		samples = append(h.hours, h.intervals...)
 	}
-	c := make(content)
 	for _, f := range samples {
 		rows, err := readAll[SampleRow](filepath.Join(dir, f.path()))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i := range rows {
-			row := &rows[i]
-			if f.resolution == resolutionInterval && row.LossReason == "" && int64(len(row.Ticks)) != row.Count {
-				t.Errorf("%s: %d times of %d samples", f.path(), len(row.Ticks), row.Count)
+			if f.resolution == resolutionInterval && rows[i].LossReason == "" && int64(len(rows[i].Ticks)) != rows[i].Count {
+				t.Errorf("%s: %d times of %d samples", f.path(), len(rows[i].Ticks), rows[i].Count)
 			}
-			stack, ok := stacks[f.start.Format(dateLayout)][row.StackID]
-			if !ok && row.StackID != 0 {
-				t.Fatalf("%s: stack %x is not among those of its date", f.path(), row.StackID)
+			stack, ok := stacks[f.start.Format(dateLayout)][rows[i].StackID]
+			if !ok && rows[i].StackID != 0 {
+				t.Fatalf("%s: stack %x is not among those of its date", f.path(), rows[i].StackID)
 			}
-			c.add(stack, describe(row), row.Count, row.Value)
+			row(stack, &rows[i])
 		}
 	}
-	return c
+}
+
+// addStacks reads the stacks of a file, in words.
+func addStacks(t testing.TB, path string, stacks map[int64]string) {
+	t.Helper()
+	rows, err := readAll[StackRow](path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range rows {
+		var frames []string
+		for _, frame := range row.Frames {
+			if frame.Kind == kindTruncated {
+				frames = append(frames, frame.Missing)
+				continue
+			}
+			frames = append(frames, fmt.Sprintf("%s:%d %s", frame.File, frame.Line, frame.Module))
+		}
+		if _, twice := stacks[row.StackID]; twice {
+			t.Errorf("stack %x stands twice in a date, the second time in %s", row.StackID, path)
+		}
+		stacks[row.StackID] = strings.Join(frames, ";")
+	}
 }
 
 func same(t testing.TB, what string, got, want content) {

@@ -8,21 +8,26 @@ import (
 	"strconv"
 
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/compress"
 	"github.com/parquet-go/parquet-go/compress/zstd"
 )
 
 // Of the writers. All files of a table are written alike: what is compacted to a day is then copied as it is.
 const (
 	// maxSampleRows and maxStackRows are in a row group at most: what a writer holds in memory.
-	maxSampleRows = 512 << 10
+	maxSampleRows = 2 << 20
 	maxStackRows  = 8 << 10
 )
 
-var compression = &zstd.Codec{Level: zstd.SpeedDefault}
+// What is compacted stays, and is worth more time.
+var (
+	fastCompression = &zstd.Codec{Level: zstd.SpeedDefault}
+	compression     = &zstd.Codec{Level: zstd.SpeedBetterCompression}
+)
 
-func writerOptions(maxRows int64) []parquet.WriterOption {
+func writerOptions(codec compress.Codec, maxRows int64) []parquet.WriterOption {
 	return []parquet.WriterOption{
-		parquet.Compression(compression),
+		parquet.Compression(codec),
 		parquet.MaxRowsPerRowGroup(maxRows),
 		parquet.CreatedBy("pilotlight", strconv.Itoa(Version), ""),
 		// Sixteen bytes of a name tell pages apart as well as a megabyte.
@@ -30,12 +35,12 @@ func writerOptions(maxRows int64) []parquet.WriterOption {
 	}
 }
 
-func newSampleWriter() *parquet.GenericWriter[SampleRow] {
-	return parquet.NewGenericWriter[SampleRow](nil, writerOptions(maxSampleRows)...)
+func newSampleWriter(codec compress.Codec) *parquet.GenericWriter[SampleRow] {
+	return parquet.NewGenericWriter[SampleRow](nil, writerOptions(codec, maxSampleRows)...)
 }
 
-func newStackWriter() *parquet.GenericWriter[StackRow] {
-	return parquet.NewGenericWriter[StackRow](nil, writerOptions(maxStackRows)...)
+func newStackWriter(codec compress.Codec) *parquet.GenericWriter[StackRow] {
+	return parquet.NewGenericWriter[StackRow](nil, writerOptions(codec, maxStackRows)...)
 }
 
 // draft is a file that no reader takes for one yet.
