@@ -72,6 +72,8 @@ test: build/summary ## test everything, installing what that needs (Debian, root
 		$(STAGE) fuzz test/tools/fuzz.sh $(FUZZTIME) $(PACKAGES); \
 		wait; \
 		$(STAGE) vm go run ./test/vm -json -table check; \
+		$(STAGE) engines-setup test/engines/setup.sh; \
+		$(STAGE) engines go test -C test/engines -json -count=1 -timeout 10m ./...; \
 		$(STAGE) rights env CGO_ENABLED=0 go test -json -count=1 -timeout 30m ./test/rights; \
 		$(STAGE) system go test -json -count=1 -timeout 60m -skip '^TestSoak$$' ./test; \
 	}; build/summary total
@@ -103,6 +105,7 @@ lint: ## vet, staticcheck, format; shellcheck and clang-format where they are th
 	@files=$$(gofmt -l .) && { [ -z "$$files" ] || { echo "not formatted, run make format: $$files"; exit 1; }; }
 	@go vet ./... && go vet -tags vm ./test ./test/rights
 	@$(STATICCHECK) ./... && $(STATICCHECK) -tags vm ./test ./test/rights
+	@staticcheck=$$($(subst go tool,go tool -n,$(STATICCHECK))) && cd test/engines && go vet ./... && $$staticcheck ./...
 	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SOURCES); fi
 	@if command -v clang-format-19 >/dev/null; then clang-format-19 --dry-run -Werror $(BPF_SOURCES); fi
 

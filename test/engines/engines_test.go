@@ -1,5 +1,0 @@
-package engines
-
-import (
-	_ "github.com/duckdb/duckdb-go/v2"
-)
