@@ -73,20 +73,28 @@ func (r *Reader) Read(ctx context.Context, q query.Query, labels ...string) (*pr
 		kept[i] = slices.Contains(labels, name)
 		s.labels[i] = s.labels[i] || kept[i]
 	}
+	total, err := s.sums(kept)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
+	}
+	stacks, err := s.lookUp(total)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
+	}
+	return s.profile(total, stacks), s.answer, nil
+}
+
+// sums adds up what the query means, by stack if that is read, and by the labels that are kept.
+func (s *scan) sums(kept [labelCount]bool) (*sums, error) {
 	var all []*sums
 	if err := s.run(func() visitor {
 		v := newSums(kept)
 		all = append(all, v)
 		return v
 	}); err != nil {
-		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
+		return nil, err
 	}
-	total := mergeSums(all)
-	stacks, err := s.lookUp(total)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
-	}
-	return s.profile(total, stacks), s.answer, nil
+	return mergeSums(all), nil
 }
 
 // newScan begins a scan, which is to be canceled in the end.
@@ -144,7 +152,10 @@ func (v *sums) visit(b *batch) {
 				labels[label] = b.labels[label][i]
 			}
 		}
-		key := rowKey{b.stacks[i], 0}
+		key := rowKey{}
+		if len(b.stacks) > 0 {
+			key.stack = b.stacks[i]
+		}
 		if last < 0 || v.totals[last].stack != key.stack || v.keys[v.totals[last].labels] != labels {
 			key.labels = v.labelID(labels)
 			last = v.index(key)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pilotlight/pilotlight/exporter/flame"
 	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 	"github.com/pilotlight/pilotlight/symbolizer/demangle"
@@ -232,5 +234,98 @@ func TestStacksComeBack(t *testing.T) {
 	}
 	if cpu := mustRead(t, NewReader(dir, nil), query.Query{}); len(cpu.Samples) > 0 || cpu.Account.Taken > 0 {
 		t.Errorf("of another type: %+v", cpu)
+	}
+}
+
+// The lines of series and heatmaps, and the counts of labels, add up to the profile of the same query.
+func TestSeriesAddUp(t *testing.T) {
+	dir := t.TempDir()
+	c := &clock{}
+	start := at(t, "2026-11-24T14:00:00.5Z")
+	c.set(start)
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	host := smallHost(3)
+	var last *profile.Profile
+	for i := range 40 {
+		last = host.Interval(start.Add(time.Duration(i)*5*time.Minute), 10*time.Second)
+		c.set(last.Start.Add(last.Duration))
+		s.Export(last)
+	}
+	settle(t, s)
+	r := NewReader(dir, nil)
+	for _, text := range []string{"", "by=comm", "by=pid filter=comm=~`service-[12]`", "by=comm focus=handle<1"} {
+		q, err := query.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := mustRead(t, r, q, query.Labels...)
+		want := make(map[string]int64)
+		p = flame.Select(p, q.Focus, q.Ignore, nil, "")
+		for i := range p.Samples {
+			label := ""
+			if q.By != "" {
+				label = query.Label(p.Samples[i].Labels, q.By)
+			}
+			want[label] += p.Samples[i].Count
+		}
+		if len(want) == 0 || q.Focus != nil && len(p.Samples) == 0 {
+			t.Fatalf("%s: nothing to compare", text)
+		}
+		for _, step := range []time.Duration{10 * time.Second, time.Minute, 10 * time.Minute, time.Hour} {
+			series, answer, err := r.Series(t.Context(), q, step)
+			if err != nil || len(answer.Warnings) > 0 {
+				t.Fatal(err, answer)
+			}
+			got := make(map[string]int64)
+			for _, line := range series.Lines {
+				if len(line.Samples) != series.Steps {
+					t.Fatalf("%d samples of %d steps", len(line.Samples), series.Steps)
+				}
+				for _, n := range line.Samples {
+					got[line.Label] += n
+				}
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("%s, step %s: %v, not %v", text, step, got, want)
+			}
+		}
+		if q.By == "" {
+			continue
+		}
+		values, _, err := r.Labels(t.Context(), q, q.By)
+		got := make(map[string]int64)
+		for _, v := range values {
+			got[v.Label] += v.Samples
+		}
+		if err != nil || !maps.Equal(got, want) {
+			t.Errorf("%s: labels %v, %v, not %v", text, got, err, want)
+		}
+	}
+
+	// The last interval has the times of its samples: each stands in its own 10 ms.
+	want := make(map[int64]int64)
+	for i := range last.Samples {
+		for _, at := range last.Samples[i].Times {
+			want[last.Start.Add(at.Truncate(tick)).UnixMilli()/10]++
+		}
+	}
+	heatmap, _, err := r.Heatmap(t.Context(), query.Query{From: last.Start.Truncate(time.Millisecond)}, tick)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[int64]int64)
+	for i, n := range heatmap.Lines[0].Samples {
+		if n > 0 {
+			got[heatmap.From.UnixMilli()/10+int64(i)] += n
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("heatmap: %d cells, not the %d that samples were taken in", len(got), len(want))
+	}
+	if _, _, err := r.Heatmap(t.Context(), query.Query{From: start, To: start.Add(24 * time.Hour)}, tick); !errors.Is(err, ErrTooMany) {
+		t.Errorf("a day in steps of 10 ms: %v", err)
+	}
+	if _, _, err := r.Series(t.Context(), query.Query{}, time.Second+1); !errors.Is(err, ErrStep) {
+		t.Errorf("a step of a second and a nanosecond: %v", err)
 	}
 }

@@ -61,6 +61,8 @@ type scan struct {
 	times, stacks, ticks bool
 	labels               [labelCount]bool
 	coarse               bool // resolution 1h will do
+	// selected are the stacks that Focus and Ignore leave; nil: all.
+	selected map[int64]bool
 
 	mu         sync.Mutex
 	answer     *Answer
