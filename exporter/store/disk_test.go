@@ -1,0 +1,425 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pilotlight/pilotlight/exporter/store/busyhost"
+)
+
+// smallDisk is a file system of its own.
+func smallDisk(t *testing.T, options string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("pilotlight-test", dir, "tmpfs", 0, options); err != nil {
+		t.Fatalf("mount a small file system (these tests need root): %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// leave fills the disk up to a number of free pages.
+func leave(t *testing.T, dir string, pages int64) {
+	t.Helper()
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err != nil {
+		t.Fatal(err)
+	}
+	filler := filepath.Join(dir, "filler")
+	if size := (int64(disk.Bfree) - pages) * disk.Bsize; size > 0 {
+		if err := os.WriteFile(filler, make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func unfill(t *testing.T, dir string) {
+	t.Helper()
+	if err := removeFile(filepath.Join(dir, "filler")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A disk that is full, whatever write finds it so, costs the interval and is counted; the next one is written as soon as there is room, and
+// nothing that was acknowledged is lost. The same in compaction.
+func TestDiskFull(t *testing.T) {
+	dir := smallDisk(t, "size=8m")
+	c := &clock{}
+	when := at(t, "2026-11-24T00:00:03Z")
+	c.set(when)
+	var log bytes.Buffer
+	s := openStore(t, Options{Dir: dir, now: c.time, free: freeBytes, MinFree: -1, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	want := make(content)
+	var dropped, droppedSamples uint64
+	fullAt := 0
+	for pages := int64(0); ; pages++ {
+		host := busyhost.New(busyhost.Options{Seed: uint64(pages), CPUs: 1, Processes: 10, Stacks: 120, Frames: 10}) // all stacks are new
+		leave(t, dir, pages)
+		p := host.Interval(when, 10*time.Second)
+		c.set(when.Add(10 * time.Second))
+		when = when.Add(10 * time.Second)
+		before := s.Stats().Intervals
+		s.Export(p)
+		written := s.Stats().Intervals > before
+		if written {
+			want.addProfile(p)
+		} else {
+			dropped++
+			droppedSamples += p.Account.Taken
+		}
+		unfill(t, dir)
+		again := host.Interval(when, 10*time.Second)
+		when = when.Add(10 * time.Second)
+		c.set(when)
+		s.Export(again)
+		want.addProfile(again)
+		same(t, fmt.Sprintf("after %d pages were left", pages), read(t, dir, false), want)
+		if t.Failed() {
+			return
+		}
+		if written {
+			break
+		}
+		fullAt++
+	}
+	stats := s.Stats()
+	if stats.Dropped[DropDiskFull] != dropped || stats.DroppedSamples[DropDiskFull] != droppedSamples || fullAt < 5 || stats.Dropped[DropFailed] != 0 {
+		t.Errorf("%d intervals were dropped at %d places, of %d samples: %+v", dropped, fullAt, droppedSamples, stats)
+	}
+	if n := strings.Count(log.String(), "no space left"); n == 0 || n > 2*int(dropped) {
+		t.Errorf("it was said %d times:\n%s", n, log.String())
+	}
+	t.Logf("an interval was refused with 0 to %d pages left", fullAt-1)
+
+	// Compaction: stacks and samples of the hour.
+	compactions, refused := stats.Compactions, 0
+	c.set(at(t, "2026-11-24T03:00:00Z"))
+	for pages := int64(0); s.due() != nil; pages += 2 {
+		leave(t, dir, pages)
+		if err := s.compact(t.Context()); err != nil {
+			if !errors.Is(err, unix.ENOSPC) {
+				t.Fatal(err)
+			}
+			refused++
+		}
+		same(t, fmt.Sprintf("compaction with %d pages left", pages), read(t, dir, false), want)
+		unfill(t, dir)
+		if t.Failed() {
+			return
+		}
+	}
+	same(t, "after compaction, coarse", read(t, dir, true), want)
+	if refused < 5 || s.Stats().Compactions != compactions+3 {
+		t.Errorf("compaction was refused %d times; %+v", refused, s.Stats())
+	}
+	t.Logf("compaction was refused %d times", refused)
+}
+
+// A disk without room for more files is a full one.
+func TestNoInodes(t *testing.T) {
+	dir := smallDisk(t, "size=8m,nr_inodes=40")
+	s := openStore(t, Options{Dir: dir, free: freeBytes, MinFree: -1, Log: slog.New(slog.DiscardHandler)})
+	host := smallHost(1)
+	start := time.Now()
+	for i := range 60 {
+		s.Export(host.Interval(start.Add(time.Duration(i)*10*time.Second), 10*time.Second))
+	}
+	if stats := s.Stats(); stats.Intervals < 10 || stats.Dropped[DropDiskFull] < 10 || stats.Dropped[DropFailed] != 0 {
+		t.Errorf("%+v", stats)
+	}
+}
+
+// Where others need the space, what is older than an hour goes, the oldest first; then nothing is written, and it goes on when there is room.
+func TestDiskLow(t *testing.T) {
+	dir := t.TempDir()
+	c := &clock{}
+	when := at(t, "2026-11-24T00:00:03Z")
+	c.set(when)
+	free := int64(100)
+	s := openStore(t, Options{Dir: dir, now: c.time, MinFree: 50, free: func(string) (int64, error) { return free, nil }, Log: slog.New(slog.DiscardHandler)})
+	host := smallHost(1)
+	for range 18 { // three hours
+		s.Export(host.Interval(when, 10*time.Second))
+		when = when.Add(10 * time.Minute)
+		c.set(when)
+	}
+	settle(t, s)
+	free = 49
+	if err := s.retain(0); err != nil {
+		t.Fatal(err)
+	}
+	before := s.Stats()
+	s.Export(host.Interval(when, 10*time.Second))
+	oldest := when
+	for _, f := range arrange(s.files).intervals {
+		oldest = minTime(oldest, f.start)
+	}
+	if h := arrange(s.files); len(h.minutes) > 0 || len(h.hours) > 0 || oldest.Before(when.Add(-time.Hour)) || len(h.intervals) < 5 {
+		t.Errorf("%d files of minutes, %d of hours, %d intervals since %v", len(h.minutes), len(h.hours), len(h.intervals), oldest)
+	}
+	stats := s.Stats()
+	if stats.Dropped[DropDiskLow] != 1 || stats.Intervals != before.Intervals || stats.Removed == 0 {
+		t.Errorf("%+v", stats)
+	}
+	free = 100
+	s.Export(host.Interval(when, 10*time.Second))
+	if stats := s.Stats(); stats.Dropped[DropDiskLow] != 1 || stats.Intervals != before.Intervals+1 {
+		t.Errorf("with room again: %+v", stats)
+	}
+}
+
+func minTime(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// The oldest goes when the history would take more bytes than it may, with its rollups and its stacks.
+func TestMaxBytes(t *testing.T) {
+	dir := t.TempDir()
+	c := &clock{}
+	when := at(t, "2026-11-22T00:00:03Z")
+	c.set(when)
+	const maxBytes = 600 << 10
+	s := openStore(t, Options{Dir: dir, now: c.time, MaxBytes: maxBytes})
+	host, newest := smallHost(1), make(content)
+	for i := range 12 * 60 { // five days
+		p := host.Interval(when, 10*time.Second)
+		s.Export(p)
+		if i >= 12*60-6 {
+			newest.addProfile(p)
+		}
+		when = when.Add(10 * time.Minute)
+		c.set(when)
+		if i%6 == 0 {
+			settle(t, s)
+			var bytes int64
+			if err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+				if err == nil && !entry.IsDir() {
+					info, _ := entry.Info()
+					bytes += info.Size()
+				}
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if bytes > maxBytes || i > 100 && bytes < maxBytes/2 {
+				t.Fatalf("after %d intervals the history takes %d bytes", i, bytes)
+			}
+		}
+	}
+	h := arrange(s.files)
+	if len(h.hours) != len(h.minutes) || s.Stats().Removed == 0 {
+		t.Errorf("%d files of hours, %d of minutes", len(h.hours), len(h.minutes))
+	}
+	dates := make(map[string]bool)
+	for _, f := range append(h.minutes, h.intervals...) {
+		dates[f.start.Format(dateLayout)] = true
+	}
+	for _, f := range h.stacks {
+		if !dates[f.start.Format(dateLayout)] {
+			t.Errorf("%s is there without samples", f.path())
+		}
+	}
+	got := read(t, dir, false)
+	for key, v := range newest {
+		if got[key][0] < v[0] {
+			t.Fatalf("%.100s: %d samples, %d of them are of the last hour", key, got[key][0], v[0])
+		}
+	}
+}
+
+// A bit that flipped anywhere, and an end that is missing, is an error with file and offset.
+func TestDamageIsSeen(t *testing.T) {
+	dir := t.TempDir()
+	c := &clock{}
+	when := at(t, "2026-11-24T00:00:03Z")
+	c.set(when)
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	host := smallHost(1)
+	for range 40 {
+		s.Export(host.Interval(when, 10*time.Second))
+		when = when.Add(4 * time.Minute)
+		c.set(when)
+	}
+	settle(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	places := int64(120)
+	if os.Getenv("PILOTLIGHT_LONG") != "" {
+		places = 4000
+	}
+	kinds := make(map[string]bool)
+	for _, f := range s.files {
+		kind := fmt.Sprint(f.table, f.resolution, f.span)
+		if kinds[kind] {
+			continue
+		}
+		kinds[kind] = true
+		path := filepath.Join(dir, f.path())
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		step := max(int64(len(whole))/places, 1)
+		for at := int64(0); at < int64(len(whole)); at += step {
+			damaged := bytes.Clone(whole)
+			damaged[at] ^= 1 << (at % 8)
+			checkDamage(t, path, damaged, f.table, fmt.Sprintf("bit %d of byte %d flipped", at%8, at))
+			checkDamage(t, path, whole[:at], f.table, fmt.Sprintf("cut off at %d", at))
+		}
+		if err := os.WriteFile(path, whole, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := readWhole(path, f.table); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(kinds) != 4 {
+		t.Errorf("only these kinds of files were tried: %v", kinds)
+	}
+}
+
+func readWhole(path, table string) (err error) {
+	if table == tableStacks {
+		_, err = readAll[StackRow](path)
+	} else {
+		_, err = readAll[SampleRow](path)
+	}
+	return err
+}
+
+func checkDamage(t *testing.T, path string, content []byte, table, what string) {
+	t.Helper()
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := readWhole(path, table)
+	var damage *DamageError
+	if !errors.As(err, &damage) {
+		t.Errorf("%s, %s: %v", path, what, err)
+		return
+	}
+	if damage.Path != path || damage.Offset < 0 || damage.Offset > int64(len(content)) || !strings.Contains(err.Error(), fmt.Sprintf("damaged at offset %d", damage.Offset)) {
+		t.Errorf("%s: %v", what, err)
+	}
+}
+
+// Damaged files are set aside, counted and said: those that cannot be opened when the store is, the others when they are compacted. The rest
+// is there to the sample.
+func TestDamagedFilesAreSetAside(t *testing.T) {
+	dir := t.TempDir()
+	c := &clock{}
+	when := at(t, "2026-11-24T00:00:03Z")
+	c.set(when)
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	host, want := smallHost(1), make(content)
+	var profiles []content
+	for i := range 6 {
+		p := host.Interval(when, 10*time.Second)
+		s.Export(p)
+		profiles = append(profiles, make(content))
+		profiles[i].addProfile(p)
+		when = when.Add(10 * time.Minute)
+		c.set(when)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	intervals := arrange(s.files).intervals
+	flip := func(f file, offset int64) string {
+		path := filepath.Join(dir, f.path())
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole[(offset+int64(len(whole)))%int64(len(whole))] ^= 4
+		if err := os.WriteFile(path, whole, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	footer := flip(intervals[1], -20)
+	for i, p := range profiles {
+		if i == 1 || i == 3 {
+			continue
+		}
+		for key, v := range p {
+			want[key] = [2]int64{want[key][0] + v[0], want[key][1] + v[1]}
+		}
+	}
+	var log bytes.Buffer
+	s = openStore(t, Options{Dir: dir, now: c.time, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if stats := s.Stats(); stats.Damaged != 1 {
+		t.Errorf("opened: %+v", stats)
+	}
+	data := flip(intervals[3], 300)
+	c.set(when.Add(2 * time.Hour))
+	settle(t, s)
+	if stats := s.Stats(); stats.Damaged != 2 {
+		t.Errorf("compacted: %+v", stats)
+	}
+	same(t, "without the two", read(t, dir, false), want)
+	same(t, "without the two, coarse", read(t, dir, true), want)
+	for _, path := range []string{footer, data} {
+		if _, err := os.Stat(path + damagedSuffix); err != nil {
+			t.Error(err)
+		}
+		if !strings.Contains(log.String(), path) || !strings.Contains(log.String(), "offset=") {
+			t.Errorf("nothing is said of %s:\n%s", path, log.String())
+		}
+	}
+	// They do not stay for ever.
+	c.set(when.Add(DefaultMaxAge + 24*time.Hour))
+	settle(t, s)
+	for _, path := range []string{footer, data} {
+		if _, err := os.Stat(path + damagedSuffix); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is there still: %v", path, err)
+		}
+	}
+	if !strings.Contains(log.String(), "set aside is removed") {
+		t.Error("their removal was not said")
+	}
+}
+
+// Stacks that are lost by damage are written again with the next samples that have them.
+func TestDamagedStacks(t *testing.T) {
+	dir := t.TempDir()
+	c := &clock{}
+	when := at(t, "2026-11-24T00:00:03Z")
+	c.set(when)
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	host := smallHost(1)
+	s.Export(host.Interval(when, 10*time.Second))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h := arrange(s.files)
+	if err := os.Truncate(filepath.Join(dir, h.stacks[0].path()), 100); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, h.intervals[0].path())); err != nil { // it would miss its stacks
+		t.Fatal(err)
+	}
+	s = openStore(t, Options{Dir: dir, now: c.time, Log: slog.New(slog.DiscardHandler)})
+	p, want := host.Interval(when.Add(time.Minute), 10*time.Second), make(content)
+	want.addProfile(p)
+	s.Export(p)
+	same(t, "after the stacks were damaged", read(t, dir, false), want)
+}
