@@ -30,7 +30,7 @@ type Difference struct {
 	Scale  Scale        `json:"scale"`
 	Before Side         `json:"before"`
 	After  Side         `json:"after"`
-	// Functions are those of both, the significant ones first, and of those the ones that changed most in Self.
+	// Functions are those of both, in the order of Sort(false).
 	Functions []Change `json:"functions"`
 }
 
@@ -97,12 +97,21 @@ func Diff(before, after *profile.Profile, scale Scale) (*Difference, error) {
 	d.join(a, b)
 	d.test(func(c *Change) *Comparison { return &c.Self })
 	d.test(func(c *Change) *Comparison { return &c.Total })
+	d.Sort(false)
+	return d, nil
+}
+
+// Sort orders the functions by Self, or else by Total: the significant differences first, and of those the largest.
+func (d *Difference) Sort(byTotal bool) {
 	slices.SortFunc(d.Functions, func(x, y Change) int {
-		return cmp.Or(compareBool(y.Self.Significant, x.Self.Significant), compareBool(y.Total.Significant, x.Total.Significant),
-			cmp.Compare(math.Abs(y.Self.Change()), math.Abs(x.Self.Change())), cmp.Compare(math.Abs(y.Total.Change()), math.Abs(x.Total.Change())),
+		a, b, c, e := &x.Self, &y.Self, &x.Total, &y.Total
+		if byTotal {
+			a, b, c, e = c, e, a, b
+		}
+		return cmp.Or(compareBool(b.Significant, a.Significant), cmp.Compare(math.Abs(b.Change()), math.Abs(a.Change())),
+			compareBool(e.Significant, c.Significant), cmp.Compare(math.Abs(e.Change()), math.Abs(c.Change())),
 			x.Function.compare(y.Function))
 	})
-	return d, nil
 }
 
 func compareBool(a, b bool) int {
@@ -229,6 +238,18 @@ func (d *Difference) split(n int64) split {
 	}
 	before, after := d.exposure(&d.Before), d.exposure(&d.After)
 	return byTime(n, before/(before+after))
+}
+
+// Factor is what numbers before have to be multiplied by to be compared with those after.
+func (d *Difference) Factor() float64 {
+	before, after := float64(d.Before.Samples), float64(d.After.Samples)
+	if d.Scale == ByTime {
+		before, after = d.exposure(&d.Before), d.exposure(&d.After)
+	}
+	if before == 0 {
+		return 1
+	}
+	return after / before
 }
 
 // exposure is how many samples one busy CPU would have made in the time, in a unit that is the same on both sides.

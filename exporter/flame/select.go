@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/pilotlight/pilotlight/exporter/pprof"
+	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
@@ -86,7 +87,7 @@ func (s *selection) sample(sample profile.Sample) profile.Sample {
 	}
 	group := ""
 	if s.by != "" {
-		group = sample.Labels.Value(s.by)
+		group = query.Label(sample.Labels, s.by)
 	}
 	userOutermost := sample.User != nil || sample.Kernel == nil
 	sample.Kernel = s.stack(sample.Kernel, group, !userOutermost)

@@ -10,6 +10,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -20,6 +21,43 @@ import (
 
 // Write writes p with its lines in order of the stacks.
 func Write(w io.Writer, p *profile.Profile) error {
+	counts := count(p)
+	out := bufio.NewWriter(w)
+	for _, stack := range slices.Sorted(maps.Keys(counts)) {
+		fmt.Fprintf(out, "%s %d\n", stack, counts[stack])
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("write folded stacks: %w", err)
+	}
+	return nil
+}
+
+// WriteDiff writes the stacks of two profiles with both numbers, as difffolded.pl does and flamegraph.pl reads:
+//
+//	main;work 40 42
+//
+// Scale is what the numbers before are multiplied by, and then rounded, to be comparable.
+func WriteDiff(w io.Writer, before, after *profile.Profile, scale float64) error {
+	a, b := count(before), count(after)
+	stacks := slices.Collect(maps.Keys(a))
+	for stack := range b {
+		if _, ok := a[stack]; !ok {
+			stacks = append(stacks, stack)
+		}
+	}
+	slices.Sort(stacks)
+	out := bufio.NewWriter(w)
+	for _, stack := range stacks {
+		fmt.Fprintf(out, "%s %.0f %d\n", stack, scale*float64(a[stack]), b[stack])
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("write folded stacks: %w", err)
+	}
+	return nil
+}
+
+// count gives the samples of each stack, as it is written.
+func count(p *profile.Profile) map[string]int64 {
 	counts := make(map[string]int64)
 	var frames []string
 	for i := range p.Samples {
@@ -36,19 +74,7 @@ func Write(w io.Writer, p *profile.Profile) error {
 		slices.Reverse(frames)
 		counts[strings.Join(frames, ";")] += p.Samples[i].Count
 	}
-	out := bufio.NewWriter(w)
-	stacks := make([]string, 0, len(counts))
-	for stack := range counts {
-		stacks = append(stacks, stack)
-	}
-	slices.Sort(stacks)
-	for _, stack := range stacks {
-		fmt.Fprintf(out, "%s %d\n", stack, counts[stack])
-	}
-	if err := out.Flush(); err != nil {
-		return fmt.Errorf("write folded stacks: %w", err)
-	}
-	return nil
+	return counts
 }
 
 // clean keeps a name from being taken for two frames or two lines.

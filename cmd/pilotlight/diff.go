@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/pilotlight/pilotlight/exporter/flame"
+	"github.com/pilotlight/pilotlight/exporter/folded"
+	"github.com/pilotlight/pilotlight/exporter/query"
+	"github.com/pilotlight/pilotlight/exporter/store"
+	"github.com/pilotlight/pilotlight/exporter/terminal"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+type diffFlags struct {
+	dataDir    string
+	sampleType string
+	scale      string
+	format     string
+	rows       int
+	total      bool
+	query      map[string]*string // flags that are parameters of the query language
+}
+
+func newDiffCommand() *cobra.Command {
+	f := diffFlags{query: make(map[string]*string)}
+	cmd := &cobra.Command{
+		Use:   "diff [flags] BEFORE AFTER",
+		Short: "Compare two profiles",
+		Long: "Diff tells which functions take more or less of AFTER than of BEFORE, and which of that may well be chance.\n" +
+			"Each of the two is a file (pprof of any tool, or folded text; - is standard input), or a range\n" +
+			"of the agent's history, FROM..TO, with times as RFC 3339, Unix seconds, now, or -15m.\n" +
+			"docs/diff.md says how chance is told from change.",
+		Example: "  pilotlight diff old.pb.gz new.pb.gz\n" +
+			"  pilotlight diff --by time --filter 'comm=~\"redis.*\"' -1d30m..-1d -30m..now\n" +
+			"  pilotlight diff --format folded old.pb.gz new.pb.gz | flamegraph.pl >diff.svg",
+		DisableFlagParsing: true, // -30m..now is no flag
+		RunE: func(cmd *cobra.Command, args []string) error {
+			args, help, err := parseWithRanges(cmd.Flags(), args)
+			if err != nil {
+				return err
+			}
+			if help {
+				return cmd.Help()
+			}
+			return diff(cmd.Context(), &f, args, cmd.OutOrStdout())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.dataDir, "data-dir", "/var/lib/pilotlight", "the agent's `DIR`, for ranges")
+	flags.StringVar(&f.sampleType, "type", "", "compare values of this `TYPE`, such as cpu or inuse_space (default: that of the file; cpu for ranges)")
+	flags.StringVar(&f.scale, "by", string(flame.ByShare), "compare by share of all samples, or by time: what was taken in a second")
+	flags.StringVar(&f.format, "format", "table", "table, json, or folded: the stacks with both numbers, as difffolded.pl writes them")
+	flags.IntVarP(&f.rows, "rows", "n", 25, "rows of the table, at most")
+	flags.BoolVar(&f.total, "total", false, "compare functions with what they called, not in themselves")
+	for _, p := range query.Parameters {
+		if slices.Contains([]string{"filter", "focus", "ignore", "hide"}, p.Name) {
+			f.query[p.Name] = flags.String(p.Name, "", p.Help)
+		}
+	}
+	return cmd
+}
+
+// dashedRange is a range that begins with a dash. No flag begins with a digit.
+var dashedRange = regexp.MustCompile(`^-\d.*\.\.`)
+
+// parseWithRanges is what cobra does, for arguments that may be ranges: these begin with a dash.
+func parseWithRanges(flags *pflag.FlagSet, args []string) (positional []string, help bool, err error) {
+	const guard = " "
+	guarded := slices.Clone(args)
+	for i, arg := range guarded {
+		if dashedRange.MatchString(arg) {
+			guarded[i] = guard + arg
+		}
+	}
+	if err := flags.Parse(guarded); err != nil && !errors.Is(err, pflag.ErrHelp) {
+		return nil, false, err
+	} else if err != nil {
+		return nil, true, nil
+	}
+	for _, arg := range flags.Args() {
+		positional = append(positional, strings.TrimPrefix(arg, guard))
+	}
+	help, err = flags.GetBool("help")
+	return positional, help, err
+}
+
+func diff(ctx context.Context, f *diffFlags, args []string, out io.Writer) error {
+	if err := f.check(args); err != nil {
+		return err
+	}
+	now := time.Now()
+	var sides [2]*profile.Profile
+	for i, arg := range args {
+		q, isRange, err := f.parseRange(arg, now)
+		if err != nil {
+			return err
+		}
+		var p *profile.Profile
+		if isRange {
+			p, err = f.history(ctx, q, arg)
+		} else {
+			p, err = readProfile(arg, f.sampleType)
+			p = filtered(p, q.Filter)
+		}
+		if err != nil {
+			return failure{err}
+		}
+		sides[i] = flame.Select(p, q.Focus, q.Ignore, q.Hide, "")
+	}
+	before, after := comparable(sides[0], sides[1])
+	d, err := flame.Diff(before, after, flame.Scale(f.scale))
+	if err != nil {
+		return failure{fmt.Errorf("%s and %s: %w", args[0], args[1], err)}
+	}
+	if err := f.write(out, d, before, after, args); err != nil {
+		return failure{fmt.Errorf("write the difference: %w", err)}
+	}
+	return nil
+}
+
+func (f *diffFlags) check(args []string) error {
+	switch {
+	case len(args) != 2:
+		return fmt.Errorf("diff compares two profiles, got %d: give BEFORE and AFTER, files or ranges such as -1h..-30m", len(args))
+	case args[0] == "-" && args[1] == "-":
+		return errors.New("standard input can be one of the two profiles, not both")
+	case f.scale != string(flame.ByShare) && f.scale != string(flame.ByTime):
+		return fmt.Errorf("by %q: want share or time", f.scale)
+	case !slices.Contains([]string{"table", "json", "folded"}, f.format):
+		return fmt.Errorf("format %q: want table, json or folded", f.format)
+	case f.rows < 1:
+		return fmt.Errorf("rows %d: want 1 or more", f.rows)
+	}
+	return nil
+}
+
+// parseRange gives what is asked for, with the range where arg is one.
+func (f *diffFlags) parseRange(arg string, now time.Time) (q query.Query, isRange bool, err error) {
+	for name, value := range f.query {
+		if *value == "" {
+			continue
+		}
+		if err := q.Set(name, *value, now); err != nil {
+			return q, false, err
+		}
+	}
+	from, to, ok := strings.Cut(arg, "..")
+	if !ok {
+		return q, false, nil
+	}
+	if _, err := os.Stat(arg); err == nil {
+		return q, false, nil // a file of that name
+	}
+	var fromErr, toErr error
+	q.From, fromErr = query.ParseTime(from, now)
+	q.To, toErr = query.ParseTime(to, now)
+	if fromErr != nil && toErr != nil {
+		return q, false, nil // such as ../old.pb.gz
+	}
+	if err := errors.Join(fromErr, toErr); err != nil {
+		return q, true, fmt.Errorf("range %s: %w", arg, err)
+	}
+	if err := q.Check(); err != nil {
+		return q, true, fmt.Errorf("range %s: %w", arg, err)
+	}
+	q.Type = f.sampleType
+	return q, true, nil
+}
+
+func (f *diffFlags) history(ctx context.Context, q query.Query, arg string) (*profile.Profile, error) {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	p, err := store.NewReader(f.dataDir, log).Profile(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if len(p.Samples) == 0 {
+		return nil, fmt.Errorf("the history in %s has no samples in %s that match: is it the agent's --data-dir?", f.dataDir, arg)
+	}
+	return p, nil
+}
+
+// filtered does for files what the reader of the history does by itself.
+func filtered(p *profile.Profile, f query.Filter) *profile.Profile {
+	if p == nil || f == nil {
+		return p
+	}
+	out := *p
+	out.Samples = nil
+	for i := range p.Samples {
+		if f.Matches(p.Samples[i].Labels) {
+			out.Samples = append(out.Samples, p.Samples[i])
+		}
+	}
+	return &out
+}
+
+// readProfile reads a file: pprof, or folded text.
+func readProfile(path, sampleType string) (*profile.Profile, error) {
+	in, name := os.Stdin, "standard input"
+	if path != "-" {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		in, name = file, path
+	}
+	p, err := readAny(in, sampleType)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return p, nil
+}
+
+// comparable counts samples on both sides where one is folded text, which has no values.
+func comparable(a, b *profile.Profile) (*profile.Profile, *profile.Profile) {
+	samples := profile.Type{Name: "samples", Unit: "count"}
+	if a.Type == b.Type || a.Type != samples && b.Type != samples {
+		return a, b
+	}
+	return inSamples(a, samples), inSamples(b, samples)
+}
+
+func inSamples(p *profile.Profile, samples profile.Type) *profile.Profile {
+	out := *p
+	out.Type, out.Period = samples, 0
+	out.Samples = slices.Clone(p.Samples)
+	for i := range out.Samples {
+		out.Samples[i].Value = out.Samples[i].Count
+	}
+	return &out
+}
+
+func (f *diffFlags) write(out io.Writer, d *flame.Difference, before, after *profile.Profile, args []string) error {
+	d.Sort(f.total)
+	switch f.format {
+	case "json":
+		encoder := json.NewEncoder(out)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(d)
+	case "folded":
+		return folded.WriteDiff(out, before, after, d.Factor())
+	}
+	width, isTerminal := columns(os.Stdout)
+	return terminal.WriteDiff(out, d, terminal.DiffOptions{
+		Before: args[0], After: args[1], Total: f.total, Rows: f.rows, Width: width, Color: isTerminal && os.Getenv("NO_COLOR") == "",
+	})
+}
+
+// columns is the width of a terminal; 80 where it is none.
+func columns(file *os.File) (width int, isTerminal bool) {
+	const usual = 80
+	size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return usual, false
+	}
+	if size.Col < 40 {
+		return usual, true
+	}
+	return int(size.Col), true
+}
