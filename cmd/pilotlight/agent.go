@@ -17,6 +17,7 @@ import (
 	"github.com/pilotlight/pilotlight/exporter"
 	"github.com/pilotlight/pilotlight/exporter/metrics"
 	"github.com/pilotlight/pilotlight/exporter/store"
+	"github.com/pilotlight/pilotlight/exporter/upload"
 	"github.com/pilotlight/pilotlight/exporter/web"
 	"github.com/pilotlight/pilotlight/profiler"
 	"github.com/pilotlight/pilotlight/profiler/profile"
@@ -26,6 +27,7 @@ import (
 type agentFlags struct {
 	samplingFlags
 	history  historyFlags
+	upload   uploadFlags
 	listen   string
 	dataDir  string
 	config   string
@@ -55,7 +57,7 @@ func newAgentCommand() *cobra.Command {
 			if err := applySettings(cmd.Flags(), os.Environ()); err != nil {
 				return err
 			}
-			if err := errors.Join(f.check(cmd.Flags()), f.history.check()); err != nil {
+			if err := errors.Join(f.check(cmd.Flags()), f.history.check(), f.upload.check(&f.history)); err != nil {
 				return err
 			}
 			return agent(&f)
@@ -65,6 +67,7 @@ func newAgentCommand() *cobra.Command {
 	cmd.Flags().StringVar(&f.listen, "listen", "127.0.0.1:7070", "serve HTTP on this `ADDR`; port 0 takes a free one")
 	cmd.Flags().StringVar(&f.dataDir, "data-dir", "/var/lib/pilotlight", "keep the history in this `DIR`, and lock it against a second agent")
 	f.history.add(cmd.Flags())
+	f.upload.add(cmd.Flags())
 	cmd.Flags().StringVar(&f.config, "config", "", "read settings from this YAML `FILE`")
 	cmd.Flags().StringVar(&f.token, "token-file", "", "demand the bearer token in this `FILE`")
 	cmd.Flags().StringVar(&f.cert, "tls-cert", "", "serve HTTPS with the certificate in this `FILE`")
@@ -152,6 +155,14 @@ func runAgent(ctx context.Context, f *agentFlags, config profiler.Config, option
 	if history != nil {
 		metricsOptions.History = history.Stats
 		fanOut.Add("history", history)
+	}
+	if f.upload.url != "" && history != nil {
+		uploader, uploadErr := upload.Start(f.upload.options(f.dataDir, history.Host(), config.Log))
+		if uploadErr != nil {
+			return uploadErr
+		}
+		defer closeInto(&err, uploader)
+		metricsOptions.Upload = uploader.Stats
 	}
 	m, err := metrics.New(p, metricsOptions)
 	if err != nil {

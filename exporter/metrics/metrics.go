@@ -26,6 +26,7 @@ import (
 
 	"github.com/pilotlight/pilotlight/exporter"
 	"github.com/pilotlight/pilotlight/exporter/store"
+	"github.com/pilotlight/pilotlight/exporter/upload"
 	"github.com/pilotlight/pilotlight/profiler/collect"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
@@ -43,6 +44,8 @@ type Options struct {
 	Exporters func() []exporter.Account
 	// History says what became of the history on disk; nil: there is none.
 	History func() store.Stats
+	// Upload says what became of its copy in object storage; nil: there is none.
+	Upload func() upload.Stats
 }
 
 // Metrics is safe for concurrent use. Its owner calls Shutdown.
@@ -126,6 +129,7 @@ type snapshot struct {
 	version    string
 	exporters  []exporter.Account
 	history    store.Stats
+	upload     upload.Stats
 	profileTotals
 }
 
@@ -142,6 +146,10 @@ func (m *Metrics) snapshot(ctx context.Context) *snapshot {
 	var history store.Stats
 	if m.options.History != nil {
 		history = m.options.History()
+	}
+	var uploaded upload.Stats
+	if m.options.Upload != nil {
+		uploaded = m.options.Upload()
 	}
 	usage, usageErr := ReadUsage()
 	if usageErr != nil {
@@ -163,6 +171,7 @@ func (m *Metrics) snapshot(ctx context.Context) *snapshot {
 		version:       m.options.Version,
 		exporters:     exporters,
 		history:       history,
+		upload:        uploaded,
 		profileTotals: m.profiles.totals(),
 	}
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/exporter/store"
+	"github.com/pilotlight/pilotlight/exporter/upload"
 	"github.com/pilotlight/pilotlight/profiler/collect"
 	"github.com/pilotlight/pilotlight/profiler/process"
 	"github.com/pilotlight/pilotlight/profiler/profile"
@@ -179,6 +180,31 @@ func TestHistory(t *testing.T) {
 			Intervals: 1, Samples: 2, Dropped: map[string]uint64{store.DropDiskFull: 3}, DroppedSamples: map[string]uint64{store.DropDiskLow: 4},
 			Written: 5, Compactions: 6, Removed: 7, Damaged: 8, WriteTime: 9 * time.Second, CompactTime: 10 * time.Second, Bytes: 11, Files: 12,
 		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, values(t, m), want)
+	for name := range want {
+		want[name] = 0
+	}
+	check(t, values(t, newMetrics(t, new(source))), want)
+}
+
+// What the upload did is shown, and 0 where there is none.
+func TestUpload(t *testing.T) {
+	want := map[string]float64{
+		"pilotlight_upload_sent_total":               1,
+		"pilotlight_upload_sent_size_bytes_total":    2,
+		"pilotlight_upload_failures_total":           3,
+		"pilotlight_upload_removed_total":            4,
+		"pilotlight_upload_dropped_total":            5,
+		"pilotlight_upload_dropped_size_bytes_total": 6,
+		"pilotlight_upload_pending":                  7,
+		"pilotlight_upload_pending_size_bytes":       8,
+	}
+	m, err := New(new(source), Options{Upload: func() upload.Stats {
+		return upload.Stats{Files: 1, Bytes: 2, Failures: 3, Removed: 4, DroppedFiles: 5, DroppedBytes: 6, PendingFiles: 7, PendingBytes: 8}
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,9 @@ type File struct {
 	Bytes int64
 }
 
+// Host is the partition that the Store writes.
+func (s *Store) Host() string { return s.options.Host }
+
 // Compacted lists the files of a host that compaction has made and that count, with the stacks to which they refer, in an order in
 // which a copy makes sense at each moment: the stacks, then the rollups by the hour, then their twins by the minute,
 // each by time. The files are complete and never change; they may be gone when they are opened.

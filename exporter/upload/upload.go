@@ -42,7 +42,7 @@ type Options struct {
 	BytesPerSecond  int64 // at most; 0: no limit
 	// Dir is the data directory, Host the host in it whose files are sent.
 	Dir, Host string
-	// Every is how often the directory is looked at; 0: half a minute.
+	// Every is how often the directory is looked at, on average; 0: half a minute.
 	Every time.Duration
 	Log   *slog.Logger
 }
@@ -65,6 +65,7 @@ type Stats struct {
 const (
 	defaultEndpoint = "https://s3.amazonaws.com"
 	defaultEvery    = 30 * time.Second
+	firstDelay      = 3 * time.Second // at most
 	// stalled is how long a request may take without a byte that moves.
 	stalled = 2 * time.Minute
 	// Tries after failures: the first soon, then ever later.
@@ -204,8 +205,8 @@ func (u *Uploader) count(add func(*Stats)) {
 func (u *Uploader) run(ctx context.Context, transport *http.Transport) {
 	defer close(u.done)
 	defer transport.CloseIdleConnections()
-	// The hosts of a fleet finish their hours at the same moment, and were perhaps started together.
-	delay := rand.N(u.options.Every)
+	// The hosts of a fleet finish their hours at the same moment, and were perhaps started together: none keeps step with another.
+	delay := rand.N(min(u.options.Every, firstDelay))
 	failures := 0
 	for sleep(ctx, delay) == nil {
 		err := u.round(ctx)
@@ -216,7 +217,7 @@ func (u *Uploader) run(ctx context.Context, transport *http.Transport) {
 			if u.broken {
 				u.options.Log.Info("the upload goes on", "to", u.options.URL)
 			}
-			u.broken, failures, delay = false, 0, u.options.Every
+			u.broken, failures, delay = false, 0, u.options.Every/2+rand.N(u.options.Every)
 		default:
 			u.count(func(s *Stats) { s.Failures++ })
 			u.creds.Expire() // perhaps they were the reason
