@@ -95,11 +95,13 @@ test-fast: build/summary ## vet and unit tests, in less than two minutes
 soak: ## run the agent for MINUTES=10 on processes and mappings that come and go; stop, kill and restart it (root)
 	@PILOTLIGHT_SOAK_MINUTES=$(MINUTES) go test -count=1 -v -timeout 0 -run '^TestSoak$$' ./test
 
-bench: build ## measure what sampling costs, beside perf and bpftrace, how whole stacks are, and what loading costs on other kernels (root)
+bench: build ## measure what sampling costs, beside perf and bpftrace, how whole stacks are, what loading costs on other kernels, and what the history costs (root)
 	@test/setup.sh bench
 	@go run ./test/bench $(ARGS)
 	@echo
 	@go run ./test/vm -loads
+	@echo
+	@GOMAXPROCS=1 go test -run '^$$' -bench 'BusyHost|Layout' -benchtime 3x ./exporter/store
 
 lint: ## vet, staticcheck, format; shellcheck and clang-format where they are there
 	@files=$$(gofmt -l .) && { [ -z "$$files" ] || { echo "not formatted, run make format: $$files"; exit 1; }; }

@@ -1,7 +1,11 @@
 package store
 
 import (
+	"os"
+	"runtime/debug"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,6 +24,29 @@ func cpuTime(tb testing.TB) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
+// memoryPeak begins to watch the resident memory of this process; what it gives says how much more there was at most since then, in MB.
+func memoryPeak(tb testing.TB) func() float64 {
+	tb.Helper()
+	debug.FreeOSMemory()
+	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil { // the peak begins anew
+		tb.Fatal(err)
+	}
+	field := func(name string) float64 {
+		text, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(text), name+":")
+		kB, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return kB / 1024
+	}
+	before := field("VmRSS")
+	return func() float64 { return field("VmHWM") - before }
+}
+
 // BenchmarkBusyHost writes hours of a busy host of 64 CPUs and compacts them: the CPU time of all that, and the bytes that are left. A day is its first hour,
 // whose stacks are all new, and 23 like the later ones.
 func BenchmarkBusyHost(b *testing.B) {
@@ -27,8 +54,9 @@ func BenchmarkBusyHost(b *testing.B) {
 	c := &clock{}
 	start := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
 	c.set(start)
-	s := openStore(b, Options{Dir: dir, now: c.time})
 	host := busyhost.New(busyhost.Options{})
+	peak := memoryPeak(b)
+	s := openStore(b, Options{Dir: dir, now: c.time})
 	var ingest, compaction time.Duration
 	var first, last [4]int64
 	when, hours := start, 0
@@ -41,11 +69,14 @@ func BenchmarkBusyHost(b *testing.B) {
 			ingest += cpuTime(b) - before
 			c.set(when)
 		}
+		b.ReportMetric(peak(), "ingest-peak-MB")
+		peak = memoryPeak(b)
 		intervals := sizes(s)[0]
 		before := cpuTime(b)
 		c.set(when.Add(2 * time.Hour))
 		settle(b, s)
 		compaction += cpuTime(b) - before
+		b.ReportMetric(peak(), "compaction-peak-MB")
 		b.ReportMetric(float64(intervals)/1e6, "intervals-MB/h")
 		c.set(when)
 		host.NextHour()

@@ -21,8 +21,9 @@ import (
 const (
 	crashDirVariable   = "PILOTLIGHT_CRASH_DIR"
 	crashFirstVariable = "PILOTLIGHT_CRASH_FIRST"
-	crashStep          = 5 * time.Minute
+	crashStep          = 12 * time.Minute
 	crashAge           = 30 * time.Hour
+	crashLength        = 2 * time.Second
 )
 
 var crashStart = time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC)
@@ -34,7 +35,7 @@ func crashTime(number int) time.Time {
 // crashInterval makes the profile of a number, always the same one.
 func crashInterval(number int) *profile.Profile {
 	host := busyhost.New(busyhost.Options{Seed: uint64(number / 40), CPUs: 1, Processes: 12, Stacks: 60, Frames: 8})
-	return host.Interval(crashTime(number), 2*time.Second)
+	return host.Interval(crashTime(number), crashLength)
 }
 
 func TestMain(m *testing.M) {
@@ -95,7 +96,7 @@ func TestKilled(t *testing.T) {
 	var compactions, removals int
 	for range kills {
 		before := existing(t, dir)
-		acknowledged := runAndKill(t, dir, next, time.Duration(random.Int64N(int64(700*time.Millisecond))))
+		acknowledged := runAndKill(t, dir, next, random.IntN(60), time.Duration(random.Int64N(int64(20*time.Millisecond))))
 		for _, number := range acknowledged {
 			want[number] = contentOf(number)
 			next = number + 1
@@ -109,7 +110,7 @@ func TestKilled(t *testing.T) {
 			unfinished++
 		}
 		next++
-		checkKilled(t, got, want, next-2)
+		checkKilled(t, got, want, next-1)
 		after := existing(t, dir)
 		for path, f := range after {
 			if !before[path].start.IsZero() {
@@ -148,8 +149,8 @@ func existing(t *testing.T, dir string) map[string]file {
 	return paths
 }
 
-// runAndKill gives the numbers that the process acknowledged.
-func runAndKill(t *testing.T, dir string, first int, after time.Duration) (acknowledged []int) {
+// runAndKill kills the process a moment after it has acknowledged a count, and gives the numbers that it acknowledged.
+func runAndKill(t *testing.T, dir string, first, count int, moment time.Duration) (acknowledged []int) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), crashDirVariable+"="+dir, crashFirstVariable+"="+strconv.Itoa(first))
@@ -164,19 +165,21 @@ func runAndKill(t *testing.T, dir string, first int, after time.Duration) (ackno
 	}
 	killed := make(chan error, 1)
 	scanner := bufio.NewScanner(out)
-	timer := (*time.Timer)(nil)
+	running := false
 	for scanner.Scan() {
-		if scanner.Text() == "open" {
-			timer = time.AfterFunc(after, func() { killed <- cmd.Process.Kill() })
-			continue
+		if scanner.Text() != "open" {
+			number, err := strconv.Atoi(scanner.Text())
+			if err != nil {
+				t.Fatalf("the writer says %q", scanner.Text())
+			}
+			acknowledged = append(acknowledged, number)
 		}
-		number, err := strconv.Atoi(scanner.Text())
-		if err != nil {
-			t.Fatalf("the writer says %q", scanner.Text())
+		if len(acknowledged) >= count && !running {
+			running = true
+			time.AfterFunc(moment, func() { killed <- cmd.Process.Kill() })
 		}
-		acknowledged = append(acknowledged, number)
 	}
-	if err := cmd.Wait(); timer == nil || cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+	if err := cmd.Wait(); !running || cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 		t.Fatalf("the writer ended by itself: %v", err)
 	}
 	if err := <-killed; err != nil {
@@ -212,7 +215,7 @@ func readByMinute(t *testing.T, dir string) map[int64]content {
 // checkKilled compares what is there with what must be: all that is not too old, and nothing else.
 func checkKilled(t *testing.T, got map[int64]content, want map[int]content, last int) {
 	t.Helper()
-	now := crashStart.Add(time.Duration(last) * crashStep)
+	now := crashTime(last).Add(crashLength) // the writer had begun with it
 	numbers := make(map[int64]int)
 	for number, expected := range want {
 		numbers[minuteOf(number)] = number

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,8 +150,9 @@ func TestDiskLow(t *testing.T) {
 	c := &clock{}
 	when := at(t, "2026-11-24T00:00:03Z")
 	c.set(when)
-	free := int64(100)
-	s := openStore(t, Options{Dir: dir, now: c.time, MinFree: 50, free: func(string) (int64, error) { return free, nil }, Log: slog.New(slog.DiscardHandler)})
+	var free atomic.Int64
+	free.Store(100)
+	s := openStore(t, Options{Dir: dir, now: c.time, MinFree: 50, free: func(string) (int64, error) { return free.Load(), nil }, Log: slog.New(slog.DiscardHandler)})
 	host := smallHost(1)
 	for range 18 { // three hours
 		s.Export(host.Interval(when, 10*time.Second))
@@ -158,7 +160,7 @@ func TestDiskLow(t *testing.T) {
 		c.set(when)
 	}
 	settle(t, s)
-	free = 49
+	free.Store(49)
 	if err := s.retain(0); err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +177,7 @@ func TestDiskLow(t *testing.T) {
 	if stats.Dropped[DropDiskLow] != 1 || stats.Intervals != before.Intervals || stats.Removed == 0 {
 		t.Errorf("%+v", stats)
 	}
-	free = 100
+	free.Store(100)
 	s.Export(host.Interval(when, 10*time.Second))
 	if stats := s.Stats(); stats.Dropped[DropDiskLow] != 1 || stats.Intervals != before.Intervals+1 {
 		t.Errorf("with room again: %+v", stats)
@@ -198,10 +200,10 @@ func TestMaxBytes(t *testing.T) {
 	const maxBytes = 600 << 10
 	s := openStore(t, Options{Dir: dir, now: c.time, MaxBytes: maxBytes})
 	host, newest := smallHost(1), make(content)
-	for i := range 12 * 60 { // five days
+	for i := range 6 * 60 { // two and a half days
 		p := host.Interval(when, 10*time.Second)
 		s.Export(p)
-		if i >= 12*60-6 {
+		if i >= 6*60-6 {
 			newest.addProfile(p)
 		}
 		when = when.Add(10 * time.Minute)
@@ -223,6 +225,7 @@ func TestMaxBytes(t *testing.T) {
 			}
 		}
 	}
+	settle(t, s)
 	h := arrange(s.files)
 	if len(h.hours) != len(h.minutes) || s.Stats().Removed == 0 {
 		t.Errorf("%d files of hours, %d of minutes", len(h.hours), len(h.minutes))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 	"time"
 
@@ -30,17 +31,26 @@ func BenchmarkLayout(b *testing.B) {
 			all[row.StackID] = row
 		}
 	}
-	for i := range 60 { // the hour before, at a sixth of its length: nearly all stacks
-		_, fresh := e.encode(host.Interval(start.Add(time.Duration(i)*10*time.Second), 10*time.Second), known)
+	encode := func(at time.Duration) (rows []SampleRow, fresh []StackRow) {
+		rows, err := e.encode(host.Interval(start.Add(at), 10*time.Second), known, func(row *StackRow) error {
+			fresh = append(fresh, StackRow{row.StackID, row.Whole, slices.Clone(row.Frames)})
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
 		learn(fresh)
+		return rows, fresh
+	}
+	for i := range 60 { // the hour before, at a sixth of its length: nearly all stacks
+		encode(time.Duration(i) * 10 * time.Second)
 	}
 	var samples [][]SampleRow
 	var added []StackRow
 	for i := range 6 {
-		rows, fresh := e.encode(host.Interval(start.Add(time.Hour+time.Duration(i)*10*time.Second), 10*time.Second), known)
+		rows, fresh := encode(time.Hour + time.Duration(i)*10*time.Second)
 		samples = append(samples, append([]SampleRow(nil), rows...))
 		added = append(added, fresh...)
-		learn(fresh)
 	}
 	inline := make([][]inlineRow, len(samples))
 	for i, rows := range samples {

@@ -17,7 +17,6 @@ type encoder struct {
 	order  []sampleRef
 	labels map[*profile.Labels]*labels
 	rows   []SampleRow
-	fresh  []StackRow
 }
 
 // sampleRef is a sample by what its row is sorted by.
@@ -35,9 +34,10 @@ type labels struct {
 
 func newEncoder() *encoder { return &encoder{stacks: newStackEncoder()} }
 
-// encode gives the rows of a profile, and of those stacks that are not known yet. They are valid until the next call.
-func (e *encoder) encode(p *profile.Profile, known func(id int64) bool) ([]SampleRow, []StackRow) {
-	e.order, e.rows, e.fresh = e.order[:0], e.rows[:0], e.fresh[:0]
+// encode gives the rows of a profile; they are valid until the next call. Each stack that is not known yet is shown to stack,
+// one after the other: where all are new they are large.
+func (e *encoder) encode(p *profile.Profile, known func(id int64) bool, stack func(*StackRow) error) ([]SampleRow, error) {
+	e.order, e.rows = e.order[:0], e.rows[:0]
 	e.labels = make(map[*profile.Labels]*labels)
 	for i := range p.Samples {
 		s := &p.Samples[i]
@@ -57,7 +57,11 @@ func (e *encoder) encode(p *profile.Profile, known func(id int64) bool) ([]Sampl
 			continue
 		}
 		if last < first || e.rows[last].StackID != ref.stack {
-			e.stack(ref, known)
+			if ref.stack != 0 && !known(ref.stack) {
+				if err := stack(e.stacks.encode(ref.sample)); err != nil {
+					return nil, err
+				}
+			}
 		}
 		row := blank
 		row.StackID = ref.stack
@@ -65,7 +69,7 @@ func (e *encoder) encode(p *profile.Profile, known func(id int64) bool) ([]Sampl
 		e.rows = append(e.rows, row)
 		e.add(&e.rows[last+1], ref.sample)
 	}
-	return e.rows, e.fresh
+	return e.rows, nil
 }
 
 // lost makes a row for each reason that samples were lost by. Nobody knows what they were worth: their value is 0.
@@ -91,16 +95,6 @@ func (e *encoder) add(row *SampleRow, s *profile.Sample) {
 		row.Ticks = append(row.Ticks, int32(at/tick))
 	}
 	slices.Sort(row.Ticks)
-}
-
-// stack keeps the row of a stack that is not known yet.
-func (e *encoder) stack(ref *sampleRef, known func(int64) bool) {
-	if ref.stack == 0 || known(ref.stack) {
-		return
-	}
-	row := *e.stacks.encode(ref.sample)
-	row.Frames = slices.Clone(row.Frames)
-	e.fresh = append(e.fresh, row)
 }
 
 func (e *encoder) label(l *profile.Labels) *labels {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -277,49 +278,106 @@ func (s *Store) write(p *profile.Profile) error {
 	if err := s.learn(start); err != nil {
 		return err
 	}
-	rows, stacks := s.encoder.encode(p, func(id int64) bool { _, ok := s.known[id]; return ok })
+	// The stacks first: no sample is ever without its stack.
+	stacks := &stackFile{store: s, file: file{table: tableStacks, start: start}}
+	defer stacks.discard()
+	rows, err := s.encoder.encode(p, func(id int64) bool { _, ok := s.known[id]; return ok }, stacks.add)
+	if err != nil {
+		return err
+	}
+	if err := stacks.publish(); err != nil {
+		return err
+	}
 	if len(rows) == 0 {
 		return nil
 	}
-	// The stacks first: no sample is ever without its stack.
-	if len(stacks) > 0 {
-		if err := s.writeInterval(file{table: tableStacks, start: start}, func(d *draft) error { return writeRows(s.stacks, d, stacks) }); err != nil {
-			return err
-		}
-		for i := range stacks {
-			s.known[stacks[i].StackID] = struct{}{}
-		}
-	}
-	return s.writeInterval(file{table: tableSamples, resolution: resolutionInterval, start: start},
-		func(d *draft) error { return writeRows(s.samples, d, rows) })
-}
-
-// writeRows writes a file with a writer that was used before.
-func writeRows[T any](w *parquet.GenericWriter[T], d *draft, rows []T) error {
-	w.Reset(d)
-	if _, err := w.Write(rows); err != nil {
-		return err
-	}
-	return w.Close()
-}
-
-// writeInterval writes a file for the span that begins at f's start. The caller holds mu.
-func (s *Store) writeInterval(f file, fill func(*draft) error) error {
-	f.host, f.start = s.options.Host, f.start.Truncate(time.Second)
-	f.generation = s.nextGeneration(f)
-	d, err := newDraft(s.options.Dir, &f)
+	f := file{table: tableSamples, resolution: resolutionInterval, start: start}
+	d, err := s.newInterval(&f)
 	if err != nil {
 		return err
 	}
 	defer d.discard()
-	if err := errors.Join(fill(d), d.finish()); err != nil {
+	s.samples.Reset(d)
+	if _, err := s.samples.Write(rows); err != nil {
 		return err
 	}
-	f.bytes, err = d.publish()
-	if err != nil {
+	return s.publishInterval(&f, d, s.samples)
+}
+
+// stackFile is the file of an interval's new stacks. It is begun with the first of them.
+type stackFile struct {
+	store *Store
+	file  file
+	draft *draft
+	batch []StackRow
+	ids   []int64
+}
+
+// stackBatch stacks wait for being written.
+const stackBatch = 64
+
+func (f *stackFile) add(row *StackRow) error {
+	if f.draft == nil {
+		var err error
+		if f.draft, err = f.store.newInterval(&f.file); err != nil {
+			return err
+		}
+		f.store.stacks.Reset(f.draft)
+	}
+	f.ids = append(f.ids, row.StackID)
+	f.batch = append(f.batch, *row)
+	f.batch[len(f.batch)-1].Frames = slices.Clone(row.Frames)
+	if len(f.batch) < stackBatch {
+		return nil
+	}
+	return f.flush()
+}
+
+func (f *stackFile) flush() error {
+	_, err := f.store.stacks.Write(f.batch)
+	f.batch = f.batch[:0]
+	return err
+}
+
+// publish makes the stacks known to the date.
+func (f *stackFile) publish() error {
+	if f.draft == nil {
+		return nil
+	}
+	if err := f.flush(); err != nil {
 		return err
 	}
-	s.files = append(s.files, f)
+	if err := f.store.publishInterval(&f.file, f.draft, f.store.stacks); err != nil {
+		return err
+	}
+	for _, id := range f.ids {
+		f.store.known[id] = struct{}{}
+	}
+	return nil
+}
+
+func (f *stackFile) discard() {
+	if f.draft != nil {
+		f.draft.discard()
+	}
+}
+
+// newInterval begins a file for the span that begins at f's start. The caller holds mu.
+func (s *Store) newInterval(f *file) (*draft, error) {
+	f.host, f.start = s.options.Host, f.start.Truncate(time.Second)
+	f.generation = s.nextGeneration(*f)
+	return newDraft(s.options.Dir, f)
+}
+
+// publishInterval ends a file of newInterval. The caller holds mu.
+func (s *Store) publishInterval(f *file, d *draft, w io.Closer) (err error) {
+	if err := errors.Join(w.Close(), d.finish()); err != nil {
+		return err
+	}
+	if f.bytes, err = d.publish(); err != nil {
+		return err
+	}
+	s.files = append(s.files, *f)
 	s.count(func(stats *Stats) { stats.Written += uint64(f.bytes) })
 	return nil
 }

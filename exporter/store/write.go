@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/compress"
-	"github.com/parquet-go/parquet-go/compress/zstd"
 )
 
 // Of the writers. All files of a table are written alike: what is compacted to a day is then copied as it is.
@@ -21,13 +21,13 @@ const (
 
 // What is compacted stays, and is worth more time.
 var (
-	fastCompression = &zstd.Codec{Level: zstd.SpeedDefault}
-	compression     = &zstd.Codec{Level: zstd.SpeedBetterCompression}
+	fastCompression = &codec{level: zstd.SpeedDefault}
+	compression     = &codec{level: zstd.SpeedBetterCompression}
 )
 
-func writerOptions(codec compress.Codec, maxRows int64) []parquet.WriterOption {
+func writerOptions(c compress.Codec, maxRows int64) []parquet.WriterOption {
 	return []parquet.WriterOption{
-		parquet.Compression(codec),
+		parquet.Compression(c),
 		parquet.MaxRowsPerRowGroup(maxRows),
 		parquet.CreatedBy("pilotlight", strconv.Itoa(Version), ""),
 		// Sixteen bytes of a name tell pages apart as well as a megabyte.
@@ -35,12 +35,12 @@ func writerOptions(codec compress.Codec, maxRows int64) []parquet.WriterOption {
 	}
 }
 
-func newSampleWriter(codec compress.Codec) *parquet.GenericWriter[SampleRow] {
-	return parquet.NewGenericWriter[SampleRow](nil, writerOptions(codec, maxSampleRows)...)
+func newSampleWriter(c compress.Codec) *parquet.GenericWriter[SampleRow] {
+	return parquet.NewGenericWriter[SampleRow](nil, writerOptions(c, maxSampleRows)...)
 }
 
-func newStackWriter(codec compress.Codec) *parquet.GenericWriter[StackRow] {
-	return parquet.NewGenericWriter[StackRow](nil, writerOptions(codec, maxStackRows)...)
+func newStackWriter(c compress.Codec) *parquet.GenericWriter[StackRow] {
+	return parquet.NewGenericWriter[StackRow](nil, writerOptions(c, maxStackRows)...)
 }
 
 // draft is a file that no reader takes for one yet.
