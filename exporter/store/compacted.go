@@ -58,25 +58,48 @@ func CompactedDirs(host string) []string {
 	return dirs
 }
 
-// MergedInto says which of the paths, which are as in File, hold what a day's rollup holds too: the hours that were
-// compacted into it, and their twins and stacks. The name alone does not tell, because an hour may have been removed before, or have been written
-// into another data directory of this host.
-func MergedInto(dir string, day File, paths []string) ([]string, error) {
-	rollup, ok := parseFilePath(day.Path)
-	if !ok || rollup.span != spanDay || rollup.resolution != resolutionHour {
-		return nil, nil
+// Merged says which of the paths, which are as in File, are hours that were compacted into days among the files, which are what Compacted gave.
+// The name alone does not tell, because an hour may have been removed before, or have been written into another data directory of this
+// host: the rollup of the day holds the hour. Of stacks there must be the day too.
+func Merged(dir string, files []File, paths []string) ([]string, error) {
+	there := make(map[string]bool)
+	stackDays := make(map[string]bool)
+	for _, f := range files {
+		there[f.Path] = true
+		if day, ok := parseFilePath(f.Path); ok && day.table == tableStacks && day.span == spanDay {
+			stackDays[day.dir()] = true
+		}
 	}
+	paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool {
+		f, ok := parseFilePath(path)
+		return !ok || there[path] || f.span != spanHour || f.table == tableStacks && !stackDays[f.dir()]
+	})
+	var merged []string
+	for _, f := range files {
+		if day, ok := parseFilePath(f.Path); ok && day.span == spanDay && day.resolution == resolutionHour {
+			in, err := mergedInto(dir, &day, paths)
+			if err != nil {
+				return nil, err
+			}
+			merged = append(merged, in...)
+		}
+	}
+	return merged, nil
+}
+
+// mergedInto says of which of the hours a day's rollup has rows.
+func mergedInto(dir string, day *file, paths []string) ([]string, error) {
 	hours := make(map[time.Time][]string)
 	for _, path := range paths {
 		f, ok := parseFilePath(path)
-		if ok && f.span == spanHour && f.host == rollup.host && f.generation <= rollup.generation && f.start.Truncate(24*time.Hour).Equal(rollup.start) {
+		if ok && f.host == day.host && f.start.Truncate(24*time.Hour).Equal(day.start) && (f.table == tableStacks || f.generation <= day.generation) {
 			hours[f.start] = append(hours[f.start], path)
 		}
 	}
 	if len(hours) == 0 {
 		return nil, nil
 	}
-	f, err := openChecked(filepath.Join(dir, filepath.FromSlash(day.Path)))
+	f, err := openChecked(filepath.Join(dir, day.path()))
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +121,7 @@ func MergedInto(dir string, day File, paths []string) ([]string, error) {
 			return merged, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", day.Path, err)
+			return nil, fmt.Errorf("read %s: %w", day.path(), err)
 		}
 	}
 }

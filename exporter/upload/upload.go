@@ -297,18 +297,15 @@ func (u *Uploader) missGone(files []store.File) error {
 	return nil
 }
 
-// merged are those of the paths that are hours of which the directory holds the day.
+// merged are those of the paths that are hours of which the directory holds the day. A day that is damaged holds nothing; whoever
+// reads it says so.
 func (u *Uploader) merged(files []store.File, paths []string) ([]string, error) {
-	var merged []string
-	for _, f := range files {
-		in, err := store.MergedInto(u.options.Dir, f, paths)
-		var damage *store.DamageError
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.As(err, &damage) {
-			return nil, err
-		}
-		merged = append(merged, in...)
+	merged, err := store.Merged(u.options.Dir, files, paths)
+	var damage *store.DamageError
+	if errors.As(err, &damage) || errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	return merged, nil
+	return merged, err
 }
 
 // leaveOutThere takes from the pending files those that are in the bucket.

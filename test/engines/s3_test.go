@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
+	"github.com/pilotlight/pilotlight/exporter/store"
 	"github.com/pilotlight/pilotlight/exporter/upload"
 )
 
@@ -277,6 +279,117 @@ func TestUploadResumes(t *testing.T) {
 	eventually(t, "the rest is sent", func() bool { return d.same(s.objects()) })
 	if stats := u.Stats(); stats.Present != 5 || stats.Files != 4 {
 		t.Errorf("%+v: want 5 present and 4 sent", stats)
+	}
+}
+
+// The day takes the place of those hours that it holds, in the bucket too. Another hour of that day stays: it is of a time before this
+// directory. So does everything when the history on the host is removed.
+func TestUploadReplacesHoursByTheDay(t *testing.T) {
+	s, d := startServer(t), newDataDir(t)
+	name := func(dir, hour string) string {
+		return "v1/" + dir + "/host=web1/date=" + day(2).Format(time.DateOnly) + "/" + day(2).Format("20060102") + hour + ".parquet"
+	}
+	dirs := []string{"stacks", "samples/resolution=1h", "samples/resolution=1m"}
+	for _, dir := range dirs {
+		for _, hour := range []string{"T03", "T15", "T16"} {
+			d.write(name(dir, hour), 1000)
+		}
+	}
+	u, _ := startUpload(t, s, d, nil)
+	eventually(t, "the hours are sent", func() bool { return u.Stats().Files == 9 })
+	u.Close()
+	before := s.objects()
+	for path := range before {
+		d.remove(path)
+	}
+
+	past, err := store.Open(store.Options{Dir: d.path, Host: "web1", MinFree: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := []*program{newProgram(1, "p", "f", "g", "h")}
+	for _, hour := range []int{15, 16} {
+		for i := range 3 {
+			past.Export(interval(mathrand.New(mathrand.NewPCG(1, 2)), day(2).Add(time.Duration(hour)*time.Hour+time.Duration(i)*10*time.Second), program))
+		}
+	}
+	eventually(t, "the day is one file", func() bool {
+		files, err := store.Compacted(d.path, "web1")
+		return err == nil && len(files) == 3 && !strings.Contains(files[1].Path+files[2].Path, "T")
+	})
+	if err := past.Close(); err != nil {
+		t.Fatal(err)
+	}
+	u, _ = startUpload(t, s, d, nil)
+	eventually(t, "the hours are removed", func() bool { return u.Stats().Files == 3 && u.Stats().Removed == 4 })
+	want := listed(t, d.path, "")
+	for _, dir := range dirs {
+		want[name(dir, "T03")] = before[name(dir, "T03")]
+	}
+	check := func(when string) {
+		t.Helper()
+		objects := s.objects()
+		for path, content := range want {
+			if !bytes.Equal(objects[path], content) {
+				t.Errorf("%s the bucket lacks %s", when, path)
+			}
+		}
+		for path := range objects {
+			// A stack that is there twice counts once.
+			if _, ok := want[path]; !ok && !strings.HasPrefix(path, "v1/stacks/") {
+				t.Errorf("%s the bucket still holds %s", when, path)
+			}
+		}
+	}
+	check("after the day came")
+	for path := range listed(t, d.path, "") {
+		if err := os.Remove(filepath.Join(d.path, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.hour(18, 10)
+	eventually(t, "another hour is sent", func() bool { return u.Stats().Files == 6 })
+	for path, content := range d.files {
+		want[path] = content
+	}
+	check("after the host removed it")
+	if stats := u.Stats(); stats.DroppedFiles != 0 {
+		t.Errorf("%+v", stats)
+	}
+}
+
+// An hour that was compacted into the day before it could be sent is not missed: the day is sent. One that retention took is.
+func TestUploadTellsCompactionFromRetention(t *testing.T) {
+	s, d := startServer(t), newDataDir(t)
+	s.kill()
+	past, err := store.Open(store.Options{Dir: d.path, Host: "web1", MinFree: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer past.Close()
+	export := func(hour int) {
+		past.Export(interval(mathrand.New(mathrand.NewPCG(1, 2)), day(2).Add(time.Duration(hour)*time.Hour), []*program{newProgram(1, "p", "f")}))
+	}
+	compacted := func(n int) func() bool {
+		return func() bool {
+			files, err := store.Compacted(d.path, "web1")
+			intervals, _ := filepath.Glob(filepath.Join(d.path, "v1/samples/resolution=10s/*/*/*"))
+			return err == nil && len(files) == n && len(intervals) == 0
+		}
+	}
+	export(3) // alone it stays an hour
+	eventually(t, "the hour is compacted", compacted(3))
+	u, log := startUpload(t, s, d, nil)
+	eventually(t, "it is pending", func() bool { return u.Stats().PendingFiles == 3 && u.Stats().Failures > 0 })
+	export(4)
+	eventually(t, "the day is one", func() bool {
+		files, err := store.Compacted(d.path, "web1")
+		return err == nil && len(files) == 3 && !strings.Contains(files[1].Path+files[2].Path, "T")
+	})
+	s.start()
+	eventually(t, "the day is sent", func() bool { return u.Stats().Files == 3 && u.Stats().PendingFiles == 0 })
+	if stats := u.Stats(); stats.DroppedFiles > 0 {
+		t.Errorf("%+v\n%s", stats, log)
 	}
 }
 
