@@ -170,6 +170,9 @@ func runAgent(ctx context.Context, f *agentFlags, config profiler.Config, option
 	}
 	defer m.Shutdown(context.WithoutCancel(ctx))
 	options.Profiler, options.Metrics = p, m.Handler()
+	if history != nil {
+		options.History = store.NewReader(f.dataDir, config.Log)
+	}
 	server, err := web.New(options)
 	if err != nil {
 		return err

@@ -77,6 +77,19 @@ func (r *Reader) Heatmap(ctx context.Context, q query.Query, step time.Duration)
 	return s, answer, nil
 }
 
+// NiceStep is a round step that divides a time into as many steps as wanted, or fewer.
+func NiceStep(span time.Duration, wanted int) time.Duration {
+	for _, step := range []time.Duration{
+		time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute,
+		10 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 6 * time.Hour,
+	} {
+		if span/step < time.Duration(wanted) {
+			return step
+		}
+	}
+	return 24 * time.Hour
+}
+
 // ErrStep says that a step is none that can be had, ErrTooMany that the answer would be too large.
 var (
 	ErrStep    = errors.New("want a multiple of a second, or of 10 ms for a heatmap")

@@ -10,11 +10,16 @@ import (
 
 	"github.com/pilotlight/pilotlight/exporter/pprof"
 	"github.com/pilotlight/pilotlight/profiler/collect"
+	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
-// profile collects a profile and sends it as pprof. The pprof tool shows the text of an error
+// profile sends a profile as pprof: one that it collects, or one of the past where a time or a filter is given. The pprof tool shows the text of an error
 // only where X-Go-Pprof is set.
 func (s *Server) profile(w http.ResponseWriter, r *http.Request) {
+	if isHistory(r.URL.RawQuery) {
+		s.pastProfile(w, r)
+		return
+	}
 	w.Header().Set("X-Go-Pprof", "1")
 	q, err := parseQuery(r.URL.RawQuery)
 	if err == nil {
@@ -42,7 +47,7 @@ func (s *Server) profile(w http.ResponseWriter, r *http.Request) {
 
 // download sends what was collected when the time is over or the server stops. A client that
 // goes away ends the collection.
-func (s *Server) download(w http.ResponseWriter, r *http.Request, q query) {
+func (s *Server) download(w http.ResponseWriter, r *http.Request, q liveQuery) {
 	control := http.NewResponseController(w)
 	// The time to write counts from the end of the collection. A writer without deadlines has none to lift.
 	_ = control.SetWriteDeadline(time.Time{})
@@ -67,6 +72,10 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request, q query) {
 		http.Error(w, "the profile could not be collected: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
+	s.send(w, p)
+}
+
+func (s *Server) send(w http.ResponseWriter, p *profile.Profile) {
 	var body bytes.Buffer
 	if err := pprof.Write(&body, p); err != nil {
 		s.options.Log.Error("cannot write a profile", "err", err)

@@ -21,7 +21,7 @@ type host struct {
 
 // resolve completes the query; its errors are refusals. All are 400, the contract's answer to a bad
 // filter: a 404 would say that the page does not exist, which is what an agent without this endpoint says.
-func (h host) resolve(q *query) error {
+func (h host) resolve(q *liveQuery) error {
 	for _, pid := range q.filter.PIDs {
 		if err := h.checkPID(pid); err != nil {
 			return err

@@ -93,8 +93,8 @@ func cost(up time.Duration) string {
 		cpu.Seconds(), 100*cpu.Seconds()/max(up.Seconds(), 1), float64(usage.RSS)/1e6)
 }
 
-// top serves the part of the page that changes.
-func (s *Server) top(w http.ResponseWriter, r *http.Request) {
+// statusJSON serves the part of the page that changes.
+func (s *Server) statusJSON(w http.ResponseWriter, r *http.Request) {
 	body, err := json.Marshal(s.status(r.Context()))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)

@@ -35,13 +35,13 @@ func badRequest(format string, args ...any) *refusal {
 	return &refusal{http.StatusBadRequest, fmt.Sprintf(format, args...)}
 }
 
-// query is what /debug/pprof/profile was asked for:
+// liveQuery is what /debug/pprof/profile was asked for, without a time in the past:
 //
 //	seconds=5&pid=1200,1201&children=true&comm=^nginx$
 //
 // The names are those of the command line's flags. A parameter that is unknown, empty or given twice is
 // refused: a profile of something else than was asked for is worse than none.
-type query struct {
+type liveQuery struct {
 	duration time.Duration
 	filter   collect.Filter
 	// cgroup is what was given; filter.Cgroup is found by looking at the host.
@@ -51,7 +51,7 @@ type query struct {
 // parameters are the accepted ones, in the order in which they are documented.
 var parameters = []struct {
 	name, help string
-	parse      func(q *query, value string) error
+	parse      func(q *liveQuery, value string) error
 }{
 	{"seconds", "how long to collect: a number greater than 0, at most 600; default 30", parseSeconds},
 	{"pid", "processes, such as 1200 or 1200,1201", parsePIDs},
@@ -61,33 +61,25 @@ var parameters = []struct {
 	{"container", "processes of a container: its id, or at least the first 8 digits", parseContainer},
 }
 
-// historyParameters are those of the contract that need history.
-var historyParameters = []string{"from", "to", "filter"}
-
 // parseQuery reads the part of a URL behind the question mark. It looks at nothing but the text; its errors are refusals.
-func parseQuery(raw string) (query, error) {
+func parseQuery(raw string) (liveQuery, error) {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		return query{}, badRequest("the query %s is malformed: give name=value pairs separated by &", quote(raw))
+		return liveQuery{}, badRequest("the query %s is malformed: give name=value pairs separated by &", quote(raw))
 	}
-	q := query{duration: defaultDuration}
+	q := liveQuery{duration: defaultDuration}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		if slices.Contains(historyParameters, name) {
-			// 501 and not 400: the request is right, and a later version answers it.
-			return query{}, &refusal{http.StatusNotImplemented, fmt.Sprintf("history is not available in this version: "+
-				"leave %s out, and give seconds=N to collect from now on", name)}
-		}
 		if err := q.set(name, values[name]); err != nil {
-			return query{}, err
+			return liveQuery{}, err
 		}
 	}
 	if q.filter.Children && len(q.filter.PIDs) == 0 {
-		return query{}, badRequest("children=true needs pid=PID: the processes whose descendants are wanted")
+		return liveQuery{}, badRequest("children=true needs pid=PID: the processes whose descendants are wanted")
 	}
 	return q, nil
 }
 
-func (q *query) set(name string, values []string) error {
+func (q *liveQuery) set(name string, values []string) error {
 	for _, p := range parameters {
 		switch {
 		case p.name != name:
@@ -107,7 +99,7 @@ func (q *query) set(name string, values []string) error {
 }
 
 // parseSeconds takes plain decimals: no exponents, no "inf".
-func parseSeconds(q *query, value string) error {
+func parseSeconds(q *liveQuery, value string) error {
 	seconds, err := strconv.ParseFloat(value, 64)
 	if err != nil || strings.Trim(value, "0123456789.") != "" {
 		return badRequest("seconds=%s is not a number: give seconds, such as 5 or 0.5, greater than 0 and at most %d",
@@ -121,7 +113,7 @@ func parseSeconds(q *query, value string) error {
 	return nil
 }
 
-func parsePIDs(q *query, value string) error {
+func parsePIDs(q *liveQuery, value string) error {
 	for text := range strings.SplitSeq(value, ",") {
 		pid, err := strconv.ParseUint(text, 10, 32)
 		if err != nil || pid == 0 || pid > maxPID {
@@ -135,7 +127,7 @@ func parsePIDs(q *query, value string) error {
 	return nil
 }
 
-func parseChildren(q *query, value string) error {
+func parseChildren(q *liveQuery, value string) error {
 	switch value {
 	case "true", "1":
 		q.filter.Children = true
@@ -146,7 +138,7 @@ func parseChildren(q *query, value string) error {
 	return nil
 }
 
-func parseComm(q *query, value string) (err error) {
+func parseComm(q *liveQuery, value string) (err error) {
 	if len(value) > maxPattern {
 		return badRequest("comm has %d bytes: give a regular expression of at most %d", len(value), maxPattern)
 	}
@@ -157,7 +149,7 @@ func parseComm(q *query, value string) (err error) {
 	return nil
 }
 
-func parseCgroup(q *query, value string) error {
+func parseCgroup(q *liveQuery, value string) error {
 	if strings.ContainsRune(value, 0) {
 		return badRequest("cgroup=%s contains a zero byte: give a directory such as /sys/fs/cgroup/system.slice", quote(value))
 	}
@@ -165,7 +157,7 @@ func parseCgroup(q *query, value string) error {
 	return nil
 }
 
-func parseContainer(q *query, value string) error {
+func parseContainer(q *liveQuery, value string) error {
 	id := strings.ToLower(value)
 	if len(id) < 8 || len(id) > 64 || strings.Trim(id, "0123456789abcdef") != "" {
 		return badRequest("container=%s is not a container id: give 8 to 64 hexadecimal digits", quote(value))

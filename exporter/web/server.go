@@ -36,6 +36,8 @@ type Options struct {
 	Profiler Profiler
 	// Metrics serves /metrics; nil: there is none.
 	Metrics http.Handler
+	// History answers what asks for the past; nil: there is none.
+	History History
 	// Listen is the address as the user gave it; requests may name it as their Host.
 	Listen string
 	// Hosts are further names that requests may use, such as that of a certificate.
@@ -58,6 +60,7 @@ type Server struct {
 	guard   *guard
 	tls     *tls.Config // nil: plain HTTP
 	slots   chan struct{}
+	queries chan struct{}
 	recent  recentProfiles
 	// stopping ends when Serve begins to end: profiles under way return what they have.
 	stopping context.Context
@@ -95,7 +98,7 @@ func New(o Options) (*Server, error) {
 	if o.Hostname == "" {
 		o.Hostname, _ = os.Hostname() // the page has a gap without it, no more
 	}
-	s := &Server{options: o, slots: make(chan struct{}, maxDownloads)}
+	s := &Server{options: o, slots: make(chan struct{}, maxDownloads), queries: make(chan struct{}, maxQueries)}
 	var err error
 	if s.guard, err = newGuard(o); err != nil {
 		return nil, err
@@ -160,7 +163,8 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/{$}", s.page)
-	mux.HandleFunc("/api/v1/top", s.top)
+	mux.HandleFunc("/api/v1/status", s.statusJSON)
+	s.routeHistory(mux)
 	mux.HandleFunc("/debug/pprof/{$}", s.index)
 	mux.HandleFunc("/debug/pprof/profile", s.profile)
 	mux.HandleFunc("/healthz", s.healthz)

@@ -443,7 +443,7 @@ func TestHeadersAndMethods(t *testing.T) {
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "pilotlight_x 1") })
 	s := serve(t, Options{Metrics: metrics})
 	for path, want := range map[string]int{
-		"/": 200, "/metrics": 200, "/healthz": 200, "/readyz": 200, "/debug/pprof/": 200, "/api/v1/top": 200, "/static/page.css": 200,
+		"/": 200, "/metrics": 200, "/healthz": 200, "/readyz": 200, "/debug/pprof/": 200, "/api/v1/status": 200, "/static/page.css": 200,
 		"/static/page.js": 200, "/static/flame.svg": 200, "/debug/pprof/profile?seconds=0.1": 200, "/debug/pprof/profile?seconds=x": 400,
 		"/none": 404, "/static/none": 404, "/debug/pprof/heap": 404, "/static/../page.html": 404, "/api/v1/none": 404,
 	} {
@@ -496,7 +496,7 @@ func TestToken(t *testing.T) {
 		"": 401, "Bearer": 401, "Bearer ": 401, "Bearer wrong": 401, token: 401, "Basic !": 401, "Bearer " + token + "x": 401,
 		"Bearer " + token: 200, "bearer " + token: 200,
 	} {
-		for _, path := range []string{"/", "/debug/pprof/profile?seconds=0.1", "/api/v1/top", "/static/page.css"} {
+		for _, path := range []string{"/", "/debug/pprof/profile?seconds=0.1", "/api/v1/status", "/static/page.css"} {
 			if a := with(path, authorization); a.code != want || want == 401 && len(a.header["Www-Authenticate"]) == 0 {
 				t.Errorf("%s with %q: %d, not %d", path, authorization, a.code, want)
 			}
@@ -624,7 +624,7 @@ func TestPage(t *testing.T) {
 		}
 	}
 	var now status
-	if err := json.Unmarshal([]byte(s.get(t, "/api/v1/top").body), &now); err != nil || !now.Sampling || len(now.Top.Functions) != topCount {
+	if err := json.Unmarshal([]byte(s.get(t, "/api/v1/status").body), &now); err != nil || !now.Sampling || len(now.Top.Functions) != topCount {
 		t.Fatalf("%v, %+v", err, now)
 	}
 	if f := now.Top.Functions[0]; f.Function != "geo::area<geo::Circle, 7>" || f.File != "app" || f.Self != 20 || f.Total != 20 {
@@ -643,7 +643,7 @@ func TestPageTargetsEnded(t *testing.T) {
 	if a := s.get(t, "/"); !strings.Contains(a.body, `class="off" role="status">no target process is left<`) || strings.Contains(a.body, "fills in by itself") {
 		t.Error(a.body)
 	}
-	if a := s.get(t, "/api/v1/top"); !strings.Contains(a.body, `"sampling":false,"state":"no target process is left"`) {
+	if a := s.get(t, "/api/v1/status"); !strings.Contains(a.body, `"sampling":false,"state":"no target process is left"`) {
 		t.Error(a.body)
 	}
 	if a := s.get(t, "/readyz"); a.code != http.StatusOK { // what was sampled can be asked for
@@ -658,7 +658,7 @@ func TestPageTargetsEnded(t *testing.T) {
 // Functions without samples are a list without entries, not null.
 func TestTopBeforeAnything(t *testing.T) {
 	s := serve(t, Options{})
-	if a := s.get(t, "/api/v1/top"); !strings.Contains(a.body, `"functions":[]`) {
+	if a := s.get(t, "/api/v1/status"); !strings.Contains(a.body, `"functions":[]`) {
 		t.Errorf("%d %s", a.code, a.body)
 	}
 }
@@ -725,7 +725,7 @@ func TestConcurrentUse(t *testing.T) {
 		s.get(t, "/")
 	}
 	<-done
-	if a := s.get(t, "/api/v1/top"); !strings.Contains(a.body, `"f49"`) || strings.Contains(a.body, `"f1"`) {
+	if a := s.get(t, "/api/v1/status"); !strings.Contains(a.body, `"f49"`) || strings.Contains(a.body, `"f1"`) {
 		t.Error(a.body)
 	}
 }

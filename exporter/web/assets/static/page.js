@@ -54,7 +54,7 @@ async function refresh() {
   let filled = true;
   try {
     if (!document.hidden) {
-      const answer = await fetch("/api/v1/top");
+      const answer = await fetch("/api/v1/status");
       if (!answer.ok) throw new Error(answer.status);
       filled = show(await answer.json());
     }
