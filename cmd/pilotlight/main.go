@@ -58,8 +58,8 @@ func newRootCommand() *cobra.Command {
 		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newRecordCommand(), newAgentCommand(), newDoctorCommand(), newDiffCommand(), newVersionCommand())
-	for _, name := range []string{"top", "query", "web", "convert", "symbolize"} {
+	root.AddCommand(newRecordCommand(), newAgentCommand(), newDoctorCommand(), newDiffCommand(), newTopCommand(), newVersionCommand())
+	for _, name := range []string{"query", "web", "convert", "symbolize"} {
 		root.AddCommand(newUnavailableCommand(name))
 	}
 	return root
