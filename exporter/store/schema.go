@@ -20,7 +20,29 @@
 // each. So resolutions 10s and 1m together hold every sample once, and 1h repeats what 1m holds.
 // Stacks stand in the date of the samples that refer to them: each date is complete in itself.
 //
-// A file is written under a name that no reader takes for its own, synced, and then renamed.
+// A file is written under a name that no reader takes for its own, synced, and then renamed. So a crash costs the interval that
+// was being written, and nothing else: a file that others were made of does not count any more once they are there, whether it is removed
+// already or not (see arrange). Where the clock was set back, and an hour that was compacted has intervals again, their names end
+// in a generation, "-1": they are compacted to files of that generation. Files that are damaged are renamed to *.parquet.damaged.
+//
+// # Size
+//
+// A host of 64 CPUs that are all busy, with 300 processes and 20,000 stacks of 40 frames an hour, of which a tenth is new in the next one, sampled at 97
+// Hz (BenchmarkBusyHost), in MB:
+//
+//	intervals of an hour                              95     0.26 each: stack_id 40 %, times of samples 36 %
+//	its minutes, 1.1 million rows                     2.6    2.3 bytes a row, two thirds of them count and value
+//	its rollup, 20,000 rows                           0.4
+//	its stacks: the first hour's, a later one's       9.3, 1.0
+//	a day, for each CPU                               1.6    minutes 1.0, rollups 0.1, stacks 0.5
+//
+// An hour is one row group as long as no more than 32,768 pairs of stack and labels are in it: with five, minutes took 2.2 MB a CPU and
+// day, because each has the IDs of its stacks, which nothing compresses.
+//
+// # Why two tables
+//
+// With the frames in each row (BenchmarkLayout), a minute of that host takes 31.5 MB instead of 1.6, 1,130 ms to write instead of 37,
+// and 1,850 ms to find the functions at the top of all stacks instead of 580, most of which is to read the stacks of the hour once.
 package store
 
 // Version of the layout and of the tables, the first directory of the layout. New
@@ -28,7 +50,8 @@ package store
 const Version = 1
 
 // SampleRow is a row of the table samples: the samples of one span that share a
-// stack and labels. The rows of a file are sorted by stack, then by labels, then by time.
+// stack and labels. The rows of a row group are sorted by stack, then by labels, then by time; in
+// intervals those of lost samples come first.
 type SampleRow struct {
 	Time     int64 `parquet:"time,timestamp(millisecond),dict"` // where the span begins, UTC
 	Duration int64 `parquet:"duration"`                         // of the span, in nanoseconds
@@ -50,6 +73,7 @@ type SampleRow struct {
 	Cgroup      string `parquet:"cgroup,dict"`
 	ContainerID string `parquet:"container_id,dict"`
 
+	// Count and Value are sums. What lost samples were worth is not known: their Value is 0.
 	Count int64 `parquet:"count"`      // samples
 	Value int64 `parquet:"value,dict"` // their sum, in Unit
 	// Ticks are when the samples were taken: steps of 10 ms after Time, sorted, one for each

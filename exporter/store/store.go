@@ -82,7 +82,6 @@ type Store struct {
 	closed  bool
 	encoder *encoder
 	samples *parquet.GenericWriter[SampleRow]
-	stacks  *parquet.GenericWriter[StackRow]
 	files   []file // that are there, in no order
 	// planned are what a compaction makes right now: new files must not be covered by them.
 	planned []file
@@ -112,7 +111,7 @@ func Open(o Options) (*Store, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Store{
 		options: o, cancel: cancel, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		encoder: newEncoder(), samples: newSampleWriter(fastCompression), stacks: newStackWriter(fastCompression), said: make(map[string]bool),
+		encoder: newEncoder(), samples: newSampleWriter(fastCompression), said: make(map[string]bool),
 		stats: Stats{Dropped: make(map[string]uint64), DroppedSamples: make(map[string]uint64)},
 	}
 	if err := s.open(); err != nil {
@@ -309,8 +308,10 @@ type stackFile struct {
 	store *Store
 	file  file
 	draft *draft
-	batch []StackRow
-	ids   []int64
+	// writer is not kept: it would hold the names of the day's first interval, in which all stacks are new.
+	writer *parquet.GenericWriter[StackRow]
+	batch  []StackRow
+	ids    []int64
 }
 
 // stackBatch stacks wait for being written.
@@ -322,7 +323,8 @@ func (f *stackFile) add(row *StackRow) error {
 		if f.draft, err = f.store.newInterval(&f.file); err != nil {
 			return err
 		}
-		f.store.stacks.Reset(f.draft)
+		f.writer = newStackWriter(fastCompression)
+		f.writer.Reset(f.draft)
 	}
 	f.ids = append(f.ids, row.StackID)
 	f.batch = append(f.batch, *row)
@@ -334,7 +336,7 @@ func (f *stackFile) add(row *StackRow) error {
 }
 
 func (f *stackFile) flush() error {
-	_, err := f.store.stacks.Write(f.batch)
+	_, err := f.writer.Write(f.batch)
 	f.batch = f.batch[:0]
 	return err
 }
@@ -347,7 +349,7 @@ func (f *stackFile) publish() error {
 	if err := f.flush(); err != nil {
 		return err
 	}
-	if err := f.store.publishInterval(&f.file, f.draft, f.store.stacks); err != nil {
+	if err := f.store.publishInterval(&f.file, f.draft, f.writer); err != nil {
 		return err
 	}
 	for _, id := range f.ids {
