@@ -54,12 +54,12 @@ func newRootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return errors.New("which command? record profiles once, agent profiles always, doctor tells what is missing")
+			return errors.New("which command? record profiles once, agent profiles always, query asks the past, doctor tells what is missing")
 		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newRecordCommand(), newAgentCommand(), newDoctorCommand(), newDiffCommand(), newTopCommand(), newVersionCommand())
-	for _, name := range []string{"query", "web", "convert", "symbolize"} {
+	root.AddCommand(newRecordCommand(), newAgentCommand(), newTopCommand(), newQueryCommand(), newDiffCommand(), newDoctorCommand(), newVersionCommand())
+	for _, name := range []string{"web", "convert", "symbolize"} {
 		root.AddCommand(newUnavailableCommand(name))
 	}
 	return root

@@ -357,9 +357,9 @@ func (v *view) overviewLines(width, height int) []line {
 func (v *view) functionRows(width, height int) (lines []line) {
 	for _, i := range v.visible(lower, height) {
 		r := &v.rows[i]
-		self := share(r.Self, v.table.Total)
+		self := partOf(r.Self, v.table.Total)
 		lines = append(lines, v.row(lower, i, width, line{
-			{" " + percentage(self) + "  " + percentage(share(r.Total, v.table.Total)) + "  ", plain},
+			{" " + percentage(self) + "  " + percentage(partOf(r.Total, v.table.Total)) + "  ", plain},
 			{bar(self), hot},
 			{" " + pad(r.Name, width-25-moduleWidth(width)), toneOf(r.Kind)},
 			{module(r.Module, width), dim},
@@ -378,7 +378,7 @@ func (v *view) functionLines(width, height int) []line {
 		nil,
 		{{" " + fit(v.self.Name, width-2), heading}},
 		{{fit(fmt.Sprintf(" %s in itself, %s with what it calls  %s",
-			strings.TrimSpace(percentage(share(v.self.Self, all))), strings.TrimSpace(percentage(share(v.self.Total, all))), v.self.Module), width), dim}},
+			strings.TrimSpace(percentage(partOf(v.self.Self, all))), strings.TrimSpace(percentage(partOf(v.self.Total, all))), v.self.Module), width), dim}},
 	}
 	upperRows := max(1, min(len(v.callers), (height-len(lines)-4)/2))
 	lines = append(lines, nil, v.head(upper, "  TOTAL        CALLERS", width))
@@ -390,7 +390,7 @@ func (v *view) functionLines(width, height int) []line {
 func (v *view) neighbourRows(p pane, list []flame.Neighbour, width, height int) (lines []line) {
 	for _, i := range v.visible(p, height) {
 		n := &list[i]
-		part := share(n.Weight, v.table.Total)
+		part := partOf(n.Weight, v.table.Total)
 		lines = append(lines, v.row(p, i, width, line{
 			{" " + percentage(part) + "  ", plain}, {bar(part), hot},
 			{" " + pad(n.Name, width-16-moduleWidth(width)), toneOf(n.Kind)}, {module(n.Module, width), dim},

@@ -122,10 +122,10 @@ func cpus(p *profile.Profile, w, all flame.Weight) float64 {
 	if p.Type == profile.TypeCPU && p.Duration >= time.Millisecond {
 		return float64(w.Value) / float64(p.Duration.Nanoseconds())
 	}
-	return share(w, all)
+	return partOf(w, all)
 }
 
-func share(w, all flame.Weight) float64 {
+func partOf(w, all flame.Weight) float64 {
 	if all.Value == 0 {
 		return 0
 	}
