@@ -142,6 +142,7 @@ func (o *Options) setDefaults() {
 	if o.Host == "" {
 		o.Host = "localhost"
 	}
+	o.Host = text(o.Host) // engines refuse a partition that is not UTF-8
 	if o.now == nil {
 		o.now = time.Now
 	}

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"math"
 	"os"
@@ -14,6 +15,10 @@ import (
 	"time"
 
 	_ "github.com/duckdb/duckdb-go/v2"
+
+	"github.com/pilotlight/pilotlight/exporter/flame"
+	"github.com/pilotlight/pilotlight/exporter/query"
+	"github.com/pilotlight/pilotlight/exporter/store"
 )
 
 // documented is the SQL that a page of docs prints for an engine, by the name in its first line.
@@ -186,6 +191,8 @@ func TestDuckDB(t *testing.T) {
 	compare(t, "by hour, self", counts(t, byHour, "self"), sum(want.self, past))
 	compare(t, "by hour, total", counts(t, byHour, "total"), sum(want.total, past))
 
+	compareWithQueries(t, dir, byHour)
+
 	overTime := run("over_time", map[string]string{"process": "'redis-server'"})
 	compare(t, "over time", counts(t, overTime, "samples"), sum(want.self, func(p place) (place, bool) {
 		return place{host: p.host, hour: p.hour}, p.comm == "redis-server" && compacted(p)
@@ -225,6 +232,42 @@ func TestDuckDB(t *testing.T) {
 	}))
 	for name := range blocks {
 		t.Errorf("the block %s of docs/fleet.md is not tested", name)
+	}
+}
+
+// compareWithQueries asks Pilotlight the same: the functions of each process in each hour.
+func compareWithQueries(t *testing.T, dir string, byHour []row) {
+	t.Helper()
+	reader := store.NewReader(dir, slog.New(slog.DiscardHandler))
+	keep := func(p place) (place, bool) { p.host = ""; return p, true } // its answers are of all hosts
+	for column, of := range map[string]func(flame.Row) int64{
+		"self":  func(r flame.Row) int64 { return r.Self.Samples },
+		"total": func(r flame.Row) int64 { return r.Total.Samples },
+	} {
+		got := make(map[place]int64)
+		want := sum(counts(t, byHour, column), keep)
+		asked := make(map[place]bool)
+		for p := range want {
+			p.function = ""
+			if asked[p] {
+				continue
+			}
+			asked[p] = true
+			q, err := query.Parse(fmt.Sprintf("from=%s to=%s filter=comm=%q", p.hour.Format(time.RFC3339), p.hour.Add(time.Hour).Format(time.RFC3339), p.comm))
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer, err := reader.Profile(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range flame.Top(answer).Rows {
+				if n := of(r); n > 0 {
+					got[place{comm: p.comm, hour: p.hour, function: r.Name}] += n
+				}
+			}
+		}
+		compare(t, "query, "+column, got, want)
 	}
 }
 
