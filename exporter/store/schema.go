@@ -31,7 +31,7 @@
 // Hz (BenchmarkBusyHost), in MB:
 //
 //	intervals of an hour                              95     0.26 each: stack_id 40 %, times of samples 36 %
-//	its minutes, 1.1 million rows                     2.6    2.3 bytes a row, two thirds of them count and value
+//	its minutes, 1.1 million rows                     2.6    2.3 bytes a row, more than half of them count and value
 //	its rollup, 20,000 rows                           0.4
 //	its stacks: the first hour's, a later one's       9.3, 1.0
 //	a day, for each CPU                               1.6    minutes 1.0, rollups 0.1, stacks 0.5
