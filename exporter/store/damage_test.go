@@ -1,0 +1,146 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pilotlight/pilotlight/exporter/query"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// While a store writes and compacts, a reader sees each sample that was acknowledged before it asked, and none twice.
+func TestReadersMissNothingConcurrently(t *testing.T) {
+	dir := t.TempDir()
+	c := &clock{}
+	start := at(t, "2026-11-23T20:00:00Z")
+	c.set(start)
+	s := openStore(t, Options{Dir: dir, now: c.time, MaxAge: 1000 * time.Hour})
+	host := smallHost(4)
+	var sent atomic.Uint64
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// Fourteen hours, so that hours and a day are compacted while it goes on.
+		for i := range 150 {
+			p := host.Interval(start.Add(time.Duration(i)*6*time.Minute), 10*time.Second)
+			c.set(p.Start.Add(p.Duration))
+			s.Export(p)
+			sent.Add(p.Account.Exported)
+			time.Sleep(5 * time.Millisecond)
+		}
+		c.set(c.time().Add(30 * time.Hour))
+		settle(t, s)
+	}()
+	r := NewReader(dir, nil)
+	rounds := 0
+	for ended := false; !ended; rounds++ {
+		select {
+		case <-done:
+			ended = true
+		default:
+		}
+		before := sent.Load()
+		p := mustRead(t, r, query.Query{}, "pid")
+		after := sent.Load()
+		// What is being written when it is asked may be in it already.
+		if n := p.Account.Exported; n < before || n > after+2000 {
+			t.Fatalf("round %d: %d samples, not %d to %d", rounds, n, before, after)
+		}
+		if ended && p.Account.Exported != after {
+			t.Fatalf("in the end %d samples, not %d", p.Account.Exported, after)
+		}
+	}
+	t.Logf("%d times", rounds)
+	if rounds < 10 {
+		t.Errorf("only %d times", rounds)
+	}
+}
+
+// A file in which a byte is wrong, or that is cut, is named with the offset, and the other files answer.
+func TestDamagedFilesAreLeftOut(t *testing.T) {
+	dir := t.TempDir()
+	c := &clock{}
+	start := at(t, "2026-11-24T14:00:00Z")
+	c.set(start)
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	host := smallHost(5)
+	var sent []*profile.Profile
+	for i := range 12 {
+		p := host.Interval(start.Add(time.Duration(i)*20*time.Minute), 10*time.Second)
+		sent = append(sent, p)
+		c.set(p.Start.Add(p.Duration))
+		s.Export(p)
+	}
+	settle(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := make(sumOf)
+	var total uint64
+	for _, p := range sent {
+		want.add(p, everything)
+		total += p.Account.Exported
+	}
+	files, err := list(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := NewReader(dir, nil)
+	random := rand.New(rand.NewPCG(3, 4))
+	said := 0
+	for _, f := range files {
+		path := filepath.Join(dir, f.path())
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 12 {
+			damaged := append([]byte(nil), whole...)
+			offset := random.IntN(len(whole))
+			if i%3 == 0 {
+				damaged = damaged[:offset]
+			} else {
+				damaged[offset] ^= 1 << random.IntN(8)
+			}
+			if err := os.WriteFile(path, damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			p, answer, err := r.Read(context.Background(), query.Query{}, query.Labels...)
+			if err != nil {
+				t.Fatalf("%s at %d: %v", f.path(), offset, err)
+			}
+			var damage *DamageError
+			for _, warning := range answer.Warnings {
+				if errors.As(warning, &damage) && (damage.Path != path || damage.Offset > int64(len(whole))) {
+					t.Errorf("%s at %d: %v", f.path(), offset, warning)
+				}
+			}
+			if damage != nil {
+				said++
+				if p.Account.Exported > total || f.table == tableStacks && p.Account.Exported != total {
+					t.Errorf("%s at %d: %d samples of %d", f.path(), offset, p.Account.Exported, total)
+				}
+				continue
+			}
+			// Nobody noticed: then it was where nothing stands that this query reads.
+			got := make(sumOf)
+			got.add(p, everything)
+			checkSum(t, f.path(), got, want)
+		}
+		if err := os.WriteFile(path, whole, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if said < 3*len(files) {
+		t.Errorf("of %d damaged files only %d were said to be", 12*len(files), said)
+	}
+	got := make(sumOf)
+	got.add(mustRead(t, r, query.Query{}, query.Labels...), everything)
+	checkSum(t, "whole again", got, want)
+}
