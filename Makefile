@@ -76,6 +76,7 @@ test: build/summary ## test everything, installing what that needs (Debian, root
 		$(STAGE) engines go test -C test/engines -json -count=1 -timeout 10m ./...; \
 		$(STAGE) rights env CGO_ENABLED=0 go test -json -count=1 -timeout 30m ./test/rights; \
 		$(STAGE) system go test -json -count=1 -timeout 60m -skip '^TestSoak$$' ./test; \
+		$(STAGE) openapi go test -C test/openapi -json -count=1 ./...; \
 	}; build/summary total
 
 test-long: export PILOTLIGHT_LONG = 1
