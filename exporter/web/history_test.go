@@ -1,0 +1,142 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	pb "github.com/google/pprof/profile"
+
+	"github.com/pilotlight/pilotlight/exporter/query"
+	"github.com/pilotlight/pilotlight/exporter/store"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// withHistory serves a history of one interval, which began a minute ago.
+func withHistory(t *testing.T, samples ...profile.Sample) *running {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := store.Open(store.Options{Dir: dir, MinFree: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := profileOf(samples...)
+	p.Start, p.Period = time.Now().Add(-time.Minute), int64(1e9)/97
+	s.Export(p)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return serve(t, Options{History: store.NewReader(dir, nil)})
+}
+
+// Every endpoint understands the same names, and counts the same samples.
+func TestHistory(t *testing.T) {
+	hostile := "evil\"',\x01<script>"
+	s := withHistory(t, stack(1, "redis", "read", "main"), stack(1, "redis", "read", "main"), stack(2, hostile, "write", "main"), stack(12, "nginx", "poll"))
+	for filter, want := range map[string]int64{
+		"":                          4,
+		"from=-5m&to=now":           4,
+		"from=-5m&to=-3m":           0,
+		"pid=1":                     2,
+		"pid=1,12":                  3,
+		"comm=^redis$":              2,
+		"comm=^red$":                0,
+		"comm=edi":                  2,
+		"filter=comm%3D~%22re.*%22": 2,
+		"filter=pid!%3D1&comm=n":    1,
+		"filter=" + url.QueryEscape(`comm="evil\"',\x01<script>"`): 1,
+		"type=cycles":  0,
+		"focus=^read$": 2,
+		"ignore=main":  1,
+	} {
+		a := s.get(t, "/api/v1/top?"+filter)
+		var top struct {
+			Total    struct{ Samples int64 }
+			Warnings []string
+		}
+		if err := json.Unmarshal([]byte(a.body), &top); err != nil || a.code != http.StatusOK || top.Total.Samples != want || len(top.Warnings) > 0 {
+			t.Errorf("top?%s: %d, %v, %d samples, not %d: %.200s", filter, a.code, err, top.Total.Samples, want, a.body)
+		}
+		if !strings.Contains(filter, "from") {
+			filter += "&from=-5m" // else it would be collected now
+		}
+		a = s.get(t, "/debug/pprof/profile?"+filter)
+		p, err := pb.Parse(bytes.NewReader([]byte(a.body)))
+		if err != nil {
+			t.Errorf("profile?%s: %d %v", filter, a.code, err)
+			continue
+		}
+		var sum int64
+		for _, sample := range p.Sample {
+			sum += sample.Value[0]
+		}
+		if sum != want {
+			t.Errorf("profile?%s: %d samples, not %d", filter, sum, want)
+		}
+	}
+	for path, want := range map[string]string{
+		"tree?limit=1":                  `"name":"main"`,
+		"tree?by=comm":                  `"name":"redis"`,
+		"callers?function=read":         `"callers":[{"name":"main"`,
+		"labels?by=pid":                 `"count":3,"values":[{"label":"1","weight":{"samples":2,`,
+		"series?by=comm&step=1m":        `"label":"redis"`,
+		"heatmap?step=10ms&from=-2m":    `"step":0.01`,
+		"diff?from=-5m&before_from=-2h": `"functions":[`,
+		"openapi.yaml":                  "openapi: 3",
+	} {
+		if a := s.get(t, "/api/v1/"+path); a.code != http.StatusOK || !strings.Contains(a.body, want) {
+			t.Errorf("%s: %d: %.300s has no %s", path, a.code, a.body, want)
+		}
+	}
+	for path, want := range map[string]string{
+		"top?form=-1m":               `no parameter "form" here: accepted are from`,
+		"top?from=x":                 `from: "x" is no time`,
+		"top?from=now&to=-5m":        "is not before to",
+		"top?limit=0":                "limit=",
+		"top?children=true":          "children is not known of the past",
+		"top?filter=comm%3E1":        "at 5: expected =, !=, =~ or !~",
+		"top?pid=x":                  "not a process id",
+		"top?from=1&from=2":          "given 2 times",
+		"labels":                     "by is missing",
+		"callers":                    "function is missing",
+		"series?step=1ms":            "want a multiple of a second",
+		"heatmap?from=-1d&step=10ms": "too many steps",
+		"diff?scale=x":               "give share or time",
+	} {
+		if a := s.get(t, "/api/v1/"+path); a.code != http.StatusBadRequest || !strings.Contains(a.body, want) {
+			t.Errorf("%s: %d: %.300s, not %s", path, a.code, a.body, want)
+		}
+	}
+}
+
+// slowHistory takes until its context ends.
+type slowHistory struct{ History }
+
+func (slowHistory) Read(ctx context.Context, _ query.Query, _ ...string) (*profile.Profile, *store.Answer, error) {
+	<-ctx.Done()
+	return nil, nil, fmt.Errorf("read: %w", ctx.Err())
+}
+
+// No more than two queries run at once, and the others are told to come again. A stopping server ends them.
+func TestQueriesAreBounded(t *testing.T) {
+	s := serve(t, Options{History: slowHistory{}})
+	codes := make(chan answer, maxQueries+1)
+	for range maxQueries + 1 {
+		go func() { codes <- s.get(t, "/api/v1/top") }()
+	}
+	if a := <-codes; a.code != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
+		t.Errorf("%d: %s", a.code, a.body)
+	}
+	s.end()
+	for range maxQueries {
+		if a := <-codes; a.code != http.StatusServiceUnavailable {
+			t.Errorf("%d: %s", a.code, a.body)
+		}
+	}
+}
