@@ -73,10 +73,10 @@ test: build/summary ## test everything, installing what that needs (Debian, root
 		wait; \
 		$(STAGE) vm go run ./test/vm -json -table check; \
 		$(STAGE) engines-setup test/engines/setup.sh; \
-		$(STAGE) engines go test -C test/engines -json -count=1 -timeout 10m ./...; \
+		$(STAGE) engines go test -C test/engines -json -count=1 -timeout 30m ./...; \
+		$(STAGE) openapi go test -C test/openapi -json -count=1 -timeout 30m ./...; \
 		$(STAGE) rights env CGO_ENABLED=0 go test -json -count=1 -timeout 30m ./test/rights; \
 		$(STAGE) system go test -json -count=1 -timeout 60m -skip '^TestSoak$$' ./test; \
-		$(STAGE) openapi go test -C test/openapi -json -count=1 ./...; \
 	}; build/summary total
 
 test-long: export PILOTLIGHT_LONG = 1
@@ -108,7 +108,8 @@ lint: ## vet, staticcheck, format; shellcheck and clang-format where they are th
 	@files=$$(gofmt -l .) && { [ -z "$$files" ] || { echo "not formatted, run make format: $$files"; exit 1; }; }
 	@go vet ./... && go vet -tags vm ./test ./test/rights
 	@$(STATICCHECK) ./... && $(STATICCHECK) -tags vm ./test ./test/rights
-	@staticcheck=$$($(subst go tool,go tool -n,$(STATICCHECK))) && cd test/engines && go vet ./... && $$staticcheck ./...
+	@staticcheck=$$($(subst go tool,go tool -n,$(STATICCHECK))) && for module in test/engines test/openapi; do \
+		(cd $$module && go vet ./... && $$staticcheck ./...) || exit 1; done
 	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SOURCES); fi
 	@if command -v clang-format-19 >/dev/null; then clang-format-19 --dry-run -Werror $(BPF_SOURCES); fi
 

@@ -13,8 +13,8 @@ packages='clang-19 llvm-19 libbpf-dev gcc g++ musl-tools libc6-dev libc6-dbg bin
 if ! command -v rustc >/dev/null && [ ! -x "${HOME:-/root}/.cargo/bin/rustc" ]; then
 	packages="$packages rustc"
 fi
-# ClickHouse comes by npm (test/engines).
-if ! command -v npm >/dev/null; then
+# ClickHouse comes by npm (test/engines/setup.sh).
+if [ -n "${PILOTLIGHT_LONG:-}" ] && ! command -v npm >/dev/null; then
 	packages="$packages npm"
 fi
 # Some of it is services. They are not wanted here, neither now nor at the next boot.

@@ -74,34 +74,39 @@ func TestFleetInABucket(t *testing.T) {
 	ask(t, db, with(t, duck["tables"], map[string]string{"root": "'" + filepath.Join(s.dir, bucket, s3Prefix) + "'"}))
 	compare(t, "DuckDB", counts(t, ask(t, db, with(t, duck["hot"], map[string]string{"day": date(day(2))})), "samples"), hot)
 
-	house := documented(t, "fleet.md", "clickhouse")
-	here := strings.NewReplacer(
-		"https://profiles.s3.amazonaws.com/prod", s.endpoint()+"/"+bucket+"/"+strings.TrimSuffix(s3Prefix, "/"),
-		"'KEY'", "'"+accessKey+"'", "'SECRET'", "'"+secretKey+"'",
-		"date = '2026-11-23'", "date = '"+day(2).Format(time.DateOnly)+"'", "comm = 'nginx'", "comm = 'redis-server'")
-	for name, block := range house {
-		var statements []string
-		for statement := range strings.SplitSeq(here.Replace(block), ";\n") {
-			if statement = strings.TrimSpace(statement); statement != "" {
-				statements = append(statements, statement)
+	t.Run("ClickHouse", func(t *testing.T) {
+		if os.Getenv("PILOTLIGHT_LONG") == "" {
+			t.Skip("chdb takes 540 MB: make test-long fetches it")
+		}
+		house := documented(t, "fleet.md", "clickhouse")
+		here := strings.NewReplacer(
+			"https://profiles.s3.amazonaws.com/prod", s.endpoint()+"/"+bucket+"/"+strings.TrimSuffix(s3Prefix, "/"),
+			"'KEY'", "'"+accessKey+"'", "'SECRET'", "'"+secretKey+"'",
+			"date = '2026-11-23'", "date = '"+day(2).Format(time.DateOnly)+"'", "comm = 'nginx'", "comm = 'redis-server'")
+		for name, block := range house {
+			var statements []string
+			for statement := range strings.SplitSeq(here.Replace(block), ";\n") {
+				if statement = strings.TrimSpace(statement); statement != "" {
+					statements = append(statements, statement)
+				}
+			}
+			switch name {
+			case "hot":
+				// The reader of before 25.8 is Arrow's.
+				for _, reader := range []int{0, 1} {
+					set := fmt.Sprintf("SET input_format_parquet_use_native_reader_v3 = %d", reader)
+					compare(t, set, counts(t, askClickHouse(t, append([]string{set}, statements...)...), "samples"), hot)
+				}
+			case "copy":
+				compare(t, "copy", counts(t, askClickHouse(t, statements...), "samples"), sum(want.self, func(p place) (place, bool) {
+					return place{host: p.host, hour: p.hour}, p.comm == "redis-server" && compacted(p)
+				}))
+			default:
+				t.Errorf("the block %s of docs/fleet.md is not tested", name)
 			}
 		}
-		switch name {
-		case "hot":
-			// The reader of before 25.8 is Arrow's.
-			for _, reader := range []int{0, 1} {
-				set := fmt.Sprintf("SET input_format_parquet_use_native_reader_v3 = %d", reader)
-				compare(t, set, counts(t, askClickHouse(t, append([]string{set}, statements...)...), "samples"), hot)
-			}
-		case "copy":
-			compare(t, "copy", counts(t, askClickHouse(t, statements...), "samples"), sum(want.self, func(p place) (place, bool) {
-				return place{host: p.host, hour: p.hour}, p.comm == "redis-server" && compacted(p)
-			}))
-		default:
-			t.Errorf("the block %s of docs/fleet.md is not tested", name)
+		if len(house) != 2 {
+			t.Errorf("docs/fleet.md has %d blocks for ClickHouse", len(house))
 		}
-	}
-	if len(house) != 2 {
-		t.Errorf("docs/fleet.md has %d blocks for ClickHouse", len(house))
-	}
+	})
 }

@@ -98,7 +98,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	}
 	asked := make(map[string]bool)
 	for path, status := range map[string]int{
-		"/api/v1/status":                                  200,
+		"/api/v1/status": 200,
 		"/api/v1/profile?from=-5m&filter=comm%3D%22sh%22": 200,
 		"/api/v1/tree?from=-5m&to=now":                    200,
 		"/api/v1/tree?by=comm&limit=1":                    200,
