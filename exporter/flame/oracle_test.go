@@ -2,6 +2,7 @@ package flame
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -14,8 +15,11 @@ import (
 	"testing"
 	"time"
 
+	pb "github.com/google/pprof/profile"
+
 	pilotpprof "github.com/pilotlight/pilotlight/exporter/pprof"
 	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/symbolizer/demangle"
 )
 
 // realProfiles are files of programs that did real work:
@@ -41,8 +45,20 @@ func realProfiles(t *testing.T) []string {
 		}
 	}
 	pprof.StopCPUProfile()
+	// The race detector is C++, whose names Go leaves as they are.
+	readable, err := pb.Parse(&own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range readable.Function {
+		f.Name = demangle.Simple(f.Name)
+	}
 	path := filepath.Join(t.TempDir(), "own.pb.gz")
-	if err := os.WriteFile(path, own.Bytes(), 0o600); err != nil {
+	out, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(readable.Write(out), out.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return append(files, path)
