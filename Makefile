@@ -103,6 +103,7 @@ bench: build ## measure what sampling costs, beside perf and bpftrace, how whole
 	@go run ./test/vm -loads
 	@echo
 	@GOMAXPROCS=1 go test -run '^$$' -bench 'BusyHost|Layout' -benchtime 3x ./exporter/store
+	@go test -run '^$$' -bench Query -benchtime 3x ./exporter/store
 
 lint: ## vet, staticcheck, format; shellcheck and clang-format where they are there
 	@files=$$(gofmt -l .) && { [ -z "$$files" ] || { echo "not formatted, run make format: $$files"; exit 1; }; }

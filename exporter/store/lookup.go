@@ -1,11 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -38,6 +40,12 @@ const (
 
 var frameColumns = [frameWords]string{"function", "linkage_name", "file", "line", "start_line", "kind", "module", "build_id", "missing"}
 
+// reasonRare is why a stack has no frames that is none of the maxStacks which most samples of an answer have.
+const reasonRare = "history_rare"
+
+// maxStacks bounds the memory that an answer takes, with all that is made of it. A busy host shows 20,000 in an hour.
+const maxStacks = 64 << 10
+
 // stackWindow is how many stacks are looked at together: one can have more than a thousand frames.
 const stackWindow = 512
 
@@ -62,11 +70,7 @@ func (s *scan) lookUp(v *sums) (map[int64]*stackPair, error) {
 	for range cap(l.workers) {
 		l.workers <- &frameReader{lookUp: l}
 	}
-	for i := range v.totals {
-		if id := v.totals[i].stack; id != 0 {
-			l.wanted[id] = true
-		}
-	}
+	l.want(v)
 	read := make(map[string]bool)
 	for range maxLooks {
 		if len(l.wanted) == 0 {
@@ -88,6 +92,31 @@ func (s *scan) lookUp(v *sums) (map[int64]*stackPair, error) {
 		s.warn(fmt.Errorf("%d stacks are in none of the files that could be read: the samples of them are shown without frames", len(l.wanted)))
 	}
 	return l.found, context.Cause(s.ctx)
+}
+
+// want says which stacks are looked for: those that rows have most samples of. The others keep their samples.
+func (l *lookUp) want(v *sums) {
+	counts := make(map[int64]int64)
+	for i := range v.totals {
+		if id := v.totals[i].stack; id != 0 {
+			counts[id] += v.totals[i].count
+		}
+	}
+	ids := slices.Collect(maps.Keys(counts))
+	if len(ids) > maxStacks {
+		slices.SortFunc(ids, func(a, b int64) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b)) })
+		rare, samples := &stackPair{user: &profile.Stack{Truncated: reasonRare}}, int64(0)
+		for _, id := range ids[maxStacks:] {
+			l.found[id] = rare
+			samples += counts[id]
+		}
+		l.scan.warn(fmt.Errorf("the %d stacks with the fewest samples, %d together, are shown as [truncated: history rare] to bound memory: "+
+			"ask for a shorter time or by a filter", len(ids)-maxStacks, samples))
+		ids = ids[:maxStacks]
+	}
+	for _, id := range ids {
+		l.wanted[id] = true
+	}
 }
 
 // pass looks through files until all is found. It is true where one has vanished: what it held is in another one.

@@ -329,3 +329,39 @@ func TestSeriesAddUp(t *testing.T) {
 		t.Errorf("a step of a second and a nanosecond: %v", err)
 	}
 }
+
+// An answer of more stacks than are held in memory keeps all samples, and the frames of those with most.
+func TestRareStacksKeepTheirSamples(t *testing.T) {
+	start := at(t, "2026-11-24T17:05:10Z")
+	p := &profile.Profile{Type: profile.TypeCPU, Start: start, Duration: 10 * time.Second, Period: 1}
+	labels := &profile.Labels{PID: 1}
+	const more = 500
+	for i := range maxStacks + more {
+		location := &profile.Location{Kind: profile.FrameNative, Lines: []profile.Line{{Function: &profile.Function{Name: fmt.Sprint("f", i)}}}}
+		s := profile.Sample{User: &profile.Stack{Locations: []*profile.Location{location}}, Labels: labels, Count: 2, Value: 2}
+		if i < more {
+			s.Count, s.Value = 1, 1
+		}
+		p.Samples = append(p.Samples, s)
+		p.Account.Exported += uint64(s.Count)
+	}
+	dir := t.TempDir()
+	s := openStore(t, Options{Dir: dir, now: func() time.Time { return start }})
+	s.Export(p)
+	got, answer, err := NewReader(dir, nil).Read(t.Context(), query.Query{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Account.Exported != p.Account.Exported {
+		t.Errorf("%d samples, not %d", got.Account.Exported, p.Account.Exported)
+	}
+	rare := int64(0)
+	for i := range got.Samples {
+		if got.Samples[i].User.Truncated == reasonRare {
+			rare += got.Samples[i].Count
+		}
+	}
+	if rare != more || len(answer.Warnings) != 1 || !strings.Contains(answer.Warnings[0].Error(), "ask for a shorter time") {
+		t.Errorf("%d samples without frames, not %d: %v", rare, more, answer.Warnings)
+	}
+}

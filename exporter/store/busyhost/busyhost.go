@@ -18,6 +18,8 @@ type Options struct {
 	CPUs, Processes, Stacks, Frames   int
 	FrequencyHz                       int
 	LostPerInterval, NewStacksPercent int // by default 3 and, each hour, 10
+	// SharedCallersPercent of the stacks have callers in common with another one of their process. 0: only by chance, which is the worst case.
+	SharedCallersPercent int
 }
 
 // Host makes profiles. Not safe for concurrent use.
@@ -31,6 +33,7 @@ type Host struct {
 	sums    []float64        // of the weights of samples until each
 	period  int64
 	places  map[place]*profile.Location
+	latest  map[*profile.Labels]*profile.Stack // of a process
 }
 
 type place struct {
@@ -53,7 +56,7 @@ func New(o Options) *Host {
 	set(&o.LostPerInterval, 3)
 	set(&o.NewStacksPercent, 10)
 	h := &Host{options: o, random: rand.New(rand.NewPCG(o.Seed, 97)), period: int64(1e9) / int64(o.FrequencyHz),
-		places: make(map[place]*profile.Location)}
+		places: make(map[place]*profile.Location), latest: make(map[*profile.Labels]*profile.Stack)}
 	h.kernel = &profile.Mapping{Path: "[kernel.kallsyms]", HasFunctions: true}
 	for i := range 60 {
 		h.modules = append(h.modules, &profile.Mapping{Path: fmt.Sprintf("/usr/lib/x86_64-linux-gnu/libservice%d.so.%d", i, i%7),
@@ -89,9 +92,17 @@ func (h *Host) stack() profile.Sample {
 			left--
 		}
 	}
-	for range left {
+	// Most ways into a program part late.
+	var callers []*profile.Location
+	if before := h.latest[s.Labels]; before != nil && h.random.IntN(100) < h.options.SharedCallersPercent {
+		most := min(left-1, len(before.Locations))
+		callers = before.Locations[len(before.Locations)-most/4-h.random.IntN(most-most/4+1):]
+	}
+	for range left - len(callers) {
 		s.User.Locations = append(s.User.Locations, h.location(profile.FrameNative))
 	}
+	s.User.Locations = append(s.User.Locations, callers...)
+	h.latest[s.Labels] = s.User
 	return s
 }
 

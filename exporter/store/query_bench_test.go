@@ -1,0 +1,62 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"github.com/pilotlight/pilotlight/exporter/flame"
+	"github.com/pilotlight/pilotlight/exporter/query"
+	"github.com/pilotlight/pilotlight/exporter/store/busyhost"
+)
+
+// BenchmarkQuery asks a week of a busy host of 64 CPUs for trees. Of the days before the last quarter of an hour each hour is
+// one long interval with the stacks that the host shows in it, which is what files of resolution 1h hold of it.
+func BenchmarkQuery(b *testing.B) {
+	dir := b.TempDir()
+	c := &clock{}
+	end := time.Date(2026, 11, 24, 17, 45, 0, 0, time.UTC)
+	start := end.AddDate(0, 0, -7).Truncate(time.Hour)
+	c.set(start)
+	s := openStore(b, Options{Dir: dir, now: c.time, MaxBytes: 1 << 40, MaxAge: 1000 * time.Hour})
+	// A sixteenth of the samples shows nearly all of an hour's stacks.
+	host := busyhost.New(busyhost.Options{CPUs: 4, SharedCallersPercent: 90})
+	when := start
+	for ; when.Before(end.Truncate(time.Hour)); when = when.Add(time.Hour) {
+		c.set(when.Add(time.Hour))
+		s.Export(host.Interval(when, time.Hour))
+		host.NextHour()
+	}
+	settle(b, s)
+	busy := busyhost.New(busyhost.Options{SharedCallersPercent: 90})
+	for when = end.Add(-20 * time.Minute); when.Before(end); when = when.Add(10 * time.Second) {
+		c.set(when.Add(10 * time.Second))
+		s.Export(busy.Interval(when, 10*time.Second))
+	}
+	settle(b, s)
+	r := NewReader(dir, nil)
+	for _, span := range []struct {
+		name string
+		time.Duration
+	}{{"15m", 15 * time.Minute}, {"24h", 24 * time.Hour}, {"7d", 7 * 24 * time.Hour}} {
+		b.Run(span.name, func(b *testing.B) {
+			peak := memoryPeak(b)
+			before := cpuTime(b)
+			nodes, stacks := 0, 0
+			var reading time.Duration
+			for b.Loop() {
+				begun := time.Now()
+				p, _, err := r.Read(b.Context(), query.Query{From: end.Add(-span.Duration), To: end})
+				if err != nil {
+					b.Fatal(err)
+				}
+				reading += time.Since(begun)
+				nodes, stacks = flame.NewTree(p).Nodes, len(p.Samples)
+			}
+			b.ReportMetric(float64(cpuTime(b)-before)/1e6/float64(b.N), "CPU-ms/op")
+			b.ReportMetric(float64(reading.Milliseconds())/float64(b.N), "read-ms/op")
+			b.ReportMetric(peak(), "peak-MB")
+			b.ReportMetric(float64(stacks), "stacks")
+			b.ReportMetric(float64(nodes), "nodes")
+		})
+	}
+}
