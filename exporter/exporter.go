@@ -1,5 +1,5 @@
 // Package exporter hands finished profiles to whatever takes them: metrics,
-// the page, later the history and OTLP. A slow one never holds up another, nor the sampling.
+// the page, the history. A slow one never holds up another, nor the sampling.
 package exporter
 
 import (

@@ -227,11 +227,14 @@ func fitsTime(samples uint64, seconds, share float64) bool {
 	return math.Abs(float64(samples)-want) <= max(share*want, 4*math.Sqrt(want+2*tick))+2*tick
 }
 
+// inTime says that a CPU's runs a second are those of the frequency.
+func inTime(hz float64) bool { return math.Abs(hz-hostHz) <= 0.02*hostHz }
+
 // checkCPUs compares the runs of the program with the frequency, and each CPU's samples with its busy time.
 func (w window) checkCPUs(t *testing.T) {
 	t.Helper()
 	for cpu, hz := range w.ticks {
-		if math.Abs(hz-hostHz) > 0.02*hostHz {
+		if !inTime(hz) {
 			t.Errorf("CPU %d: %.1f runs a second at %d Hz", cpu, hz, hostHz)
 		}
 	}
@@ -331,6 +334,14 @@ func TestVMWholeHost(t *testing.T) {
 // An idle host has nothing to show but those who look.
 func testIdle(t *testing.T, a *agent) {
 	w := observe(t, a, 5)
+	// An idle emulator sleeps. Where its host wakes it late its clock jumps, and of the ticks in between the kernel gives one: a window without such
+	// a jump is looked at, and a program that does not run for every tick has none.
+	for range 4 {
+		if !slices.ContainsFunc(w.ticks, func(hz float64) bool { return !inTime(hz) }) {
+			break
+		}
+		w = observe(t, a, 5)
+	}
 	w.checkCPUs(t)
 	for cpu, c := range w.counted {
 		if share := float64(c.Taken) / float64(c.Seen); share > 0.1 {

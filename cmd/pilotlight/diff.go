@@ -103,14 +103,20 @@ func diff(ctx context.Context, f *diffFlags, args []string, out io.Writer) error
 		return err
 	}
 	now := time.Now()
-	var sides [2]*profile.Profile
+	var queries [2]query.Query
+	var ranges [2]bool
 	for i, arg := range args {
-		q, isRange, err := f.parseRange(arg, now)
-		if err != nil {
+		var err error
+		if queries[i], ranges[i], err = f.parseRange(arg, now); err != nil {
 			return err
 		}
+	}
+	var sides [2]*profile.Profile
+	for i, arg := range args {
+		q := queries[i]
 		var p *profile.Profile
-		if isRange {
+		var err error
+		if ranges[i] {
 			p, err = f.history(ctx, q, arg)
 		} else {
 			p, err = readProfile(arg, f.sampleType)

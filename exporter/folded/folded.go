@@ -13,6 +13,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/pilotlight/pilotlight/exporter/pprof"
 	"github.com/pilotlight/pilotlight/profiler/profile"
@@ -83,7 +84,7 @@ func clean(name string) string {
 		switch {
 		case r == ';':
 			return ':'
-		case r < ' ' || r == 0x7f:
+		case unicode.IsControl(r):
 			return '?'
 		}
 		return r

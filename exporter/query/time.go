@@ -33,16 +33,28 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 		return now.Add(-span), err
 	}
 	if strings.Trim(text, "0123456789.") == "" {
-		seconds, err := strconv.ParseFloat(text, 64)
-		if err == nil && seconds < 1<<33 {
-			whole, fraction := math.Modf(seconds)
-			return time.Unix(int64(whole), int64(fraction*1e9)), nil
+		if t, ok := parseUnix(text); ok {
+			return t, nil
 		}
 	}
 	if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
 		return t, nil
 	}
 	return time.Time{}, errors.New("give RFC 3339 (2026-11-24T17:05:10Z), Unix seconds, now, or a span back from now (-15m, -7d)")
+}
+
+// parseUnix reads seconds with decimals: as digits, because a binary fraction is not the decimal one, and would move what lies at an edge.
+func parseUnix(text string) (time.Time, bool) {
+	whole, fraction, _ := strings.Cut(text, ".")
+	seconds, err := strconv.ParseUint("0"+whole, 10, 64)
+	if err != nil || seconds >= 1<<33 || whole == "" && fraction == "" {
+		return time.Time{}, false
+	}
+	nanos, err := strconv.ParseUint((fraction + "000000000")[:9], 10, 64)
+	if err != nil {
+		return time.Time{}, false // a second point
+	}
+	return time.Unix(int64(seconds), int64(nanos)), true
 }
 
 // parseSpan reads a Go duration, which may begin with days.

@@ -34,7 +34,7 @@ func WriteDiff(w io.Writer, d *flame.Difference, o DiffOptions) error {
 	if o.Total {
 		quantity = "in the function and what it called"
 	}
-	fmt.Fprintf(out, "\n%s, %s\n", scaleText(d), quantity)
+	fmt.Fprintf(out, "\n%s\n", fit(scaleText(d)+", "+quantity, o.Width))
 	fmt.Fprintf(out, "~ may well be chance (all others: at most %.0f %% false ones among them)\n\n", 100*flame.FalseDiscoveryRate)
 	fmt.Fprintf(out, "  BEFORE    AFTER    CHANGE          Q  FUNCTION\n")
 

@@ -82,6 +82,10 @@ func (s *Server) send(w http.ResponseWriter, p *profile.Profile) {
 		http.Error(w, "the profile could not be written: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
+	sendDownload(w, &body)
+}
+
+func sendDownload(w http.ResponseWriter, body *bytes.Buffer) {
 	setDownload(w.Header())
 	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
 	_, _ = body.WriteTo(w) // a client that goes away now has seen the agent do its part

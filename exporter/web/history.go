@@ -1,12 +1,14 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"github.com/pilotlight/pilotlight/exporter/flame"
+	"github.com/pilotlight/pilotlight/exporter/pprof"
 	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/exporter/store"
 	"github.com/pilotlight/pilotlight/profiler/profile"
@@ -71,7 +74,11 @@ var targetParameters = []historyParameter{
 		if err := parsePIDs(&live, v); err != nil {
 			return err
 		}
-		return q.add("pid", query.Match, strings.ReplaceAll(v, ",", "|"))
+		pids := make([]string, len(live.filter.PIDs))
+		for i, pid := range live.filter.PIDs {
+			pids[i] = strconv.Itoa(pid)
+		}
+		return q.add("pid", query.Match, strings.Join(pids, "|"))
 	}},
 	{"comm", "", func(q *historyQuery, v string, _ time.Time) error {
 		var live liveQuery
@@ -81,7 +88,10 @@ var targetParameters = []historyParameter{
 		return q.add("comm", query.Match, ".*(?:"+v+").*")
 	}},
 	{"cgroup", "", func(q *historyQuery, v string, _ time.Time) error {
-		path := "/" + strings.Trim(v, "/")
+		path := host{"/proc"}.pastCgroup(v)
+		if path == "" {
+			return nil // all are below the root
+		}
 		return q.add("cgroup", query.Match, regexp.QuoteMeta(path)+"(?:/.*)?")
 	}},
 	{"container", "", func(q *historyQuery, v string, _ time.Time) error {
@@ -302,24 +312,24 @@ func (s *Server) pastProfile(w http.ResponseWriter, r *http.Request) {
 		setDownload(w.Header())
 		return
 	}
-	var p *profile.Profile
+	var body bytes.Buffer
 	err = s.limited(r.Context(), func(ctx context.Context) error {
-		var answer *store.Answer
-		var err error
-		if p, answer, err = s.options.History.Read(ctx, q.Query, query.Labels...); err != nil {
+		p, answer, err := s.options.History.Read(ctx, q.Query, query.Labels...)
+		if err != nil {
 			return err
 		}
 		for _, warning := range answer.Warnings {
 			s.options.Log.Warn("a part of the history is left out of a download", "err", warning)
 		}
-		p = flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By)
-		return nil
+		// A client learns by this that the profile is not all that was asked for; the tool that reads it has no place for more.
+		w.Header().Set("X-Pilotlight-Warnings", strconv.Itoa(len(answer.Warnings)))
+		return pprof.Write(&body, flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By))
 	})
 	if err != nil {
 		s.refuseQuery(w, r, err)
 		return
 	}
-	s.send(w, p)
+	sendDownload(w, &body)
 }
 
 // about is what every answer says.
@@ -394,29 +404,38 @@ func (s *Server) tree(ctx context.Context, q *historyQuery) (any, error) {
 	}{newAbout(q, answer), newFound(p), tree.Root, kept, tree.Nodes - kept}, nil
 }
 
-// prune leaves about as many nodes as the limit, the heaviest, and tells how many. A node is no heavier than the one above it.
+// maxTreeBytes bounds the names of an answer: a process chooses how long those of its functions are, and they stand in each node.
+const maxTreeBytes = 16 << 20
+
+// prune leaves about as many nodes as the limit, the heaviest, and tells how many; fewer where their names are too long.
+// A node is no heavier than the one above it.
 func prune(tree *flame.Tree, limit int) (kept int) {
-	if tree.Nodes <= limit {
-		return tree.Nodes
-	}
-	weights := make([]int64, 0, tree.Nodes)
-	var collect func(n *flame.Node)
-	collect = func(n *flame.Node) {
-		for _, c := range n.Children {
-			weights = append(weights, c.Total.Value)
-			collect(c)
+	least := int64(math.MinInt64)
+	if tree.Nodes > limit {
+		weights := make([]int64, 0, tree.Nodes)
+		var collect func(n *flame.Node)
+		collect = func(n *flame.Node) {
+			for _, c := range n.Children {
+				weights = append(weights, c.Total.Value)
+				collect(c)
+			}
 		}
+		collect(tree.Root)
+		slices.Sort(weights)
+		least = weights[len(weights)-limit]
 	}
-	collect(tree.Root)
-	slices.Sort(weights)
-	least := weights[len(weights)-limit]
+	room := maxTreeBytes
 	var cut func(n *flame.Node)
 	cut = func(n *flame.Node) {
 		// The heaviest first. Of those that weigh as much as the lightest that is kept, no more than the limit allows.
 		i := 0
 		for i < len(n.Children) && n.Children[i].Total.Value >= least && kept < limit {
+			c := n.Children[i]
+			if room -= len(c.Name) + len(c.Module); room < 0 {
+				break
+			}
 			kept++
-			cut(n.Children[i])
+			cut(c)
 			i++
 		}
 		n.Children = n.Children[:i]

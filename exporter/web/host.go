@@ -55,6 +55,18 @@ func (h host) checkPID(pid int) error {
 	return nil
 }
 
+// pastCgroup is cgroup for one that may be gone: its path below the root of the hierarchy, "" for the root.
+func (h host) pastCgroup(given string) string {
+	clean := path.Clean("/" + given)
+	mounts, _ := h.cgroupMounts() // without them it is taken for such a path already
+	for _, m := range mounts {
+		if rest, ok := strings.CutPrefix(clean, m.point); ok && (rest == "" || rest[0] == '/') {
+			return strings.TrimSuffix(path.Join(m.root, rest), "/")
+		}
+	}
+	return strings.TrimSuffix(clean, "/")
+}
+
 // cgroup turns a directory of a cgroup, or its path below the root of the hierarchy, into that path.
 // It is "" for the root, which every process is below.
 func (h host) cgroup(given string) (string, error) {

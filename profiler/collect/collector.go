@@ -392,7 +392,7 @@ func (c *Collector) sample(s *bpf.Sample) {
 	if c.options.Walks && p != nil {
 		c.publisher.Want(p, s.ExecId)
 		// Whoever forks one does it again, and what is known of the parent serves its children from their first sample on.
-		if parent := c.processes.ForkedFrom(p); parent != nil && !c.publisher.Published(parent) {
+		if parent := c.processes.ForkedFrom(p); parent != nil && !c.publisher.Keep(parent) {
 			c.publisher.Want(parent, s.ExecId)
 		}
 	}

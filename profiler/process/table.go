@@ -36,6 +36,7 @@ type Process struct {
 	Exe string
 
 	started uint64 // CLOCK_MONOTONIC ns of the fork; 0: before we looked
+	adopted bool   // ParentPID is not who forked it
 	exited  uint64 // 0: lives
 	// leaderless says that other threads outlived the first one.
 	leaderless bool
@@ -415,7 +416,7 @@ func (t *Table) Expire(now uint64) {
 			if !ok {
 				break
 			}
-			p.ParentPID = heir
+			p.ParentPID, p.adopted = heir, true
 		}
 	}
 }
@@ -550,7 +551,7 @@ func (p *Process) Kernel() bool { return p.kernel }
 // ForkedFrom gives the process that p was forked from, if both run the same program still; nil else, and where that is not known.
 func (t *Table) ForkedFrom(p *Process) *Process {
 	parent := t.processes[p.ParentPID]
-	if p.started == 0 || p.execed != 0 || parent == nil || parent.execed > p.started || parent.exited != 0 {
+	if p.adopted || p.started == 0 || p.execed != 0 || parent == nil || parent.started > p.started || parent.execed > p.started || parent.exited != 0 {
 		return nil
 	}
 	return parent

@@ -19,7 +19,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -208,10 +210,15 @@ func (p *Publisher) Current(proc *process.Process, generation uint32) bool {
 	return e != nil && e.process == proc && e.generation == generation && e.version == proc.Version()
 }
 
-// Published says that the programs know a process, though perhaps not as it is now.
-func (p *Publisher) Published(proc *process.Process) bool {
+// Keep says whether the programs know a process, though perhaps not as it is now, and counts as a sample of it: its children are walked by its list.
+func (p *Publisher) Keep(proc *process.Process) bool {
 	e := p.published[proc.PID]
-	return e != nil && e.process == proc
+	if e == nil || e.process != proc {
+		return false
+	}
+	e.sampled = p.now
+	p.recent.MoveToFront(e.element)
+	return true
 }
 
 // Compiled says that tables were compiled since the last Update.
@@ -225,6 +232,7 @@ func (p *Publisher) Update() {
 	if !p.again.IsZero() && now.After(p.again) {
 		p.again, p.arrived = time.Time{}, true
 	}
+	maps.DeleteFunc(p.prepared, func(proc *process.Process, _ bool) bool { return proc.Exited() })
 	for _, e := range p.published {
 		switch {
 		case e.process.Exited():
@@ -285,7 +293,7 @@ func (p *Publisher) arrive(now time.Time) {
 	for _, r := range p.compiler.take() {
 		r.contents.Release()
 		t := p.tables[r.file]
-		if r.err == errHangs {
+		if unread := (*fs.PathError)(nil); r.err == errHangs || errors.As(r.err, &unread) { // the file may answer again
 			p.arrived = true
 			p.postpone(t, now)
 			continue
@@ -561,7 +569,7 @@ func (p *Publisher) publish(proc *process.Process, execID uint32, now time.Time)
 	}
 	e.element = p.recent.InsertAfter(e, before.element)
 	p.recent.Remove(before.element)
-	p.leave(before.list, now)
+	p.leave(before.list, time.Now()) // the grace begins now: a list may have taken long to make
 }
 
 // tell gives the programs an entry, under a new generation.
