@@ -106,6 +106,7 @@ func TestParseTime(t *testing.T) {
 		"0":                         time.Unix(0, 0),
 		"1795539910":                now,
 		"1795539910.25":             now.Add(250 * time.Millisecond),
+		"1795539910.13":             now.Add(130 * time.Millisecond), // no binary fraction
 		"2026-11-24T17:05:10Z":      now,
 		"2026-11-24T18:05:10+01:00": now,
 	} {
