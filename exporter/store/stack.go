@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/profiler/recent"
 	"github.com/pilotlight/pilotlight/symbolizer/demangle"
 )
 
@@ -24,24 +25,24 @@ const maxNames = 32 << 10
 
 // stackEncoder tells the IDs of stacks. Not safe for concurrent use.
 type stackEncoder struct {
-	ids   recent[stackPair, int64]
-	names recent[*profile.Function, string] // demangled
+	ids   recent.Cache[stackPair, int64]
+	names recent.Cache[*profile.Function, string] // demangled
 	row   StackRow
 	bytes []byte
 }
 
 func newStackEncoder() *stackEncoder {
-	return &stackEncoder{ids: newRecent[stackPair, int64](maxKnownPairs), names: newRecent[*profile.Function, string](maxNames)}
+	return &stackEncoder{ids: recent.New[stackPair, int64](maxKnownPairs, nil), names: recent.New[*profile.Function, string](maxNames, nil)}
 }
 
 // id gives the ID of a sample's stack, 0 of one without frames.
 func (e *stackEncoder) id(s *profile.Sample) int64 {
 	pair := stackPair{s.Kernel, s.User}
-	if id, ok := e.ids.get(pair); ok {
+	if id, ok := e.ids.Get(pair); ok {
 		return id
 	}
 	id := e.encode(s).StackID
-	e.ids.put(pair, id)
+	e.ids.Put(pair, id)
 	return id
 }
 
@@ -81,11 +82,11 @@ func (e *stackEncoder) location(l *profile.Location) {
 }
 
 func (e *stackEncoder) name(f *profile.Function) string {
-	if name, ok := e.names.get(f); ok {
+	if name, ok := e.names.Get(f); ok {
 		return name
 	}
 	name := text(demangle.Simple(f.Name))
-	e.names.put(f, name)
+	e.names.Put(f, name)
 	return name
 }
 
@@ -126,31 +127,3 @@ func appendBool(b []byte, v bool) []byte {
 
 // text makes what came from the host fit for a string of Parquet, which must be UTF-8, as pprof's must.
 func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
-
-// recent remembers what was used lately, in two generations: when the young one is full it becomes the old one.
-type recent[K comparable, V any] struct {
-	young, old map[K]V
-	limit      int
-}
-
-func newRecent[K comparable, V any](limit int) recent[K, V] {
-	return recent[K, V]{young: make(map[K]V), limit: limit}
-}
-
-func (r *recent[K, V]) get(k K) (V, bool) {
-	if v, ok := r.young[k]; ok {
-		return v, true
-	}
-	v, ok := r.old[k]
-	if ok {
-		r.put(k, v)
-	}
-	return v, ok
-}
-
-func (r *recent[K, V]) put(k K, v V) {
-	if len(r.young) >= r.limit {
-		r.old, r.young = r.young, make(map[K]V)
-	}
-	r.young[k] = v
-}

@@ -14,6 +14,7 @@ import (
 	"github.com/pilotlight/pilotlight/profiler/process"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 	"github.com/pilotlight/pilotlight/profiler/publish"
+	"github.com/pilotlight/pilotlight/profiler/recent"
 	"github.com/pilotlight/pilotlight/symbolizer"
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
@@ -33,18 +34,18 @@ type namer struct {
 	publisher *publish.Publisher
 	kernel    *KernelNames
 
-	users     cache[userKey, userStack]
-	kernels   cache[uint64, *profile.Stack]
-	locations cache[locationKey, *profile.Location]
-	functions cache[functionKey, *profile.Function]
-	stacks    cache[string, *profile.Stack]
-	memory    cache[memoryKey, *profile.Location]
+	users     recent.Cache[userKey, userStack]
+	kernels   recent.Cache[uint64, *profile.Stack]
+	locations recent.Cache[locationKey, *profile.Location]
+	functions recent.Cache[functionKey, *profile.Function]
+	stacks    recent.Cache[string, *profile.Stack]
+	memory    recent.Cache[memoryKey, *profile.Location]
 	// copies are stacks that were copied and whose samples were not named yet.
 	copies map[copyKey]bpf.CopiedStack
 	// compare, if not nil, is called with every stack that was walked twice.
 	compare func(*Comparison)
 	// mappings are those of the kernel, its modules, and files that could not be read.
-	mappings cache[string, *profile.Mapping]
+	mappings recent.Cache[string, *profile.Mapping]
 
 	// Reused by each call.
 	frames []bpf.Frame
@@ -123,23 +124,23 @@ func newNamer(processes *process.Table, files *process.Files, publisher *publish
 		files:     files,
 		publisher: publisher,
 		kernel:    kernel,
-		users: newCache(maxStackBytes, func(_ userKey, s userStack) int {
+		users: recent.New(maxStackBytes, func(_ userKey, s userStack) int {
 			return entryBytes + 8*len(s.frames) + sizeOfStack(0, s.stack)
 		}),
 		kernels:   newKernelCache(),
-		locations: newCache(maxLocationBytes, sizeOfLocation[locationKey]),
-		functions: newCache(maxFunctionBytes, func(k functionKey, f *profile.Function) int { return entryBytes + len(k.name) + len(f.File) }),
-		stacks:    newCache(maxStackBytes, func(k string, s *profile.Stack) int { return len(k) + sizeOfStack(k, s) }),
-		memory: newCache(maxLocationBytes, func(k memoryKey, l *profile.Location) int {
+		locations: recent.New(maxLocationBytes, sizeOfLocation[locationKey]),
+		functions: recent.New(maxFunctionBytes, func(k functionKey, f *profile.Function) int { return entryBytes + len(k.name) + len(f.File) }),
+		stacks:    recent.New(maxStackBytes, func(k string, s *profile.Stack) int { return len(k) + sizeOfStack(k, s) }),
+		memory: recent.New(maxLocationBytes, func(k memoryKey, l *profile.Location) int {
 			return len(k.name) + sizeOfLocation(k, l)
 		}),
-		mappings: newCache(maxMappingBytes, func(path string, _ *profile.Mapping) int { return entryBytes + len(path) }),
+		mappings: recent.New(maxMappingBytes, func(path string, _ *profile.Mapping) int { return entryBytes + len(path) }),
 		copies:   make(map[copyKey]bpf.CopiedStack),
 	}
 }
 
-func newKernelCache() cache[uint64, *profile.Stack] {
-	return newCache(maxKernelBytes, sizeOfStack[uint64])
+func newKernelCache() recent.Cache[uint64, *profile.Stack] {
+	return recent.New(maxKernelBytes, sizeOfStack[uint64])
 }
 
 // missing are stacks of which only the reason is known.
@@ -213,7 +214,7 @@ func (n *namer) userStack(p *process.Process, s *bpf.Sample) *profile.Stack {
 		return missing[reason]
 	}
 	key := userKey{s.UserStack, s.UserReason}
-	known, ok := n.users.get(key)
+	known, ok := n.users.Get(key)
 	// A record that is still being written holds up those behind it: such a sample may be from before a change.
 	current := p != nil && s.TimeNs >= p.Changed()
 	if ok && (known.until == 0 || s.TimeNs < known.until) &&
@@ -249,7 +250,7 @@ func (n *namer) userStack(p *process.Process, s *bpf.Sample) *profile.Stack {
 		entry.until = s.TimeNs + uint64(unsettled)
 	}
 	if p != nil || entry.anybodys {
-		n.users.put(key, entry)
+		n.users.Put(key, entry)
 	}
 	return stack
 }
@@ -326,7 +327,7 @@ func (n *namer) placeWalk(p *process.Process, frames []bpf.Frame, s *bpf.Sample,
 // placeNative finds the location of a place in a file.
 func (n *namer) placeNative(p *process.Process, f bpf.Frame, s *bpf.Sample) *profile.Location {
 	id, offset := f.File(), objfile.FileOffset(f.Offset())
-	if l, ok := n.locations.get(locationKey{id, uint64(offset)}); ok {
+	if l, ok := n.locations.Get(locationKey{id, uint64(offset)}); ok {
 		n.stats.LocationsHit++
 		return l
 	}
@@ -424,7 +425,7 @@ func (n *namer) placeFrame(p *process.Process, address process.Address, s *bpf.S
 func (n *namer) placeInFile(p *process.Process, m *process.Mapping, offset objfile.FileOffset) *profile.Location {
 	id, reason := n.files.ID(n.processes, p, m)
 	if reason == bpf.ReasonNone {
-		if l, ok := n.locations.get(locationKey{id, uint64(offset)}); ok {
+		if l, ok := n.locations.Get(locationKey{id, uint64(offset)}); ok {
 			n.stats.LocationsHit++
 			return l
 		}
@@ -456,7 +457,7 @@ func (n *namer) placeInFile(p *process.Process, m *process.Mapping, offset objfi
 		}
 		l.Lines, l.Wrapper = n.lines(id, frames), frames[0].Wrapper
 	}
-	n.locations.put(locationKey{id, uint64(offset)}, l)
+	n.locations.Put(locationKey{id, uint64(offset)}, l)
 	return l
 }
 
@@ -473,11 +474,11 @@ func (n *namer) function(file uint32, name, source string, start int) *profile.F
 		name = strings.Clone(name[:maxName])
 	}
 	key := functionKey{file, name}
-	if f, ok := n.functions.get(key); ok && f.File == source && f.StartLine == start {
+	if f, ok := n.functions.Get(key); ok && f.File == source && f.StartLine == start {
 		return f
 	}
 	f := &profile.Function{Name: name, File: source, StartLine: start}
-	n.functions.put(key, f)
+	n.functions.Put(key, f)
 	return f
 }
 
@@ -507,7 +508,7 @@ func (n *namer) inMemory(p *process.Process, kind profile.FrameKind, m *profile.
 	if p != nil {
 		key.pid = p.PID
 	}
-	if l, ok := n.memory.get(key); ok {
+	if l, ok := n.memory.Get(key); ok {
 		return l
 	}
 	l := &profile.Location{
@@ -517,7 +518,7 @@ func (n *namer) inMemory(p *process.Process, kind profile.FrameKind, m *profile.
 	if reason != bpf.ReasonNone {
 		l.Unnamed = reason.String()
 	}
-	n.memory.put(key, l)
+	n.memory.Put(key, l)
 	return l
 }
 
@@ -541,7 +542,7 @@ func (n *namer) kernelStack(s *bpf.Sample) *profile.Stack {
 		}
 		return missing[reason]
 	}
-	if stack, ok := n.kernels.get(s.KernelStack); ok {
+	if stack, ok := n.kernels.Get(s.KernelStack); ok {
 		n.stats.StacksKnown++
 		return stack
 	}
@@ -562,14 +563,14 @@ func (n *namer) kernelStack(s *bpf.Sample) *profile.Stack {
 	if n.kernel.takeChanged() {
 		n.forgetKernel() // the table was read again: what was known may mean something else
 	} else if !slices.ContainsFunc(n.placed, func(l *profile.Location) bool { return l.Unnamed != "" }) {
-		n.kernels.put(s.KernelStack, stack)
+		n.kernels.Put(s.KernelStack, stack)
 	}
 	return stack
 }
 
 func (n *namer) kernelLocation(address uint64) *profile.Location {
 	key := locationKey{0, address}
-	if l, ok := n.locations.get(key); ok {
+	if l, ok := n.locations.Get(key); ok {
 		n.stats.LocationsHit++
 		return l
 	}
@@ -582,7 +583,7 @@ func (n *namer) kernelLocation(address uint64) *profile.Location {
 		Kind: profile.FrameKernel, Mapping: n.module(symbol.Module), Address: address,
 		Lines: []profile.Line{{Function: n.function(0, symbol.Name, "", 0)}},
 	}
-	n.locations.put(key, l)
+	n.locations.Put(key, l)
 	return l
 }
 
@@ -594,18 +595,18 @@ func (n *namer) module(name string) *profile.Mapping {
 }
 
 func (n *namer) mapping(path string) *profile.Mapping {
-	if m, ok := n.mappings.get(path); ok {
+	if m, ok := n.mappings.Get(path); ok {
 		return m
 	}
 	m := &profile.Mapping{Path: path, HasFunctions: path[0] == '['}
-	n.mappings.put(path, m)
+	n.mappings.Put(path, m)
 	return m
 }
 
 // forgetKernel drops kernel names, which may mean something else by now.
 func (n *namer) forgetKernel() {
 	n.kernels = newKernelCache()
-	n.locations.drop(func(k locationKey) bool { return k.file == 0 })
+	n.locations.Drop(func(k locationKey) bool { return k.file == 0 })
 }
 
 // internStack gives one pointer for equal stacks, whatever process they come from.
@@ -614,14 +615,14 @@ func (n *namer) internStack(locations []*profile.Location, reason bpf.Reason, ro
 	if root {
 		key = append(key, 1)
 	}
-	if s, ok := n.stacks.get(unsafe.String(unsafe.SliceData(key), len(key))); ok {
+	if s, ok := n.stacks.Get(unsafe.String(unsafe.SliceData(key), len(key))); ok {
 		return s
 	}
 	s := &profile.Stack{Locations: slices.Clone(locations), Root: root}
 	if reason != bpf.ReasonNone {
 		s.Truncated = reason.String()
 	}
-	n.stacks.put(string(key), s)
+	n.stacks.Put(string(key), s)
 	return s
 }
 

@@ -1,4 +1,4 @@
-package collect
+package recent
 
 import (
 	"math/rand/v2"
@@ -10,13 +10,13 @@ import (
 func TestCache(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, limit := range []int{1, 2, 7, 64} {
-		c := newCache(limit, func(int, int) int { return 1 })
+		c := New(limit, func(int, int) int { return 1 })
 		last := make(map[int]int)
 		var recent []int // keys, the one used last at the end
 		hits, misses := 0, 0
 		for step := range 20000 {
 			key := r.IntN(3*limit + 1)
-			got, ok := c.get(key)
+			got, ok := c.Get(key)
 			if want, put := last[key]; ok && (!put || got != want) {
 				t.Fatalf("limit %d: key %d gives %d, want %d", limit, key, got, want)
 			}
@@ -33,7 +33,7 @@ func TestCache(t *testing.T) {
 				misses++
 			}
 			if !ok || r.IntN(4) == 0 {
-				c.put(key, step)
+				c.Put(key, step)
 				last[key] = step
 			}
 			for i, k := range recent {
@@ -43,8 +43,8 @@ func TestCache(t *testing.T) {
 				}
 			}
 			recent = append(recent, key)
-			if c.len() > 2*limit {
-				t.Fatalf("limit %d: %d are held", limit, c.len())
+			if c.Len() > 2*limit {
+				t.Fatalf("limit %d: %d are held", limit, c.Len())
 			}
 		}
 		if hits == 0 || misses == 0 {
@@ -54,22 +54,22 @@ func TestCache(t *testing.T) {
 }
 
 func TestCacheEmpty(t *testing.T) {
-	c := newCache(4, func(string, *int) int { return 1 })
-	if v, ok := c.get("x"); ok || v != nil || c.len() != 0 {
+	c := New(4, func(string, *int) int { return 1 })
+	if v, ok := c.Get("x"); ok || v != nil || c.Len() != 0 {
 		t.Errorf("%v %t", v, ok)
 	}
-	c.put("x", nil)
-	if v, ok := c.get("x"); !ok || v != nil {
+	c.Put("x", nil)
+	if v, ok := c.Get("x"); !ok || v != nil {
 		t.Errorf("a nil that was put in: %v %t", v, ok)
 	}
 }
 
 // Large entries take the place of many; one that is replaced takes its own.
 func TestCacheSizes(t *testing.T) {
-	c := newCache(100, func(_, size int) int { return size })
+	c := New(100, func(_, size int) int { return size })
 	for key := range 1000 {
-		c.put(key, 1+key%60)
-		c.put(key, 1+key%50)
+		c.Put(key, 1+key%60)
+		c.Put(key, 1+key%50)
 		held := 0
 		for _, generation := range []map[int]int{c.young, c.old} {
 			for _, size := range generation {
@@ -80,15 +80,15 @@ func TestCacheSizes(t *testing.T) {
 			t.Fatalf("%d are held", held)
 		}
 	}
-	c = newCache(100, func(_, size int) int { return size })
-	c.put(3, 90)
-	c.drop(func(key int) bool { return key == 3 })
-	c.put(1, 60)
+	c = New(100, func(_, size int) int { return size })
+	c.Put(3, 90)
+	c.Drop(func(key int) bool { return key == 3 })
+	c.Put(1, 60)
 	for range 10 {
-		c.put(1, 30)
-		c.put(2, 30)
+		c.Put(1, 30)
+		c.Put(2, 30)
 	}
-	if c.len() != 2 || c.old != nil {
+	if c.Len() != 2 || c.old != nil {
 		t.Errorf("%v, %v", c.young, c.old)
 	}
 }
