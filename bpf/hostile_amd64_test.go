@@ -164,20 +164,26 @@ func (h *hostileProcess) start(t *testing.T, p *Programs, program string) (pid u
 	return uint32(cmd.Process.Pid), sampled, stop
 }
 
+// startPublished starts the process, and tells the programs of its code by the exec id of its first sample.
+func (h *hostileProcess) startPublished(t *testing.T, p *Programs, program string) (pid, execID uint32, ring *Ring, sampled func(n uint64), stop func()) {
+	t.Helper()
+	pid, sampled, end := h.start(t, p, program)
+	ring, err := NewRing(p.Samples())
+	if err != nil {
+		end()
+		t.Fatal(err)
+	}
+	sampled(1)
+	ring.Samples(func(s *Sample) { execID = s.ExecId })
+	h.publish(t, p, pid, execID)
+	return pid, execID, ring, sampled, func() { _ = ring.Close(); end() }
+}
+
 // run samples the process, and gives what the last walk on each CPU was, and how long the program took on average.
 func (h *hostileProcess) run(t *testing.T, p *Programs, program string) (walks []CpuScratch, each time.Duration) {
 	t.Helper()
-	pid, sampled, stop := h.start(t, p, program)
+	pid, _, ring, sampled, stop := h.startPublished(t, p, program)
 	defer stop()
-	ring, err := NewRing(p.Samples())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ring.Close()
-	sampled(1)
-	var execID uint32
-	ring.Samples(func(s *Sample) { execID = s.ExecId })
-	h.publish(t, p, pid, execID)
 	defer func() {
 		if err := p.DeleteProcess(pid); err != nil {
 			t.Error(err)
@@ -257,17 +263,8 @@ func TestRepublishedDuringWalk(t *testing.T) {
 	if err := p.Arena().Grow(); err != nil {
 		t.Fatal(err)
 	}
-	pid, sampled, stop := h.start(t, p, buildHostile(t))
+	pid, execID, ring, sampled, stop := h.startPublished(t, p, buildHostile(t))
 	defer stop()
-	ring, err := NewRing(p.Samples())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ring.Close()
-	sampled(1)
-	var execID uint32
-	ring.Samples(func(s *Sample) { execID = s.ExecId })
-	h.publish(t, p, pid, execID)
 	ending, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -50,11 +50,7 @@ func WriteDiff(w io.Writer, d *flame.Difference, o DiffOptions) error {
 			mark = "~"
 		}
 		line := fmt.Sprintf("%s %s  %s %s%9.2g  ", cell(d, of.BeforePart), cell(d, of.AfterPart), signed(d, of.Change()), mark, of.Q)
-		name := c.Name
-		if c.Module != "" {
-			name += " [" + strings.Trim(c.Module, "[]") + "]"
-		}
-		line += fit(name, max(10, o.Width-len(line)))
+		line += fit(functionName(c.Function), max(10, o.Width-len(line)))
 		if o.Color && !of.Significant {
 			line = "\x1b[2m" + line + "\x1b[0m"
 		}
