@@ -17,9 +17,7 @@ import (
 // While a store writes and compacts, a reader sees each sample that was acknowledged before it asked, and none twice.
 func TestReadersMissNothingConcurrently(t *testing.T) {
 	dir := t.TempDir()
-	c := &clock{}
-	start := at(t, "2026-11-23T20:00:00Z")
-	c.set(start)
+	c, start := clockAt(t, "2026-11-23T20:00:00Z")
 	s := openStore(t, Options{Dir: dir, now: c.time, MaxAge: 1000 * time.Hour})
 	host := smallHost(4)
 	var sent atomic.Uint64
@@ -65,9 +63,7 @@ func TestReadersMissNothingConcurrently(t *testing.T) {
 // A file in which a byte is wrong, or that is cut, is named with the offset, and the other files answer.
 func TestDamagedFilesAreLeftOut(t *testing.T) {
 	dir := t.TempDir()
-	c := &clock{}
-	start := at(t, "2026-11-24T14:00:00Z")
-	c.set(start)
+	c, start := clockAt(t, "2026-11-24T14:00:00Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})
 	host := smallHost(5)
 	var sent []*profile.Profile

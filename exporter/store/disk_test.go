@@ -59,9 +59,7 @@ func unfill(t *testing.T, dir string) {
 // nothing that was acknowledged is lost. The same in compaction.
 func TestDiskFull(t *testing.T) {
 	dir := smallDisk(t, "size=8m")
-	c := &clock{}
-	when := at(t, "2026-11-24T00:00:03Z")
-	c.set(when)
+	c, when := clockAt(t, "2026-11-24T00:00:03Z")
 	var log bytes.Buffer
 	s := openStore(t, Options{Dir: dir, now: c.time, free: freeBytes, MinFree: -1, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	want := make(content)
@@ -147,9 +145,7 @@ func TestNoInodes(t *testing.T) {
 // Where others need the space, what is older than an hour goes, the oldest first; then nothing is written, and it goes on when there is room.
 func TestDiskLow(t *testing.T) {
 	dir := t.TempDir()
-	c := &clock{}
-	when := at(t, "2026-11-24T00:00:03Z")
-	c.set(when)
+	c, when := clockAt(t, "2026-11-24T00:00:03Z")
 	var free atomic.Int64
 	free.Store(100)
 	s := openStore(t, Options{Dir: dir, now: c.time, MinFree: 50, free: func(string) (int64, error) { return free.Load(), nil }, Log: slog.New(slog.DiscardHandler)})
@@ -194,9 +190,7 @@ func minTime(a, b time.Time) time.Time {
 // The oldest goes when the history would take more bytes than it may, with its rollups and its stacks.
 func TestMaxBytes(t *testing.T) {
 	dir := t.TempDir()
-	c := &clock{}
-	when := at(t, "2026-11-22T00:00:03Z")
-	c.set(when)
+	c, when := clockAt(t, "2026-11-22T00:00:03Z")
 	const maxBytes = 600 << 10
 	s := openStore(t, Options{Dir: dir, now: c.time, MaxBytes: maxBytes})
 	host, newest := smallHost(1), make(content)
@@ -250,9 +244,7 @@ func TestMaxBytes(t *testing.T) {
 // A bit that flipped anywhere, and an end that is missing, is an error with file and offset.
 func TestDamageIsSeen(t *testing.T) {
 	dir := t.TempDir()
-	c := &clock{}
-	when := at(t, "2026-11-24T00:00:03Z")
-	c.set(when)
+	c, when := clockAt(t, "2026-11-24T00:00:03Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})
 	host := smallHost(1)
 	for range 40 {
@@ -328,9 +320,7 @@ func checkDamage(t *testing.T, path string, content []byte, table, what string) 
 // is there to the sample.
 func TestDamagedFilesAreSetAside(t *testing.T) {
 	dir := t.TempDir()
-	c := &clock{}
-	when := at(t, "2026-11-24T00:00:03Z")
-	c.set(when)
+	c, when := clockAt(t, "2026-11-24T00:00:03Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})
 	host, want := smallHost(1), make(content)
 	var profiles []content
@@ -404,9 +394,7 @@ func TestDamagedFilesAreSetAside(t *testing.T) {
 // Stacks that are lost by damage are written again with the next samples that have them.
 func TestDamagedStacks(t *testing.T) {
 	dir := t.TempDir()
-	c := &clock{}
-	when := at(t, "2026-11-24T00:00:03Z")
-	c.set(when)
+	c, when := clockAt(t, "2026-11-24T00:00:03Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})
 	host := smallHost(1)
 	s.Export(host.Interval(when, 10*time.Second))

@@ -17,6 +17,14 @@ func at(t *testing.T, text string) time.Time {
 	return v
 }
 
+// clockAt is a clock that stands at a time, and that time.
+func clockAt(t *testing.T, text string) (*clock, time.Time) {
+	t.Helper()
+	c, now := &clock{}, at(t, text)
+	c.set(now)
+	return c, now
+}
+
 func TestPaths(t *testing.T) {
 	start := at(t, "2026-11-24T17:05:10Z")
 	hour, day := start.Truncate(time.Hour), start.Truncate(24*time.Hour)

@@ -100,9 +100,7 @@ func mustRead(t testing.TB, r *Reader, q query.Query, labels ...string) *profile
 // intervals, whole minutes after that; with and without a filter, at every stage of compaction.
 func TestRangesAreSums(t *testing.T) {
 	dir := t.TempDir()
-	c := &clock{}
-	start := at(t, "2026-11-23T21:58:07.345Z")
-	c.set(start)
+	c, start := clockAt(t, "2026-11-23T21:58:07.345Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})
 	r := NewReader(dir, nil)
 	host := smallHost(2)
@@ -240,9 +238,7 @@ func TestStacksComeBack(t *testing.T) {
 // The lines of series and heatmaps, and the counts of labels, add up to the profile of the same query.
 func TestSeriesAddUp(t *testing.T) {
 	dir := t.TempDir()
-	c := &clock{}
-	start := at(t, "2026-11-24T14:00:00.5Z")
-	c.set(start)
+	c, start := clockAt(t, "2026-11-24T14:00:00.5Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})
 	host := smallHost(3)
 	var last *profile.Profile

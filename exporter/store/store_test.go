@@ -234,9 +234,7 @@ func smallHost(seed uint64) *busyhost.Host {
 // What the history says is the sum of what was sent, at each resolution, before and after each compaction, and after it was opened again.
 func TestSumsAreKept(t *testing.T) {
 	dir := t.TempDir()
-	c := &clock{}
-	start := at(t, "2026-11-23T21:58:07.345Z")
-	c.set(start)
+	c, start := clockAt(t, "2026-11-23T21:58:07.345Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})
 	host, want := smallHost(1), make(content)
 	// Five hours in steps of ten minutes, the last interval of an hour across its end, and a step of 100 minutes back at midnight.
