@@ -214,3 +214,27 @@ func TestSelect(t *testing.T) {
 		t.Error("the profile was changed")
 	}
 }
+
+// As many nodes as were asked for weigh what Least says, or more; fewer weigh more than that.
+func TestLeast(t *testing.T) {
+	tree := NewTree(read(t, "testdata/gcc.pb.gz"))
+	for _, n := range []int{0, 1, 2, 10, 500, tree.Nodes - 1, tree.Nodes, tree.Nodes + 1} {
+		least := tree.Least(n)
+		more, as := 0, 0
+		var count func(*Node)
+		count = func(node *Node) {
+			for _, c := range node.Children {
+				if c.Total.Value > least {
+					more++
+				} else if c.Total.Value == least {
+					as++
+				}
+				count(c)
+			}
+		}
+		count(tree.Root)
+		if want := min(n, tree.Nodes); more+as < want || more > want || n > 0 && n < tree.Nodes && more == n {
+			t.Errorf("the heaviest %d of %d: %d weigh more than %d, %d as much", n, tree.Nodes, more, least, as)
+		}
+	}
+}

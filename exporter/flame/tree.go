@@ -1,6 +1,7 @@
 package flame
 
 import (
+	"math"
 	"slices"
 
 	"github.com/pilotlight/pilotlight/profiler/profile"
@@ -13,6 +14,28 @@ type Tree struct {
 	Root *Node `json:"root"`
 	// Nodes is how many there are, without Root.
 	Nodes int `json:"nodes"`
+}
+
+// Least is what the lightest of the n heaviest nodes weighs: those that weigh as much or more are what to show, and the nodes above them, which weigh no less.
+// It is the least number where there are no more than n.
+func (t *Tree) Least(n int) int64 {
+	switch {
+	case n <= 0:
+		return math.MaxInt64
+	case t.Nodes <= n:
+		return math.MinInt64
+	}
+	weights := make([]int64, 0, t.Nodes)
+	var collect func(n *Node)
+	collect = func(n *Node) {
+		for _, c := range n.Children {
+			weights = append(weights, c.Total.Value)
+			collect(c)
+		}
+	}
+	collect(t.Root)
+	slices.Sort(weights)
+	return weights[len(weights)-n]
 }
 
 // Node is a function as it was called by the functions above it.

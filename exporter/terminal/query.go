@@ -72,7 +72,7 @@ func WriteTree(w io.Writer, tree *flame.Tree, o QueryOptions) error {
 	left := o.Rows
 	whole := tree.Root.Total.Value
 	// Lines are given to the heaviest nodes of all; the lightest that gets one is found by weight.
-	least := threshold(tree, o.Rows)
+	least := tree.Least(o.Rows)
 	var write func(n *flame.Node, depth int)
 	write = func(n *flame.Node, depth int) {
 		for _, c := range n.Children {
@@ -92,24 +92,6 @@ func WriteTree(w io.Writer, tree *flame.Tree, o QueryOptions) error {
 	write(tree.Root, 0)
 	writeMore(out, tree.Nodes-(o.Rows-left), "lines")
 	return out.Flush()
-}
-
-// threshold is the weight of the node that is the last of as many as wanted.
-func threshold(tree *flame.Tree, wanted int) int64 {
-	var weights []int64
-	var collect func(n *flame.Node)
-	collect = func(n *flame.Node) {
-		for _, c := range n.Children {
-			weights = append(weights, c.Total.Value)
-			collect(c)
-		}
-	}
-	collect(tree.Root)
-	if len(weights) <= wanted {
-		return 0
-	}
-	slices.SortFunc(weights, func(a, b int64) int { return cmp.Compare(b, a) })
-	return weights[wanted-1]
 }
 
 // WriteCallers writes who calls a function, the function, and whom it calls.

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -410,20 +409,7 @@ const maxTreeBytes = 16 << 20
 // prune leaves about as many nodes as the limit, the heaviest, and tells how many; fewer where their names are too long.
 // A node is no heavier than the one above it.
 func prune(tree *flame.Tree, limit int) (kept int) {
-	least := int64(math.MinInt64)
-	if tree.Nodes > limit {
-		weights := make([]int64, 0, tree.Nodes)
-		var collect func(n *flame.Node)
-		collect = func(n *flame.Node) {
-			for _, c := range n.Children {
-				weights = append(weights, c.Total.Value)
-				collect(c)
-			}
-		}
-		collect(tree.Root)
-		slices.Sort(weights)
-		least = weights[len(weights)-limit]
-	}
+	least := tree.Least(limit)
 	room := maxTreeBytes
 	var cut func(n *flame.Node)
 	cut = func(n *flame.Node) {
