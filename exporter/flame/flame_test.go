@@ -215,11 +215,11 @@ func TestSelect(t *testing.T) {
 	}
 }
 
-// As many nodes as were asked for weigh what Least says, or more; fewer weigh more than that.
-func TestLeast(t *testing.T) {
+// The heaviest nodes are as many as were asked for, and no other one is heavier than any of them.
+func TestHeaviest(t *testing.T) {
 	tree := NewTree(read(t, "testdata/gcc.pb.gz"))
 	for _, n := range []int{0, 1, 2, 10, 500, tree.Nodes - 1, tree.Nodes, tree.Nodes + 1} {
-		least := tree.Least(n)
+		least, ties := tree.Heaviest(n)
 		more, as := 0, 0
 		var count func(*Node)
 		count = func(node *Node) {
@@ -233,8 +233,8 @@ func TestLeast(t *testing.T) {
 			}
 		}
 		count(tree.Root)
-		if want := min(n, tree.Nodes); more+as < want || more > want || n > 0 && n < tree.Nodes && more == n {
-			t.Errorf("the heaviest %d of %d: %d weigh more than %d, %d as much", n, tree.Nodes, more, least, as)
+		if more+ties != min(n, tree.Nodes) || ties > as {
+			t.Errorf("the heaviest %d of %d: %d weigh more than %d, %d of %d as much", n, tree.Nodes, more, least, ties, as)
 		}
 	}
 }

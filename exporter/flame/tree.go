@@ -16,14 +16,14 @@ type Tree struct {
 	Nodes int `json:"nodes"`
 }
 
-// Least is what the lightest of the n heaviest nodes weighs: those that weigh as much or more are what to show, and the nodes above them, which weigh no less.
-// It is the least number where there are no more than n.
-func (t *Tree) Least(n int) int64 {
+// Heaviest tells which are the n heaviest nodes: those that weigh more than least, and as many as ties of those that weigh as much. A node is no heavier than
+// the one above it.
+func (t *Tree) Heaviest(n int) (least int64, ties int) {
 	switch {
 	case n <= 0:
-		return math.MaxInt64
+		return math.MaxInt64, 0
 	case t.Nodes <= n:
-		return math.MinInt64
+		return math.MinInt64, 0
 	}
 	weights := make([]int64, 0, t.Nodes)
 	var collect func(n *Node)
@@ -35,7 +35,12 @@ func (t *Tree) Least(n int) int64 {
 	}
 	collect(t.Root)
 	slices.Sort(weights)
-	return weights[len(weights)-n]
+	heaviest := weights[len(weights)-n:]
+	least = heaviest[0]
+	for ties < n && heaviest[ties] == least {
+		ties++
+	}
+	return least, ties
 }
 
 // Node is a function as it was called by the functions above it.

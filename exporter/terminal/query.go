@@ -69,17 +69,20 @@ func writeMore(out io.Writer, left int, of string) {
 func WriteTree(w io.Writer, tree *flame.Tree, o QueryOptions) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, "\n%7s  %7s  FUNCTION\n", "TOTAL", "SELF")
-	left := o.Rows
+	written := 0
 	whole := tree.Root.Total.Value
 	// Lines are given to the heaviest nodes of all; the lightest that gets one is found by weight.
-	least := tree.Least(o.Rows)
+	least, ties := tree.Heaviest(o.Rows)
 	var write func(n *flame.Node, depth int)
 	write = func(n *flame.Node, depth int) {
 		for _, c := range n.Children {
-			if left == 0 || c.Total.Value < least {
+			if c.Total.Value < least || c.Total.Value == least && ties == 0 {
 				return
 			}
-			left--
+			if c.Total.Value == least {
+				ties--
+			}
+			written++
 			indent := strings.Repeat("  ", min(depth, (o.Width-18)/4))
 			fmt.Fprintf(out, "%s  %s  %s%s\n", share(c.Total.Value, whole), share(c.Self.Value, whole), indent, fit(functionName(*c.Function), o.Width-18-len(indent)))
 			next := depth + 1
@@ -90,7 +93,7 @@ func WriteTree(w io.Writer, tree *flame.Tree, o QueryOptions) error {
 		}
 	}
 	write(tree.Root, 0)
-	writeMore(out, tree.Nodes-(o.Rows-left), "lines")
+	writeMore(out, tree.Nodes-written, "lines")
 	return out.Flush()
 }
 

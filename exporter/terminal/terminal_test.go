@@ -154,3 +154,27 @@ func TestNumber(t *testing.T) {
 		}
 	}
 }
+
+// Functions that weigh as much as the lightest one that gets a line do not take the lines of heavier ones that come after them.
+func TestTreeHasTheHeaviest(t *testing.T) {
+	p := &profile.Profile{Type: profile.TypeCPU, Duration: 1e9}
+	add := func(n int64, names ...string) {
+		s := &profile.Stack{}
+		for _, name := range names {
+			s.Locations = append(s.Locations, &profile.Location{Kind: profile.FrameNative, Lines: []profile.Line{{Function: &profile.Function{Name: name}}}})
+		}
+		p.Samples = append(p.Samples, profile.Sample{User: s, Labels: &profile.Labels{}, Count: n, Value: n})
+	}
+	for i := range 60 {
+		add(1, fmt.Sprint("leaf", i), "wide")
+	}
+	add(40, "narrow")
+	var out bytes.Buffer
+	if err := WriteTree(&out, flame.NewTree(p), QueryOptions{Width: 80, Rows: 10}); err != nil {
+		t.Fatal(err)
+	}
+	text := out.String()
+	if !strings.Contains(text, "narrow") || strings.Count(text, "leaf") != 8 || !strings.Contains(text, "52 more lines") {
+		t.Errorf("%s", text)
+	}
+}

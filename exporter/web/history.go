@@ -406,17 +406,21 @@ func (s *Server) tree(ctx context.Context, q *historyQuery) (any, error) {
 // maxTreeBytes bounds the names of an answer: a process chooses how long those of its functions are, and they stand in each node.
 const maxTreeBytes = 16 << 20
 
-// prune leaves about as many nodes as the limit, the heaviest, and tells how many; fewer where their names are too long.
-// A node is no heavier than the one above it.
+// prune leaves as many nodes as the limit, the heaviest, and tells how many; fewer where their names are too long.
 func prune(tree *flame.Tree, limit int) (kept int) {
-	least := tree.Least(limit)
+	least, ties := tree.Heaviest(limit)
 	room := maxTreeBytes
 	var cut func(n *flame.Node)
 	cut = func(n *flame.Node) {
-		// The heaviest first. Of those that weigh as much as the lightest that is kept, no more than the limit allows.
 		i := 0
-		for i < len(n.Children) && n.Children[i].Total.Value >= least && kept < limit {
+		for i < len(n.Children) && n.Children[i].Total.Value >= least { // the heaviest first
 			c := n.Children[i]
+			if c.Total.Value == least {
+				if ties == 0 {
+					break
+				}
+				ties--
+			}
 			if room -= len(c.Name) + len(c.Module); room < 0 {
 				break
 			}

@@ -13,6 +13,7 @@ import (
 
 	pb "github.com/google/pprof/profile"
 
+	"github.com/pilotlight/pilotlight/exporter/flame"
 	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/exporter/store"
 	"github.com/pilotlight/pilotlight/profiler/profile"
@@ -138,5 +139,23 @@ func TestQueriesAreBounded(t *testing.T) {
 		if a := <-codes; a.code != http.StatusServiceUnavailable {
 			t.Errorf("%d: %s", a.code, a.body)
 		}
+	}
+}
+
+// Nodes that weigh as much as the lightest one that is kept do not take the place of heavier ones that come after them.
+func TestPruneKeepsTheHeaviest(t *testing.T) {
+	var samples []profile.Sample
+	for i := range 60 {
+		samples = append(samples, stack(1, "x", fmt.Sprint("leaf", i), "wide"))
+	}
+	for range 40 {
+		samples = append(samples, stack(1, "x", "narrow"))
+	}
+	tree := flame.NewTree(profileOf(samples...))
+	if kept := prune(tree, 10); kept != 10 {
+		t.Errorf("%d nodes are kept", kept)
+	}
+	if len(tree.Root.Children) != 2 || tree.Root.Children[1].Name != "narrow" || len(tree.Root.Children[0].Children) != 8 {
+		t.Errorf("%+v", tree.Root.Children)
 	}
 }
