@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //go:build ignore
 
-// Exceptions all the time, through ten frames that have something to destroy; built without frame pointers. The stack is
+// Exceptions through ten frames that have something to destroy; built without frame pointers:
+//
+//   throws [ROUNDS]
+//
+// ROUNDS is how long it works before each exception; without, it does nothing but throw. The stack is
 //
 //   main, run, catching, frame_0, frame_1, ..., frame_9
 //
@@ -14,6 +18,7 @@
 #define KEEP __attribute__((noinline))
 
 static volatile uint64_t sink;
+static uint64_t rounds;
 
 // Something to destroy.
 struct Guard {
@@ -24,9 +29,16 @@ struct Guard {
 
 extern "C" {
 
+KEEP void work()
+{
+	for (uint64_t i = 0; i < rounds; i++)
+		sink = sink * 31 + i;
+}
+
 KEEP uint64_t frame_9(uint64_t x)
 {
 	Guard guard(x);
+	work();
 	if (x % 2 == 1)
 		throw std::runtime_error(guard.name);
 	throw 7;
@@ -78,8 +90,10 @@ KEEP void run()
 }
 }
 
-int main()
+int main(int argc, char **argv)
 {
+	if (argc > 1)
+		rounds = strtoull(argv[1], nullptr, 10);
 	truth_ready();
 	run();
 	return 0;
