@@ -95,14 +95,11 @@ func buildCounting(ctx context.Context, dir string, flags []string) (string, err
 
 // countLines runs an agent that counts, and adds up what its CPUs counted once all is known and walked in BPF.
 func countLines(ctx context.Context, t tool, span time.Duration) (sum touched, err error) {
-	cmd := exec.CommandContext(ctx, t.command[0], t.command[1:]...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	if err := cmd.Start(); err != nil {
+	cmd, ended, stop, err := startTool(t)
+	if err != nil {
 		return sum, err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	defer func() { _ = cmd.Process.Signal(os.Interrupt); <-ended }()
+	defer stop()
 	program, err := awaitProgram(ctx, cmd.Process.Pid, t.program, ended)
 	if err != nil {
 		return sum, err

@@ -259,30 +259,38 @@ type result struct {
 	firstMS     []float64 // from the start to the first run of the BPF program on a target
 }
 
+// startTool starts a tool. What ended receives, it receives when the tool has ended by itself; afterwards it is closed.
+func startTool(t tool) (cmd *exec.Cmd, ended <-chan error, stop func(), err error) {
+	cmd = exec.Command(t.command[0], t.command[1:]...)
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, nil, err
+	}
+	waited := make(chan error, 1)
+	go func() { waited <- cmd.Wait(); close(waited) }()
+	return cmd, waited, func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		select {
+		case <-waited:
+		case <-time.After(10 * time.Second):
+			_ = cmd.Process.Kill()
+			<-waited
+		}
+	}, nil
+}
+
 func measure(ctx context.Context, t tool, span time.Duration, r *result) error {
 	if t.command == nil {
 		return measureEmpty(ctx, t, span, r)
 	}
 	begun := time.Now()
-	cmd := exec.Command(t.command[0], t.command[1:]...)
-	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	cmd, ended, stop, err := startTool(t)
+	if err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	defer func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		select {
-		case <-ended:
-		case <-time.After(10 * time.Second):
-			_ = cmd.Process.Kill()
-			<-ended
-		}
-	}()
+	defer stop()
 	var prog *ebpf.Program
 	if t.program != "" {
-		var err error
 		if prog, err = awaitProgram(ctx, cmd.Process.Pid, t.program, ended); err != nil {
 			return err
 		}
