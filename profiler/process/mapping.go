@@ -57,8 +57,9 @@ const maxMappings = 65536
 type mappingTable struct {
 	// mappings are sorted by Start and do not overlap.
 	mappings []Mapping
-	// byPlace are those of files, by their place in them, from the first time on that somebody asks for one; nil before.
-	byPlace []*Mapping
+	// byPlace are those of files, by their place in them, from the first time on that somebody asks for one; nil before. They are shared as
+	// the mappings are: whichever of the forked processes is asked first makes them for all.
+	byPlace *[]*Mapping
 	// retired were replaced lately; the newest come last.
 	retired []retiredMapping
 	shared  bool
@@ -104,23 +105,15 @@ const maxOverlaps = 64
 
 // holding gives a mapping of a place in a file that suits, the latest if it was replaced; until is when that was.
 func (t *mappingTable) holding(f *File, off objfile.FileOffset, suits func(m *Mapping, until uint64) bool) *Mapping {
-	if t.byPlace == nil {
-		t.byPlace = make([]*Mapping, 0, len(t.mappings))
-		for _, m := range t.mappings {
-			if m.File.hasPlaces() {
-				t.byPlace = append(t.byPlace, &m)
-			}
-		}
-		slices.SortFunc(t.byPlace, comparePlaces)
-	}
-	after, _ := slices.BinarySearchFunc(t.byPlace, off, func(m *Mapping, off objfile.FileOffset) int {
+	places := t.places()
+	after, _ := slices.BinarySearchFunc(places, off, func(m *Mapping, off objfile.FileOffset) int {
 		if m.File.key.Inode < f.key.Inode || m.File.key.Inode == f.key.Inode && m.offset() <= off {
 			return -1
 		}
 		return 1
 	})
-	for i := after - 1; i >= max(0, after-maxOverlaps) && t.byPlace[i].File.key.Inode == f.key.Inode; i-- {
-		if m := t.byPlace[i]; m.holds(f, off) && suits(m, math.MaxUint64) {
+	for i := after - 1; i >= max(0, after-maxOverlaps) && places[i].File.key.Inode == f.key.Inode; i-- {
+		if m := places[i]; m.holds(f, off) && suits(m, math.MaxUint64) {
 			return m
 		}
 	}
@@ -132,6 +125,23 @@ func (t *mappingTable) holding(f *File, off objfile.FileOffset, suits func(m *Ma
 	return nil
 }
 
+func (t *mappingTable) places() []*Mapping {
+	if t.byPlace == nil {
+		t.byPlace = new([]*Mapping)
+	}
+	if *t.byPlace == nil {
+		places := make([]*Mapping, 0, len(t.mappings))
+		for _, m := range t.mappings {
+			if m.File.hasPlaces() {
+				places = append(places, &m)
+			}
+		}
+		slices.SortFunc(places, comparePlaces)
+		*t.byPlace = places
+	}
+	return *t.byPlace
+}
+
 // comparePlaces orders mappings of files. Files of the same contents have one inode number, whatever else is known of them; others
 // may share it, on another device.
 func comparePlaces(a, b *Mapping) int {
@@ -140,20 +150,22 @@ func comparePlaces(a, b *Mapping) int {
 
 // replacePlaces follows a change of mappings.
 func (t *mappingTable) replacePlaces(removed, added []Mapping) {
-	if t.byPlace == nil {
+	if t.byPlace == nil || *t.byPlace == nil {
 		return
 	}
+	places := *t.byPlace
 	for _, m := range removed {
-		if i, ok := slices.BinarySearchFunc(t.byPlace, &m, comparePlaces); ok {
-			t.byPlace = slices.Delete(t.byPlace, i, i+1)
+		if i, ok := slices.BinarySearchFunc(places, &m, comparePlaces); ok {
+			places = slices.Delete(places, i, i+1)
 		}
 	}
 	for _, m := range added {
 		if m.File.hasPlaces() {
-			i, _ := slices.BinarySearchFunc(t.byPlace, &m, comparePlaces)
-			t.byPlace = slices.Insert(t.byPlace, i, &m)
+			i, _ := slices.BinarySearchFunc(places, &m, comparePlaces)
+			places = slices.Insert(places, i, &m)
 		}
 	}
+	*t.byPlace = places
 }
 
 // insert puts a mapping in place of whatever it overlaps.
@@ -226,14 +238,18 @@ func (t *mappingTable) retire(m Mapping, until uint64) {
 // own makes the table this process's alone.
 func (t *mappingTable) own() {
 	if t.shared {
-		t.mappings, t.shared = slices.Clone(t.mappings), false
+		places := slices.Clone(*t.byPlace)
+		t.mappings, t.byPlace, t.shared = slices.Clone(t.mappings), &places, false
 	}
 }
 
 // fork gives the child's table: the same until either changes it.
 func (t *mappingTable) fork() mappingTable {
 	t.shared = true
-	return mappingTable{mappings: t.mappings, shared: true}
+	if t.byPlace == nil {
+		t.byPlace = new([]*Mapping)
+	}
+	return mappingTable{mappings: t.mappings, byPlace: t.byPlace, shared: true}
 }
 
 // mapsEntry is one executable line of /proc/PID/maps.

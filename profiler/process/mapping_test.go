@@ -282,6 +282,28 @@ func TestHoldingOverlaps(t *testing.T) {
 	}
 }
 
+// Forked processes share what places in files are found by, whichever of them is asked first, until one changes.
+func TestPlacesForked(t *testing.T) {
+	table, pieces, _ := crowded()
+	always := func(*Mapping, uint64) bool { return true }
+	first := table.fork()
+	first.holding(pieces, 0x1000, always)
+	allocated := testing.AllocsPerRun(10, func() {
+		child := first.fork()
+		if child.holding(pieces, 0x1000, always) == nil || table.holding(pieces, 0x1000, always) == nil {
+			t.Fatal("not found")
+		}
+	})
+	if allocated > 2 {
+		t.Errorf("a look-up in a forked process makes %.0f objects", allocated)
+	}
+	at, added := table.mappings[5], &File{Path: "/added", key: FileKey{Inode: 3}}
+	first.insert(Mapping{Start: at.Start, End: at.End, Offset: 0x1000, File: added, Since: 7})
+	if first.holding(added, 0x1000, always) == nil || table.holding(added, 0x1000, always) != nil || table.holding(pieces, at.Offset, always) == nil {
+		t.Error("what one process maps is found in the other, or not at all")
+	}
+}
+
 // What one frame of a stack costs that was walked by an earlier list of mappings.
 func BenchmarkHolding(b *testing.B) {
 	table, pieces, library := crowded()
