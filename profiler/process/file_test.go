@@ -282,7 +282,7 @@ func TestFilesHang(t *testing.T) {
 		t.Fatal(reason)
 	}
 	release := make(chan struct{})
-	for range maxHungDevice {
+	for range MaxHungDevice {
 		_ = table.files.guard.do(m.File.device(), func() { <-release })
 	}
 	if _, err := image.Lookup(0x2000); err == nil {

@@ -11,14 +11,14 @@ import (
 
 // guard runs work on files that may hang (FUSE, a network file system that
 // lost its server) so that it never stops the caller for longer than patience.
-// Work that hangs, or is slow, is left behind on its goroutine. Of a device (a file system) that has maxHungDevice
-// left behind all else is refused until one returns, and of all with maxHung that hang or maxSlow that are slow. One goroutine uses a guard.
+// Work that hangs, or is slow, is left behind on its goroutine. Of a device (a file system) that has MaxHungDevice
+// left behind all else is refused until one returns, and of all with MaxHung that hang or maxSlow that are slow. One goroutine uses a guard.
 type guard struct {
 	patience time.Duration
 	slow     atomic.Int32
 	mu       sync.Mutex
-	hung     int
 	hungOn   map[uint64]int // by device
+	hung     int            // of devices, not of processes
 	worker   []byte         // how a trace of the goroutine that works begins
 	work     chan func()
 	done     chan struct{}
@@ -28,16 +28,15 @@ type guard struct {
 
 const (
 	guardPatience = 2 * time.Second
-	// maxHungDevice is how many files of one device may hang: the others of it will as well, and those of other devices must not suffer.
-	maxHungDevice = 2
-	// ofProcesses stands for what is read of processes themselves, each of which may hang by itself; maxHungProcesses of them may.
+	// MaxHungDevice is how many files of one device may hang: the others of it will as well, and those of other devices must not suffer.
+	MaxHungDevice = 2
+	// MaxHung bounds the files of all devices that hang, and so the threads that the kernel holds.
+	MaxHung = 32
+	// ofProcesses stands for what is read of processes themselves, each of which may hang by itself; maxHungProcesses of them may, beside MaxHung.
 	ofProcesses      = ^uint64(0)
 	maxHungProcesses = 8
-	// maxHung bounds the goroutines that hang, and so the threads.
-	maxHung = 32
-	maxSlow = 8
-	// impatience divides the patience while other work hangs: whoever stops the
-	// agent waits for what is still asked for.
+	maxSlow          = 8
+	// impatience divides the patience while other work of the same device hangs: it will do the same.
 	impatience = 10
 	// meanwhilePause is how often guard.meanwhile is called.
 	meanwhilePause = 5 * time.Millisecond
@@ -65,7 +64,9 @@ func (g *guard) hanging(device uint64) (here, all int) {
 func (g *guard) hang(device uint64, by int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.hung += by
+	if device != ofProcesses {
+		g.hung += by
+	}
 	if g.hungOn[device] += by; g.hungOn[device] == 0 {
 		delete(g.hungOn, device)
 	}
@@ -75,18 +76,18 @@ func (g *guard) hang(device uint64, by int) {
 // touch what the caller goes on to use: it hands over its result as the last thing it does.
 func (g *guard) do(device uint64, work func()) error {
 	here, all := g.hanging(device)
-	most := maxHungDevice
+	refused := here >= MaxHungDevice || all >= MaxHung
 	if device == ofProcesses {
-		most = maxHungProcesses
+		refused = here >= maxHungProcesses
 	}
-	if here >= most || all >= maxHung || g.slow.Load() >= maxSlow {
+	if refused || g.slow.Load() >= maxSlow {
 		return errRefused
 	}
 	if g.work == nil {
 		g.start()
 	}
 	limit := g.patience
-	if all > 0 {
+	if here > 0 {
 		limit /= impatience
 	}
 	g.work <- work

@@ -47,24 +47,24 @@ func TestGuard(t *testing.T) {
 	release := make(chan struct{})
 	var started atomic.Int32
 	const good = 0
-	for i := range 3 * maxHung {
+	for i := range 3 * MaxHung {
 		device := uint64(1 + i/3) // three on each: one is refused
 		begun := time.Now()
 		err := g.do(device, func() { started.Add(1); <-release })
 		took := time.Since(begun)
-		refused := i%3 == maxHungDevice || int(started.Load()) == maxHung
+		refused := i%3 == MaxHungDevice || int(started.Load()) == MaxHung
 		if refused && err != errRefused && err != errHung || !refused && err != errHung {
 			t.Fatalf("hung work %d, on device %d: %v", i, device, err)
 		}
 		if took > patience+time.Second || err == errRefused && took > patience {
 			t.Errorf("hung work %d: blocked for %v", i, took)
 		}
-		if started.Load() < maxHung && g.do(good, func() { ran++ }) != nil {
+		if started.Load() < MaxHung && g.do(good, func() { ran++ }) != nil {
 			t.Errorf("with %d left behind, work on another device is refused", started.Load())
 		}
 	}
-	if n := started.Load(); n != maxHung {
-		t.Errorf("%d goroutines were left behind, want %d", n, maxHung)
+	if n := started.Load(); n != MaxHung {
+		t.Errorf("%d goroutines were left behind, want %d", n, MaxHung)
 	}
 	if g.do(good, func() {}) == nil {
 		t.Error("work was taken while too much hangs")
@@ -87,6 +87,27 @@ func TestGuard(t *testing.T) {
 			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// Files of one device that hang do not hurry those of another, and processes that hang leave the files their bound.
+func TestGuardPatience(t *testing.T) {
+	g := newGuard()
+	defer g.close()
+	release := make(chan struct{})
+	defer close(release)
+	g.patience = 10 * time.Millisecond
+	for range 2 * maxHungProcesses {
+		_ = g.do(ofProcesses, func() { <-release })
+	}
+	if _, all := g.hanging(ofProcesses); all != 0 {
+		t.Errorf("%d processes that hang count as files", all)
+	}
+	_ = g.do(1, func() { <-release })
+	g.patience = 3 * time.Second
+	slow := g.patience/impatience + g.patience/impatience/impatience + 200*time.Millisecond
+	if err := g.do(2, func() { time.Sleep(slow) }); err != nil {
+		t.Errorf("a slow file of another device: %v", err)
 	}
 }
 

@@ -73,9 +73,6 @@ const (
 	patience = time.Second
 	// maxBeside bounds the files that are computed beside others, and so the memory.
 	maxBeside = 3
-	// maxHungDevice bounds the files of a device that hang, maxHung those of all, and so the threads that the kernel holds.
-	maxHungDevice = 2
-	maxHung       = 32
 	// maxWaiting bounds the files that wait, and so descriptors.
 	maxWaiting = 256
 	// small files follow one another at once; after one that takes longer the compiler rests as long as it took: a guest takes half a core at most.
@@ -181,7 +178,7 @@ func (c *compiler) pick() (j job, refused, ok bool) {
 			}
 		}
 	}
-	return j, here >= maxHungDevice || all >= maxHung, true
+	return j, here >= process.MaxHungDevice || all >= process.MaxHung, true
 }
 
 // crowded says that no more should be begun beside what is computed.

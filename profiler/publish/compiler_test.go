@@ -129,7 +129,7 @@ func TestCompilerHangs(t *testing.T) {
 		c.submit(job{file: uint32(1000 + i), contents: process.Contents{SectionReader: io.NewSectionReader(zeros{}, 0, 1000)}})
 	}
 	refused, compiled := 0, 0
-	for _, r := range results(t, c, devices*(each-maxHungDevice)+good, (devices*maxHungDevice+10)*patience) {
+	for _, r := range results(t, c, devices*(each-process.MaxHungDevice)+good, (devices*process.MaxHungDevice+10)*patience) {
 		switch {
 		case r.file >= 1000:
 			compiled++
@@ -140,11 +140,11 @@ func TestCompilerHangs(t *testing.T) {
 		}
 	}
 	t.Logf("%d files within %v beside %d devices that do not answer; %d of their files were refused", compiled, time.Since(begun), devices, refused)
-	if compiled != good || refused != devices*(each-maxHungDevice) {
+	if compiled != good || refused != devices*(each-process.MaxHungDevice) {
 		t.Errorf("%d files were compiled of %d, %d refused", compiled, good, refused)
 	}
 	close(answer)
-	results(t, c, devices*maxHungDevice, 10*patience)
+	results(t, c, devices*process.MaxHungDevice, 10*patience)
 	c.submit(job{file: 1, contents: process.Contents{SectionReader: io.NewSectionReader(zeros{}, 0, 1), Device: 1}})
 	if r := results(t, c, 1, 10*patience); r[0].err == errHangs {
 		t.Error("a file is refused although all have answered")

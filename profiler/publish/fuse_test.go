@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pilotlight/pilotlight/bpf"
+	"github.com/pilotlight/pilotlight/profiler/process"
 )
 
 // Requests of FUSE, as linux/fuse.h numbers them.
@@ -161,8 +162,8 @@ func TestDeadFileSystems(t *testing.T) {
 	hang := len(h.compiler.under)
 	h.compiler.mu.Unlock()
 	t.Logf("%d files have tables after %v, beside %d of %d dead file systems, of which %d are being read; %+v", good, took, mounts*each, mounts, hang, h.Stats)
-	if hang != mounts*maxHungDevice {
-		t.Errorf("%d files are being read of dead file systems, want %d", hang, mounts*maxHungDevice)
+	if hang != mounts*process.MaxHungDevice {
+		t.Errorf("%d files are being read of dead file systems, want %d", hang, mounts*process.MaxHungDevice)
 	}
 	if pages := h.pages(pid); pages < good {
 		t.Errorf("the programs know tables of %d pages", pages)
@@ -173,8 +174,8 @@ func TestDeadFileSystems(t *testing.T) {
 			waits++
 		}
 	}
-	if waits != mounts*(each-maxHungDevice) {
-		t.Errorf("%d files are to be tried again, want %d", waits, mounts*(each-maxHungDevice))
+	if waits != mounts*(each-process.MaxHungDevice) {
+		t.Errorf("%d files are to be tried again, want %d", waits, mounts*(each-process.MaxHungDevice))
 	}
 	for _, r := range revive {
 		r()
