@@ -127,7 +127,6 @@ func New(o Options, s *sampler.Sampler, sb *process.Sideband, poller *perfevent.
 		stopped: make(chan struct{}),
 	}
 	c.namer.source, c.namer.compare = s, o.Compare
-	files.Meanwhile(c.meanwhile)
 	return c
 }
 
@@ -136,6 +135,8 @@ func New(o Options, s *sampler.Sampler, sb *process.Sideband, poller *perfevent.
 func (c *Collector) Run(ctx context.Context) error {
 	defer close(c.stopped)
 	defer context.AfterFunc(ctx, c.poller.Interrupt)()
+	c.files.Meanwhile(c.meanwhile)
+	defer c.files.Meanwhile(nil) // files are closed later than the rings
 
 	var whole *Window
 	if c.options.Interval > 0 {

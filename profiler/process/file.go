@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -45,12 +46,21 @@ type File struct {
 // descriptor is an open file. It is closed when the last of its users lets go of it: the File, and those whom Contents lent it to.
 type descriptor struct {
 	*os.File
-	users int
+	device uint64
+	users  int
 }
 
-func (d *descriptor) release() {
+func (fs *Files) release(d *descriptor) {
 	if d.users--; d.users == 0 {
-		_ = d.Close() // it was only read
+		fs.shut(d)
+	}
+}
+
+// shut closes a file. FUSE tells its server of that and waits for the answer. Where too many of the device wait already, Expire tries again; no
+// further files of it are opened meanwhile.
+func (fs *Files) shut(d *descriptor) {
+	if fs.guard.do(d.device, func() { _ = d.Close() }) == errRefused { // it was only read: what Close says is of no interest
+		fs.unclosed = append(fs.unclosed, d)
 	}
 }
 
@@ -130,8 +140,10 @@ type Files struct {
 	byID   map[uint32]*File
 	nextID uint32
 	open   map[*File]struct{}
-	guard  *guard
-	vdso   *File
+	// unclosed are to be closed once their device answers.
+	unclosed []*descriptor
+	guard    *guard
+	vdso     *File
 	// vdsoBytes are its contents, once they were read.
 	vdsoBytes []byte
 	memory    map[string]*File // what is mapped and is no file, by name
@@ -163,6 +175,8 @@ const (
 	idleClose = 30 * time.Second
 	// retryFailed is when a file that could not be opened is tried again.
 	retryFailed = 10 * time.Second
+	// closePatience is how long the end waits for a file of each device.
+	closePatience = 50 * time.Millisecond
 	// retrySlow is when one that was not read in time is asked for again, which costs nothing.
 	retrySlow = time.Second
 )
@@ -263,12 +277,13 @@ type Contents struct {
 	// Device is the number of the file system: files of one hang together.
 	Device uint64
 	file   *descriptor // nil: it is no real file
+	files  *Files
 }
 
 // Release gives the bytes back. It is called once, on the goroutine that uses the Files.
 func (c *Contents) Release() {
 	if c.file != nil {
-		c.file.release()
+		c.files.release(c.file)
 	}
 }
 
@@ -286,7 +301,7 @@ func (fs *Files) Contents(t *Table, p *Process, m *Mapping) (Contents, bpf.Reaso
 	}
 	f.used = time.Now()
 	f.file.users++
-	return Contents{io.NewSectionReader(f.file, 0, f.size), f.device(), f.file}, bpf.ReasonNone
+	return Contents{io.NewSectionReader(f.file, 0, f.size), f.device(), f.file, fs}, bpf.ReasonNone
 }
 
 // check looks whether the file that a later process mapped still has the contents we know.
@@ -314,20 +329,27 @@ func (fs *Files) openFile(t *Table, viewers []int, m *Mapping) bool {
 	f := m.File
 	type opened struct {
 		file *os.File
-		info os.FileInfo
+		size int64
+		id   fileID
 		err  error
 	}
 	result := make(chan opened, 1)
+	var settled atomic.Bool // whose the file is: ours once it was handed over, else the worker's, who closes it
 	err := fs.guard.do(f.device(), func() {
-		file, err := openAny(t.proc, viewers, m)
-		if err != nil {
-			result <- opened{err: err}
-			return
+		var o opened
+		var info os.FileInfo
+		if o.file, o.err = openAny(t.proc, viewers, m); o.err == nil {
+			if info, o.err = o.file.Stat(); o.err == nil {
+				o.size = info.Size()
+				o.id, o.err = identify(info)
+			}
+			if o.err != nil || !settled.CompareAndSwap(false, true) {
+				_ = o.file.Close()
+			}
 		}
-		info, err := file.Stat()
-		result <- opened{file, info, err}
+		result <- o
 	})
-	if err != nil {
+	if err == errRefused || err != nil && settled.CompareAndSwap(false, true) {
 		return fs.fail(f, bpf.ReasonFileUnreadable)
 	}
 	o := <-result
@@ -335,14 +357,9 @@ func (fs *Files) openFile(t *Table, viewers []int, m *Mapping) bool {
 		t.log.Debug("cannot open a mapped file", "path", f.Path, "pid", viewers[0], "err", o.err)
 		return fs.fail(f, bpf.ReasonFileGone)
 	}
-	id, err := identify(o.info)
-	if err != nil {
-		_ = o.file.Close()
-		return fs.fail(f, bpf.ReasonFileUnreadable)
-	}
 	fs.Stats.Opened++
-	f.file, f.size, f.failed, f.used, f.checked = &descriptor{o.file, 1}, o.info.Size(), bpf.ReasonNone, time.Now(), max(m.Since, f.checked)
-	f.id = fs.idOf(id)
+	f.file, f.size, f.failed, f.used, f.checked = &descriptor{o.file, f.device(), 1}, o.size, bpf.ReasonNone, time.Now(), max(m.Since, f.checked)
+	f.id = fs.idOf(o.id)
 	fs.byID[f.id] = f
 	fs.open[f] = struct{}{}
 	fs.bound(f)
@@ -528,6 +545,11 @@ func (fs *Files) bound(f *File) {
 
 // Expire closes files that nobody asked for lately.
 func (fs *Files) Expire(now time.Time) {
+	unclosed := fs.unclosed
+	fs.unclosed = nil
+	for _, d := range unclosed {
+		fs.shut(d)
+	}
 	for f := range fs.open {
 		if !f.file.lent() && now.Sub(f.used) > idleClose {
 			fs.close(f)
@@ -542,14 +564,15 @@ func (fs *Files) close(f *File) {
 		f.image = nil
 	}
 	if f.file != nil {
-		f.file.release()
+		fs.release(f.file)
 		f.file = nil
 	}
 	delete(fs.open, f)
 }
 
-// Close closes all files.
+// Close closes all files, those that do not answer for as long as the process lives excepted.
 func (fs *Files) Close() {
+	fs.guard.patience = closePatience
 	for f := range fs.open {
 		fs.close(f)
 	}

@@ -34,6 +34,11 @@ const (
 // deadFiles mounts a file system whose files 0 to n-1, of a page each, can be opened and mapped. Their reads do not return until the test ends, or
 // revive is called.
 func deadFiles(t *testing.T, n int) (paths []string, revive func()) {
+	return silentFiles(t, n, fuseRead)
+}
+
+// silentFiles mounts such a file system that does not answer one kind of request, other processes' flushes excepted. Reads that are answered fail.
+func silentFiles(t *testing.T, n int, silent uint32) (paths []string, revive func()) {
 	t.Helper()
 	dir := t.TempDir()
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -54,6 +59,12 @@ func deadFiles(t *testing.T, n int) (paths []string, revive func()) {
 			}
 			if err != nil {
 				return // ENODEV: unmounted
+			}
+			thread := fmt.Sprintf("/proc/self/task/%d", binary.NativeEndian.Uint32(request[32:]))
+			if binary.NativeEndian.Uint32(request[4:]) == silent {
+				if _, err := os.Stat(thread); err == nil || silent != fuseFlush {
+					continue
+				}
 			}
 			if answer := answerFUSE(request[:size], n); answer != nil {
 				_, _ = unix.Write(fd, answer) // nobody may wait for it any more
@@ -125,7 +136,9 @@ func answerFUSE(request []byte, files int) []byte {
 	case fuseOpen:
 		body = make([]byte, 16)
 	case fuseRelease, fuseFlush:
-	case fuseRead, fuseForget, fuseBatchForget, fuseInterrupt:
+	case fuseRead:
+		errno = unix.EIO
+	case fuseForget, fuseBatchForget, fuseInterrupt:
 		return nil
 	default:
 		errno = unix.ENOSYS
@@ -188,4 +201,71 @@ func TestDeadFileSystems(t *testing.T) {
 	if mountsText, err := os.ReadFile("/proc/self/mounts"); err != nil || hang > 0 || strings.Contains(string(mountsText), filepath.Dir(files[0])) {
 		t.Errorf("%d files are being read of file systems that are gone: %v", hang, err)
 	}
+}
+
+// A file system that does not answer when its files are closed costs a moment, and none of its files is opened until it answers.
+func TestUnansweredClose(t *testing.T) {
+	h := newHost(t)
+	const n = 10
+	files, revive := silentFiles(t, n, fuseFlush)
+	good := equalLibraries(t, 1, 64)
+	pid := h.start(0, append(files, good...)...).pids[0]
+	h.publish(pid) // all are open now
+	if got := numbered(t); got != n {
+		t.Fatalf("%d of %d files are open", got, n)
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		h.files.Expire(time.Now().Add(time.Hour))
+		h.files.Expire(time.Now().Add(time.Hour))
+	}()
+	select {
+	case <-closed:
+	case <-time.After(30 * time.Second):
+		t.Error("closing files does not end")
+		revive()
+		<-closed
+		return
+	}
+	proc := h.processes.At(pid, monotonic())
+	held := 0
+	mappings := proc.Mappings()
+	for i := range mappings {
+		if m := &mappings[i]; m.File.Regular() {
+			contents, reason := h.files.Contents(h.processes, proc, m)
+			if reason != bpf.ReasonNone {
+				held++
+				continue
+			}
+			contents.Release()
+		}
+	}
+	if held != n {
+		t.Errorf("%d files cannot be opened, want the %d whose file system does not answer", held, n)
+	}
+	revive()
+	for end := time.Now().Add(10 * time.Second); numbered(t) > 0; h.files.Expire(time.Now()) {
+		if time.Now().After(end) {
+			t.Fatalf("%d files of a file system that is gone are open", numbered(t))
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// numbered counts the descriptors of files whose names are numbers, as those of silentFiles.
+func numbered(t *testing.T) (n int) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && !strings.HasPrefix(target, "/dev/") {
+			if _, err := strconv.Atoi(filepath.Base(target)); err == nil {
+				n++
+			}
+		}
+	}
+	return n
 }
