@@ -136,6 +136,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	defer close(c.stopped)
 	defer context.AfterFunc(ctx, c.poller.Interrupt)()
 	c.files.Meanwhile(c.meanwhile)
+	c.publisher.Meanwhile(c.meanwhile)
 	defer c.files.Meanwhile(nil) // files are closed later than the rings
 
 	var whole *Window

@@ -54,8 +54,10 @@ func (s *coldStack) Rule(address uint64) (unwind.Rule, bpf.Reason) {
 const (
 	// coldWait is how long a sample waits for a table. Most files take a few milliseconds, the largest libraries some 200.
 	coldWait = 250 * time.Millisecond
-	// roundWait is how long all samples between two Updates wait: others come in meanwhile, and have to be taken out of the ring.
+	// roundWait is how long all samples between two Updates wait: they come later, and so do those behind them.
 	roundWait = 300 * time.Millisecond
+	// meanwhilePause is how often Meanwhile's function is called: as for files that do not answer.
+	meanwhilePause = 5 * time.Millisecond
 )
 
 // Prepare compiles the tables of processes that will be sampled, and waits for them, a moment. What else the programs have to be told comes
@@ -85,9 +87,9 @@ func (p *Publisher) Prepare(pids []int) {
 	}
 }
 
-// await waits for a table that is being compiled, once.
+// await waits for a table that is being compiled, once. What waits for words in their grace is not worth it.
 func (p *Publisher) await(t *table) {
-	if !t.under {
+	if !t.compiling() {
 		return
 	}
 	p.compiler.ask(t.file)
@@ -95,15 +97,22 @@ func (p *Publisher) await(t *table) {
 		return
 	}
 	begun := time.Now()
-	timer := time.NewTimer(min(coldWait, p.patience))
+	timer, ticker := time.NewTimer(min(coldWait, p.patience)), time.NewTicker(meanwhilePause)
+	p.use(t) // whatever arrives with it does not take its place
 	defer func() {
 		timer.Stop()
+		ticker.Stop()
+		p.disuse([]*table{t}, time.Now())
 		p.patience -= min(p.patience, time.Since(begun))
 	}()
-	for t.under {
+	for t.compiling() {
 		select {
 		case <-p.compiler.finished:
 			p.arrive(time.Now())
+		case <-ticker.C:
+			if p.meanwhile != nil {
+				p.meanwhile()
+			}
 		case <-timer.C:
 			t.slow = true
 			return

@@ -55,6 +55,7 @@ type Publisher struct {
 	now        time.Time     // of the last Update
 	arrived    bool          // tables, since then
 	patience   time.Duration // that cold walks have left in this round
+	meanwhile  func()        // of Meanwhile
 	placing    []*table      // tables that wait for words in their grace
 	again      time.Time     // when those that could not be had are tried again; zero: there are none
 	refused    time.Time     // when something found no room last
@@ -140,6 +141,9 @@ type table struct {
 	decoder *unwind.Table
 }
 
+// compiling says that a table is neither there nor waits for words.
+func (t *table) compiling() bool { return t.under && len(t.rest) == 0 }
+
 // placed is a piece of a table in the arena.
 type placed struct {
 	start, end   objfile.FileOffset
@@ -180,6 +184,9 @@ func New(programs *bpf.Programs, processes *process.Table, files *process.Files,
 		now: time.Now(), patience: roundWait, shards: bpf.MaxShards, most: maxPublished,
 	}
 }
+
+// Meanwhile sets what is called, every few milliseconds, while a stack waits for a table.
+func (p *Publisher) Meanwhile(f func()) { p.meanwhile = f }
 
 // Close ends the compiler. It comes before the Files are closed.
 func (p *Publisher) Close() { p.compiler.close() }

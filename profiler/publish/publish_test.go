@@ -533,3 +533,82 @@ func TestUnused(t *testing.T) {
 		t.Errorf("%+v", h.Stats)
 	}
 }
+
+// While a stack waits for a table, the rings go on being emptied.
+func TestAwaitMeanwhile(t *testing.T) {
+	h := newHost(t)
+	answer := make(chan struct{})
+	stands := &table{file: 1, under: true}
+	h.tables[1] = stands
+	h.compiler.submit(job{file: 1, contents: process.Contents{SectionReader: io.NewSectionReader(stuck(answer), 0, 1)}})
+	calls := 0
+	h.Meanwhile(func() {
+		if calls++; calls == 3 {
+			close(answer)
+		}
+	})
+	for stands.under && h.patience > 0 {
+		stands.slow = false
+		h.Publisher.await(stands)
+	}
+	if calls < 3 {
+		t.Errorf("called %d times", calls)
+	}
+}
+
+// A table that a stack waits for is there when it has come, although another one that came with it finds no room; and nobody waits for that one.
+func TestAwaitFull(t *testing.T) {
+	h := newHost(t)
+	h.shards = 1
+	libraries := largeLibraries(t, 2)
+	proc := h.processes.At(h.start(0, libraries...).pids[0], monotonic())
+	var tables []*table
+	now := time.Now()
+	for i := range proc.Mappings() {
+		if m := &proc.Mappings()[i]; slices.Contains(libraries, m.File.Path) {
+			id, reason := h.files.ID(h.processes, proc, m)
+			if reason != bpf.ReasonNone {
+				t.Fatal(reason)
+			}
+			tables = append(tables, h.tableOf(id, proc, m, now))
+		}
+	}
+	first, second := tables[0], tables[1]
+	compiled := func() int {
+		h.compiler.mu.Lock()
+		defer h.compiler.mu.Unlock()
+		if r := h.compiler.results; len(r) > 0 && r[0].file == tables[1].file {
+			first, second = tables[1], tables[0]
+		}
+		return len(h.compiler.results)
+	}
+	for end := time.Now().Add(time.Minute); compiled() < 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not compiled within a minute")
+		}
+	}
+	h.Publisher.await(first)
+	if len(first.pieces) == 0 {
+		t.Fatalf("it is gone: %+v", h.Stats)
+	}
+	if rule, reason := h.rule(first, first.pieces[0].start); reason != bpf.ReasonNone {
+		t.Errorf("%+v, %s", rule, reason)
+	}
+	// Nobody uses the first one any more, so it makes room, which can be had a second later.
+	second.need, second.retry = 0, time.Time{}
+	for i := range proc.Mappings() {
+		m := &proc.Mappings()[i]
+		if id, _ := h.files.ID(h.processes, proc, m); id == second.file {
+			h.tableOf(id, proc, m, now)
+		}
+	}
+	for end := time.Now().Add(time.Minute); len(second.rest) == 0; h.Update() {
+		if time.Sleep(time.Millisecond); time.Now().After(end) {
+			t.Fatalf("it does not wait for room: %+v", h.Stats)
+		}
+	}
+	h.patience = roundWait
+	if h.Publisher.await(second); h.patience != roundWait {
+		t.Errorf("a stack waited %v for what has no room", roundWait-h.patience)
+	}
+}
