@@ -60,6 +60,9 @@ type Publisher struct {
 	again      time.Time     // when those that could not be had are tried again; zero: there are none
 	refused    time.Time     // when something found no room last
 	shards     int           // that the arena may have
+	long       int           // words from which on a list is a long one
+	longMost   int           // words that long ones may take
+	longUsed   int           // words that they take
 	most       int           // processes that may be published
 
 	// Stats counts what happened since the start.
@@ -158,6 +161,10 @@ const (
 	rangeWords    = int(unsafe.Sizeof(bpf.CodeRange{})) / 4
 	// maxPublished is the size of the map of processes, and a bit less: what is deleted stays a moment.
 	maxPublished = 32768 - 1024
+	// Lists of more than longWords, 8,192 code ranges, take no room from others: all of them have maxLongWords at most, which is four of the
+	// longest and one that takes the place of another.
+	longWords    = 8192 * rangeWords
+	maxLongWords = 5 * bpf.MaxCodeRanges * rangeWords
 	// retryTable is how long after it could not be had a table is tried again, at first; each time twice as long, up to retryMost.
 	retryTable = 10 * time.Second
 	retryMost  = 10 * time.Minute
@@ -182,6 +189,7 @@ func New(programs *bpf.Programs, processes *process.Table, files *process.Files,
 		tables: make(map[uint32]*table), lists: make(map[listKey]*codeList), published: make(map[int]*entry),
 		wanted: make(map[*process.Process]uint32), compiled: make(map[uint32]struct{}), prepared: make(map[*process.Process]bool),
 		now: time.Now(), patience: roundWait, shards: bpf.MaxShards, most: maxPublished,
+		long: longWords, longMost: maxLongWords,
 	}
 }
 
@@ -364,7 +372,7 @@ func (p *Publisher) tryAgain(at time.Time) {
 func (p *Publisher) place(t *table, now time.Time) {
 	for len(t.rest) > 0 {
 		piece := t.rest[0]
-		at, err := p.write(piece.Len(), piece.Words, now)
+		at, err := p.write(piece.Len(), piece.Words, p.makeRoom, now)
 		if errors.Is(err, errResting) {
 			p.placing = append(p.placing, t)
 			return
@@ -412,11 +420,12 @@ func (p *Publisher) refuse(err error, now time.Time) {
 var (
 	errFull    = errors.New("the arena is full")
 	errCrowded = errors.New("too many processes")
+	errLong    = errors.New("too many processes with thousands of code ranges")
 	errResting = errors.New("there will be room in the arena when the grace of what was given back is over")
 )
 
-// write finds room for words, taking away what is not in use, and puts there what make gives for the place.
-func (p *Publisher) write(words int, make func(at uint32) []uint32, now time.Time) (at uint32, err error) {
+// write finds room for words, which makeRoom makes where there is none, and puts there what make gives for the place.
+func (p *Publisher) write(words int, make func(at uint32) []uint32, makeRoom func(time.Time) bool, now time.Time) (at uint32, err error) {
 	for {
 		if at, ok := p.space.take(words, now); ok {
 			return at, p.programs.Arena().Write(at, make(at))
@@ -431,7 +440,7 @@ func (p *Publisher) write(words int, make func(at uint32) []uint32, now time.Tim
 		if p.space.resting() >= words {
 			return 0, errResting
 		}
-		if !p.makeRoom(now) {
+		if !makeRoom(now) {
 			return 0, fmt.Errorf("%w: %d MiB", errFull, p.shards*bpf.ShardWords*4>>20)
 		}
 	}
@@ -444,6 +453,23 @@ func (p *Publisher) makeRoom(now time.Time) bool {
 		return true
 	}
 	return p.withdrawIdle(idle, now)
+}
+
+// makeLongRoom does the same for a long list: of other long ones alone. A shard in one piece is to be had only of these; and else a few processes
+// that map code without end would take the place of all that rest a while.
+func (p *Publisher) makeLongRoom(now time.Time) bool {
+	for e := p.recent.Back(); e != nil; e = e.Prev() {
+		entry := e.Value.(*entry)
+		if now.Sub(entry.sampled) < idle {
+			return false
+		}
+		if entry.list.words > p.long {
+			p.withdraw(entry)
+			p.Stats.Withdrawn++
+			return true
+		}
+	}
+	return false
 }
 
 // withdrawIdle withdraws the process that was not sampled for longest, if that is long enough.
@@ -605,6 +631,9 @@ func (p *Publisher) leave(l *codeList, now time.Time) {
 	}
 	delete(p.lists, l.key)
 	p.space.give(l.at, l.words, now)
+	if l.words > p.long {
+		p.longUsed -= l.words
+	}
 	p.disuse(l.tables, now)
 }
 
@@ -635,12 +664,30 @@ func (p *Publisher) listOf(e *entry, now time.Time) (*codeList, error) {
 	words := unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(ranges))), len(ranges)*rangeWords)
 	l := &codeList{key: key, words: max(1, len(words)), count: len(ranges), tables: tables}
 	var err error
-	if l.at, err = p.write(l.words, func(uint32) []uint32 { return words }, now); err != nil {
+	if l.at, err = p.writeList(l.words, words, now); err != nil {
 		p.disuse(tables, now)
 		return nil, err
 	}
 	p.lists[key] = l
 	return l, nil
+}
+
+// writeList puts a list into the arena; it may be empty, but has a place.
+func (p *Publisher) writeList(words int, list []uint32, now time.Time) (at uint32, err error) {
+	makeRoom := p.makeRoom
+	if words > p.long {
+		makeRoom = p.makeLongRoom
+		for p.longUsed+words > p.longMost {
+			if !makeRoom(now) {
+				return 0, errLong
+			}
+		}
+	}
+	at, err = p.write(words, func(uint32) []uint32 { return list }, makeRoom, now)
+	if err == nil && words > p.long {
+		p.longUsed += words
+	}
+	return at, err
 }
 
 // ranges makes the list of a process's code. The tables are in use from then on.

@@ -509,6 +509,46 @@ func TestCrowded(t *testing.T) {
 	}
 }
 
+// Long lists have a share of the arena, and make room for one another; nobody else does.
+func TestLongLists(t *testing.T) {
+	h := newHost(t)
+	plain, ended := h.start(0).pids[0], h.start(0, equalLibraries(t, 5, 64)...).pids[0]
+	h.publish(plain, ended)
+	h.exit(ended) // its tables are not in use any more
+	h.Update()
+	libraries := equalLibraries(t, 100, 64)
+	var pids []int
+	for range 3 {
+		pids = append(pids, h.start(0, libraries...).pids[0])
+	}
+	h.long = 100 * rangeWords
+	h.publish(pids[0])
+	h.longMost = 2*h.published[pids[0]].list.words + h.long // the others may be some words longer
+	h.publish(pids[1])
+	rest := func(pid int) {
+		h.forget(pid)
+		h.recent.MoveToBack(h.published[pid].element)
+	}
+	known := func(want ...bool) {
+		t.Helper()
+		for i, pid := range append(pids, plain) {
+			if _, ok := h.told(pid); ok != want[i] {
+				t.Errorf("process %d is known: %t; %+v", i, ok, h.Stats)
+			}
+		}
+	}
+	rest(plain)
+	h.publish(pids[2])
+	known(true, true, false, true)
+	rest(pids[0])
+	rest(plain)
+	h.publish(pids[2])
+	known(false, true, true, true)
+	if h.Stats.Withdrawn != 1 || h.Stats.Evicted > 0 {
+		t.Errorf("%+v", h.Stats)
+	}
+}
+
 // Tables that no process uses any more go after a while, and with them their room.
 func TestUnused(t *testing.T) {
 	h := newHost(t)
