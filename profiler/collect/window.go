@@ -19,8 +19,10 @@ type Window struct {
 	exported uint64
 	filtered uint64
 	frames   int // of the samples that differ
-	lost     lossCounts
-	result   *profile.Profile // where sampling ended before the window was closed
+	// beyond are the labels of samples that there was no room for, by process.
+	beyond map[int]*profile.Labels
+	lost   lossCounts
+	result *profile.Profile // where sampling ended before the window was closed
 }
 
 // lossCounts are what was lost of samples, by reason.
@@ -51,7 +53,7 @@ func (w *Window) add(t *process.Table, s *bpf.Sample, kernel, user *profile.Stac
 	w.exported++
 	if !w.builder.Holds(kernel, user, labels) {
 		if w.frames > maxWindowFrames {
-			kernel, user = full(kernel), full(user)
+			kernel, user, labels = full(kernel), full(user), w.ofProcess(labels)
 		}
 		w.frames += sampleFrames + depth(kernel) + depth(user)
 	}
@@ -65,11 +67,26 @@ func (w *Window) add(t *process.Table, s *bpf.Sample, kernel, user *profile.Stac
 }
 
 // maxWindowFrames bounds the frames of distinct stacks in one window: 64 MB, or 200,000 stacks of forty frames. What is
-// sampled beyond that, and is new, loses its stack.
+// sampled beyond that, and is new, loses its stack, and which thread it was: threads may be named anew for each sample.
 const maxWindowFrames = 8 << 20
 
 // sampleFrames is what a sample takes beside its frames, in frames.
 const sampleFrames = 20
+
+// ofProcess gives labels that do not tell of a thread: those that the process had first, one pointer for each.
+func (w *Window) ofProcess(labels *profile.Labels) *profile.Labels {
+	l := w.beyond[labels.PID]
+	if l == nil {
+		if w.beyond == nil {
+			w.beyond = make(map[int]*profile.Labels)
+		}
+		l = new(profile.Labels)
+		*l = *labels
+		l.TID, l.Thread = 0, ""
+		w.beyond[labels.PID] = l
+	}
+	return l
+}
 
 // full stands for a stack that there is no room for.
 func full(s *profile.Stack) *profile.Stack {

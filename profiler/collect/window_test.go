@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"strconv"
 	"testing"
 	"time"
 
@@ -52,5 +53,24 @@ func TestWindowFull(t *testing.T) {
 	}
 	if full < samples/8 {
 		t.Errorf("%d samples have no room", full)
+	}
+}
+
+// A full window does not grow by threads that are named anew for each sample. Each counts for its process.
+func TestWindowLabels(t *testing.T) {
+	w := &Window{builder: profile.NewBuilder(profile.Type{}, 1, time.Now()), frames: maxWindowFrames + 1}
+	const samples, processes = 1000, 2
+	for i := range samples {
+		l := &profile.Labels{PID: 1 + i%processes, TID: i, Comm: "renames", Thread: strconv.Itoa(i)}
+		w.add(nil, &bpf.Sample{TimeNs: 1, Value: 1}, nil, &profile.Stack{}, l)
+	}
+	p := w.build(time.Now(), lossCounts{})
+	if len(p.Samples) != processes {
+		t.Errorf("%d samples differ", len(p.Samples))
+	}
+	for _, s := range p.Samples {
+		if l := *s.Labels; s.Count != samples/processes || l.Comm != "renames" || l.TID != 0 || l.Thread != "" {
+			t.Errorf("%d samples have labels %+v", s.Count, l)
+		}
 	}
 }
