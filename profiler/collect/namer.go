@@ -318,10 +318,34 @@ func (n *namer) placeWalk(p *process.Process, frames []bpf.Frame, s *bpf.Sample,
 		}
 		settled = n.take(l, i) && settled
 	}
+	if end := schedulerEnd(n.placed); end > 0 {
+		n.placed, reason = n.placed[:end], bpf.ReasonNone
+	}
 	if len(n.placed) > 0 && n.placed[len(n.placed)-1].Entry() {
 		reason = bpf.ReasonNone // whatever its rule says: nobody called it
 	}
 	return n.internStack(n.placed, reason, reason == bpf.ReasonNone), settled
+}
+
+// schedulerEnd gives the number of a stack's frames where Go's scheduler runs because a goroutine gave way as it entered a function; 0: it is none
+// such. morestack, the outermost of them, is left to the goroutine that the thread has, and that may be the next one already.
+func schedulerEnd(locations []*profile.Location) int {
+	schedules := false
+	for i, l := range locations {
+		if l.Kind != profile.FrameGo {
+			continue
+		}
+		switch strings.TrimSuffix(l.Lines[len(l.Lines)-1].Function.Name, ".abi0") {
+		case "runtime.schedule":
+			schedules = true
+		case "runtime.morestack":
+			if schedules {
+				return i + 1
+			}
+			return 0
+		}
+	}
+	return 0
 }
 
 // placeNative finds the location of a place in a file.

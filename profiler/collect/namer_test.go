@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/profiler/process"
+	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
 // oneStack gives the same frames under every key.
@@ -63,4 +65,28 @@ func TestNamerLateSample(t *testing.T) {
 	check(25, "[new+0x10]")
 	check(16, "[old+0x10]")
 	check(26, "[new+0x10]")
+}
+
+// What stands beyond morestack is the caller while the goroutine's stack is made larger, and not any more once the scheduler runs.
+func TestSchedulerEnd(t *testing.T) {
+	for stack, want := range map[string]int{
+		"gogo execute schedule goschedImpl gopreempt_m newstack morestack next.f next.main goexit": 7,
+		"[vdso] nanotime schedule goschedImpl gopreempt_m newstack morestack next.f":               7,
+		"copystack newstack morestack f main goexit":                                               0,
+		"gogo newstack morestack f main goexit":                                                    0,
+		"findRunnable schedule park_m mcall":                                                       0,
+		"f schedule g":                                                                             0,
+	} {
+		var locations []*profile.Location
+		for name := range strings.FieldsSeq(stack) {
+			l := &profile.Location{Kind: profile.FrameGo, Lines: []profile.Line{{Function: &profile.Function{Name: "runtime." + name}}}}
+			if name[0] == '[' {
+				l.Kind = profile.FrameNative
+			}
+			locations = append(locations, l)
+		}
+		if got := schedulerEnd(locations); got != want {
+			t.Errorf("%s: ends after %d, want %d", stack, got, want)
+		}
+	}
 }
