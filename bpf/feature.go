@@ -38,7 +38,8 @@ type FeatureInfo struct {
 	// Fallback is what is done without it and what that costs; "" where there is no other way.
 	Fallback string
 
-	probe func() error
+	// probe reads the kernel's types, where it needs them, through a cache; nil means one of its own.
+	probe func(types *btf.Cache) error
 }
 
 // Features are all of them, the oldest first. docs/kernels.md shows the same table.
@@ -50,7 +51,7 @@ var Features = []FeatureInfo{
 	},
 	{
 		Feature: RingBuffer, Since: "5.8", Use: "the way of samples to user space",
-		probe: func() error { return features.HaveMapType(ebpf.RingBuf) },
+		probe: func(*btf.Cache) error { return features.HaveMapType(ebpf.RingBuf) },
 	},
 	{
 		Feature: CurrentTaskBTF, Since: "5.11", Use: "reading the running task by plain loads",
@@ -118,7 +119,10 @@ var probed sync.Map // Feature -> Support
 // Probe tries the feature on the running kernel. Conclusive answers are
 // remembered; a probe that was refused, or for which memory was lacking, says nothing about
 // the kernel and is made anew. Safe for concurrent use.
-func (f Feature) Probe() Support {
+func (f Feature) Probe() Support { return f.ProbeWith(nil) }
+
+// ProbeWith is Probe for callers that need the kernel's types for other things as well.
+func (f Feature) ProbeWith(types *btf.Cache) Support {
 	if s, ok := probed.Load(f); ok {
 		return s.(Support)
 	}
@@ -126,7 +130,7 @@ func (f Feature) Probe() Support {
 	if info == nil {
 		return Support{Err: fmt.Errorf("feature %q: there is no such feature", f)}
 	}
-	s := Support{Answer: Yes, Err: info.probe()}
+	s := Support{Answer: Yes, Err: info.probe(types)}
 	if errors.Is(s.Err, ebpf.ErrNotSupported) {
 		s.Answer = No
 	} else if s.Err != nil {
@@ -138,17 +142,18 @@ func (f Feature) Probe() Support {
 	return s
 }
 
-func helper(f asm.BuiltinFunc) func() error {
-	return func() error { return features.HaveProgramHelper(ebpf.PerfEvent, f) }
+func helper(f asm.BuiltinFunc) func(*btf.Cache) error {
+	return func(*btf.Cache) error { return features.HaveProgramHelper(ebpf.PerfEvent, f) }
 }
 
 // tryProgram loads a program. The verifier's EINVAL is what it says to things that it does not know.
-func tryProgram(spec *ebpf.ProgramSpec) error {
+func tryProgram(spec *ebpf.ProgramSpec, types *btf.Cache) error {
 	spec.License = "Dual BSD/GPL"
-	p, err := ebpf.NewProgram(spec)
+	c, err := ebpf.NewCollectionWithOptions(&ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{"try": spec}}, ebpf.CollectionOptions{Cache: types})
 	switch {
 	case err == nil:
-		return p.Close()
+		c.Close()
+		return nil
 	case errors.Is(err, unix.EINVAL), errors.Is(err, btf.ErrNotFound):
 		return fmt.Errorf("%w: %w", ebpf.ErrNotSupported, err)
 	}
@@ -156,19 +161,19 @@ func tryProgram(spec *ebpf.ProgramSpec) error {
 }
 
 // probeTracepointBTF fails where the kernel has no BTF of its own: it names the tracepoint by a BTF id.
-func probeTracepointBTF() error {
+func probeTracepointBTF(types *btf.Cache) error {
 	return tryProgram(&ebpf.ProgramSpec{
 		Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: "sched_process_fork",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
-	})
+	}, types)
 }
 
 // probeCurrentTaskBTF also loads from the task: it is the load, not the call, that a kernel without BTF refuses.
-func probeCurrentTaskBTF() error {
+func probeCurrentTaskBTF(types *btf.Cache) error {
 	return tryProgram(&ebpf.ProgramSpec{Type: ebpf.PerfEvent, Instructions: asm.Instructions{
 		asm.FnGetCurrentTaskBtf.Call(),
 		asm.LoadMem(asm.R0, asm.R0, 0, asm.Word), // thread_info.flags
 		asm.Mov.Imm(asm.R0, 0),
 		asm.Return(),
-	}})
+	}}, types)
 }

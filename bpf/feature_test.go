@@ -49,7 +49,7 @@ func TestFeatures(t *testing.T) {
 func TestProbeRemembersConclusiveAnswers(t *testing.T) {
 	const name Feature = "for_this_test"
 	var outcome error
-	Features = append(Features, FeatureInfo{Feature: name, probe: func() error { return outcome }})
+	Features = append(Features, FeatureInfo{Feature: name, probe: func(*btf.Cache) error { return outcome }})
 	t.Cleanup(func() {
 		Features = Features[:len(Features)-1]
 		probed.Delete(name)
@@ -77,12 +77,12 @@ func TestProbeRemembersConclusiveAnswers(t *testing.T) {
 // Programs that the verifier does not know are not there; that it may not look at them says nothing.
 func TestTryProgram(t *testing.T) {
 	unknown := &ebpf.ProgramSpec{Type: ebpf.PerfEvent, Instructions: asm.Instructions{asm.BuiltinFunc(1 << 20).Call(), asm.Mov.Imm(asm.R0, 0), asm.Return()}}
-	if err := tryProgram(unknown); !errors.Is(err, ebpf.ErrNotSupported) {
+	if err := tryProgram(unknown, nil); !errors.Is(err, ebpf.ErrNotSupported) {
 		t.Errorf("an unknown helper: %v", err)
 	}
 	nowhere := &ebpf.ProgramSpec{Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: "no_such_tracepoint",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}}
-	if err := tryProgram(nowhere); !errors.Is(err, ebpf.ErrNotSupported) {
+	if err := tryProgram(nowhere, nil); !errors.Is(err, ebpf.ErrNotSupported) {
 		t.Errorf("an unknown tracepoint: %v", err)
 	}
 }

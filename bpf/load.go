@@ -56,6 +56,8 @@ type Options struct {
 	CopyBytes, CopiesPerSecond uint32
 	// KernelBTF describes the running kernel; nil means /sys/kernel/btf/vmlinux. See ReadKernelTypes.
 	KernelBTF *btf.Spec
+	// Types are the running kernel's own, where several loads are to share them; nil means a cache for this load alone.
+	Types *btf.Cache
 	// Without names features that are left alone even where the kernel has them.
 	Without []Feature
 }
@@ -63,7 +65,7 @@ type Options struct {
 // use tells whether a feature is there and wanted. Where the probe could not
 // decide, the fallback is the safe choice.
 func (o *Options) use(f Feature) bool {
-	return !slices.Contains(o.Without, f) && f.Probe().Answer == Yes
+	return !slices.Contains(o.Without, f) && f.ProbeWith(o.Types).Answer == Yes
 }
 
 // KernelRange is a piece of the kernel's text.
@@ -97,6 +99,10 @@ type Programs struct {
 
 // Load loads the programs. Where the verifier refuses one, the error holds its log.
 func Load(o Options) (*Programs, error) {
+	// Reading the kernel's types takes as long as the verifier: once for the probe, the sampler and the programs that follow targets.
+	if o.Types == nil {
+		o.Types = btf.NewCache()
+	}
 	// An agent that may not raise the limit must not even try where nothing needs it.
 	if !o.use(MemcgAccounting) {
 		raiseMemlock()
@@ -128,7 +134,7 @@ func loadPrograms(o Options) (*Programs, error) {
 	kernel := o.KernelBTF
 	if kernel == nil {
 		var err error
-		if kernel, err = btf.LoadKernelSpec(); err != nil {
+		if kernel, err = o.Types.Kernel(); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNoBTF, err)
 		}
 	}
@@ -137,7 +143,7 @@ func loadPrograms(o Options) (*Programs, error) {
 		return nil, err
 	}
 	p := new(Programs)
-	if err := spec.LoadAndAssign(&p.cpu, &ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: kernel}}); err != nil {
+	if err := spec.LoadAndAssign(&p.cpu, &ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: kernel}, Cache: o.Types}); err != nil {
 		return nil, fmt.Errorf("load the CPU sampler: %w", err)
 	}
 	p.arena.outer = p.cpu.Arena
@@ -252,6 +258,7 @@ func (p *Programs) followTargets(kernel *btf.Spec, o *Options) error {
 	programs, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		Programs:        ebpf.ProgramOptions{KernelTypes: kernel},
 		MapReplacements: map[string]*ebpf.Map{CpuMapTargets: p.cpu.Targets, CpuMapCounters: p.cpu.Counters},
+		Cache:           o.Types,
 	})
 	if err != nil {
 		return fmt.Errorf("load the programs that follow targets: %w", err)

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,7 +19,7 @@ var memlockMutex sync.Mutex
 
 // probeMemcgAccounting makes a map while the limit is zero, for an instant. What
 // else this process may lock meanwhile is refused, so probe before rings are mapped.
-func probeMemcgAccounting() error {
+func probeMemcgAccounting(*btf.Cache) error {
 	if err := tryMap(); err != nil {
 		return err // it is not the limit that stops us
 	}

@@ -72,16 +72,17 @@ func try(ctx context.Context, o Options) trials {
 		}
 		return conclude(f())
 	}
+	kernel := btf.NewCache()
 	// First, because it needs a memlock limit that nothing else uses.
 	probes := make(map[bpf.Feature]bpf.Support)
 	for _, info := range bpf.Features {
 		if ctx.Err() == nil {
-			probes[info.Feature] = info.Feature.Probe()
+			probes[info.Feature] = info.Feature.ProbeWith(kernel)
 		}
 	}
-	load := bpf.Options{RingBytes: uint32(os.Getpagesize()), StackEntries: 16, Without: o.Without} // small, to keep the trials cheap
+	load := bpf.Options{RingBytes: uint32(os.Getpagesize()), StackEntries: 16, Types: kernel, Without: o.Without} // small, to keep the trials cheap
 	load.PIDNamespace, _ = process.PIDNamespace(os.DirFS("/"))
-	types := attempt(func() (err error) { load.KernelBTF, err = kernelTypes(o.KernelBTF); return err })
+	types := attempt(func() (err error) { load.KernelBTF, err = kernelTypes(o.KernelBTF, kernel); return err })
 	return trials{
 		features:  probes,
 		btf:       types,
@@ -120,11 +121,11 @@ func makeMap() error {
 }
 
 // kernelTypes reads the kernel's type information from the file, or the kernel's own.
-func kernelTypes(file string) (*btf.Spec, error) {
+func kernelTypes(file string, kernel *btf.Cache) (*btf.Spec, error) {
 	if file != "" {
 		return bpf.ReadKernelTypes(file)
 	}
-	return btf.LoadKernelSpec()
+	return kernel.Kernel()
 }
 
 // attachSampler loads the real sampler and attaches it to events that stay
