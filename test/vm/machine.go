@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // patience is how long a machine may take in all, on a host that is busy with other things.
@@ -48,8 +50,8 @@ var lastLine = regexp.MustCompile(`^\S+ (?:amd64|arm64): (\d+) passed, (\d+) fai
 // control are the sequences by which the firmware clears the screen.
 var control = regexp.MustCompile("\x1b(c|\\[[?0-9;]*[A-Za-z])")
 
-// boot runs a machine to its end and shows each line that it says.
-func (k kernel) boot(ctx context.Context, files machineFiles, parameters string, show func(line string)) (outcome, error) {
+// boot runs a machine to its end and shows each line that it says, with the CPU time that the emulator had taken by then.
+func (k kernel) boot(ctx context.Context, files machineFiles, parameters string, show func(line string, spent time.Duration)) (outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	cmd := k.command(ctx, files, parameters)
@@ -73,7 +75,7 @@ func (k kernel) boot(ctx context.Context, files machineFiles, parameters string,
 				*n, _ = strconv.Atoi(found[i+1])
 			}
 		} else if text != "" {
-			show(text)
+			show(text, cpuTime(cmd.Process.Pid))
 		}
 		if err != nil {
 			break
@@ -91,4 +93,14 @@ func (k kernel) boot(ctx context.Context, files machineFiles, parameters string,
 		return outcome{}, fmt.Errorf("kernel %s: the machine ended before its tests did", k)
 	}
 	return *result, nil
+}
+
+// cpuTime is what a process has taken so far; 0 where it is gone.
+func cpuTime(pid int) time.Duration {
+	var spent unix.Timespec
+	// As clock_getcpuclockid(3) makes it of a pid: its complement, and 2 for the scheduler's clock.
+	if unix.ClockGettime(int32(^pid<<3|2), &spent) != nil {
+		return 0
+	}
+	return time.Duration(spent.Nano())
 }

@@ -6,7 +6,8 @@
 //	go run ./test/vm -loads                   what loading the programs costs, for `make bench`
 //
 // It needs Debian's qemu-system (9 or newer), cpio and cross compilers; test/setup.sh installs them. Kernels are kept in the
-// user's cache folder. What each machine said is in build/vm.
+// user's cache folder. What each machine said is in build/vm, each line behind the CPU seconds that its emulator had taken by then: what a
+// test costs, whatever else the host did.
 package main
 
 import (
@@ -130,8 +131,8 @@ func (r *runner) test(ctx context.Context, k kernel, files machineFiles) error {
 	var said bytes.Buffer
 	c := converter{name: "vm/" + k.String(), enabled: r.events}
 	started := time.Now()
-	result, err := k.boot(ctx, files, r.parameters, func(line string) {
-		fmt.Fprintln(log, line)
+	result, err := k.boot(ctx, files, r.parameters, func(line string, spent time.Duration) {
+		fmt.Fprintf(log, "%6.1f %s\n", spent.Seconds(), line)
 		c.line(line)
 		r.table.line(k, line)
 		switch _, load, isLoad := strings.Cut(line, "load: "); {
