@@ -67,17 +67,21 @@ func stage(w io.Writer, name string, command []string) error {
 	cmd.Stdout, cmd.Stderr = log, log
 	runErr := cmd.Run()
 	took := time.Since(started).Round(100 * time.Millisecond)
+	var spent time.Duration // by it and all that it started: what it takes beside others says little
+	if ended := cmd.ProcessState; ended != nil {
+		spent = (ended.UserTime() + ended.SystemTime()).Round(time.Second)
+	}
 	t, err := readLog(path)
 	if err != nil {
 		return err
 	}
 	if runErr == nil && t.failed() == 0 {
-		_, err := fmt.Fprintf(w, "ok    %-12s %7s%s\n", name, took, t.describe())
+		_, err := fmt.Fprintf(w, "ok    %-12s %7s, CPU %6s%s\n", name, took, spent, t.describe())
 		return err
 	}
 	// In one piece: another stage may run beside this one.
 	var said strings.Builder
-	fmt.Fprintf(&said, "FAIL  %-12s %7s%s\n", name, took, t.describe())
+	fmt.Fprintf(&said, "FAIL  %-12s %7s, CPU %6s%s\n", name, took, spent, t.describe())
 	for _, line := range t.shown() {
 		fmt.Fprintln(&said, line)
 	}

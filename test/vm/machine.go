@@ -17,7 +17,7 @@ import (
 )
 
 // patience is how long a machine may take in all, on a host that is busy with other things.
-const patience = 30 * time.Minute
+const patience = time.Hour
 
 // machineFiles are the paths of what a machine starts with.
 type machineFiles struct{ kernel, archive string }
