@@ -163,7 +163,7 @@ func TestLoadWithout(t *testing.T) {
 // configured is the sampler's object as Load would load it.
 func configured(t *testing.T, o Options) (*ebpf.CollectionSpec, *btf.Spec) {
 	t.Helper()
-	kernel, err := btf.LoadKernelSpec()
+	kernel, err := kernelTypes.Kernel()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,12 +9,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 )
+
+// kernelTypes are shared by the loads of these tests: there are a hundred, and an emulated machine reads them for half a second.
+var kernelTypes = btf.NewCache()
 
 // load loads the programs for one test, and fails where descriptors are left after Close.
 func load(t *testing.T, o Options) *Programs {
 	t.Helper()
+	o.Types = kernelTypes
 	before := descriptors(t)
 	p, err := Load(o)
 	if err != nil {
