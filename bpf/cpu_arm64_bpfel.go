@@ -128,7 +128,10 @@ const (
 	CpuReasonREASON_FILE_GONE         CpuReason = 19
 	CpuReasonREASON_FILE_UNREADABLE   CpuReason = 20
 	CpuReasonREASON_NO_SYMBOL         CpuReason = 21
-	CpuReasonREASON_COUNT             CpuReason = 22
+	CpuReasonREASON_HISTORY_FULL      CpuReason = 22
+	CpuReasonREASON_HISTORY_DAMAGED   CpuReason = 23
+	CpuReasonREASON_HISTORY_RARE      CpuReason = 24
+	CpuReasonREASON_COUNT             CpuReason = 25
 )
 
 type CpuRememberedWalk struct {

@@ -29,6 +29,9 @@ const (
 	ReasonFileGone         = CpuReasonREASON_FILE_GONE
 	ReasonFileUnreadable   = CpuReasonREASON_FILE_UNREADABLE
 	ReasonNoSymbol         = CpuReasonREASON_NO_SYMBOL
+	ReasonHistoryFull      = CpuReasonREASON_HISTORY_FULL
+	ReasonHistoryDamaged   = CpuReasonREASON_HISTORY_DAMAGED
+	ReasonHistoryRare      = CpuReasonREASON_HISTORY_RARE
 
 	// ReasonCount is the number of reasons, ReasonNone included.
 	ReasonCount = int(CpuReasonREASON_COUNT)
@@ -57,6 +60,9 @@ var reasonNames = [ReasonCount]string{
 	ReasonFileGone:         "file_gone",
 	ReasonFileUnreadable:   "file_unreadable",
 	ReasonNoSymbol:         "no_symbol",
+	ReasonHistoryFull:      "history_full",
+	ReasonHistoryDamaged:   "history_damaged",
+	ReasonHistoryRare:      "history_rare",
 }
 
 // String is the reason as metrics and comments write it, such as "ring_full".
@@ -70,3 +76,6 @@ func (r Reason) String() string {
 // SampleReasons are those that lose a whole sample; all others lose a stack, a part of one or a
 // name, and keep the sample.
 var SampleReasons = []Reason{ReasonRingFull, ReasonBadRecord}
+
+// HistoryReasons come about in the history on disk: profiles as they are sampled never show them.
+var HistoryReasons = []Reason{ReasonHistoryFull, ReasonHistoryDamaged, ReasonHistoryRare}

@@ -101,6 +101,11 @@ enum reason {
 	REASON_FILE_UNREADABLE, /* the mapped file is not an ELF file that can be read */
 	REASON_NO_SYMBOL, /* the file is known, but nothing in it names the address */
 
+	/* A stack is lost in the history on disk, or in an answer from it; the sample stays. */
+	REASON_HISTORY_FULL, /* the date has as many new stacks as the history keeps of one, or its program as many as it may have of them */
+	REASON_HISTORY_DAMAGED, /* the file that held the stack cannot be read */
+	REASON_HISTORY_RARE, /* the answer would have too many stacks: few of its samples have this one */
+
 	REASON_COUNT,
 };
 

@@ -293,10 +293,10 @@ var gauges = []instrument[int64]{
 		}},
 }
 
-// incompleteReasons are those that keep the sample. A bad record may be a sample's or a stack's.
+// incompleteReasons are those of profiles as they are sampled that keep the sample. A bad record may be a sample's or a stack's.
 var incompleteReasons = func() (reasons []bpf.Reason) {
 	for r := bpf.ReasonNone + 1; int(r) < bpf.ReasonCount; r++ {
-		if !slices.Contains(bpf.SampleReasons, r) || r == bpf.ReasonBadRecord {
+		if r == bpf.ReasonBadRecord || !slices.Contains(bpf.SampleReasons, r) && !slices.Contains(bpf.HistoryReasons, r) {
 			reasons = append(reasons, r)
 		}
 	}

@@ -15,11 +15,12 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
 // reasonMissing is why a stack has no frames where the file that held it cannot be read.
-const reasonMissing = "history_damaged"
+var reasonMissing = bpf.ReasonHistoryDamaged.String()
 
 // frame is one of a stack's: its columns as words, in the order of frameColumns.
 type frame [frameWords]uint32
@@ -41,7 +42,7 @@ const (
 var frameColumns = [frameWords]string{"function", "linkage_name", "file", "line", "start_line", "kind", "module", "build_id", "missing"}
 
 // reasonRare is why a stack has no frames that is none of the maxStacks which most samples of an answer have.
-const reasonRare = "history_rare"
+var reasonRare = bpf.ReasonHistoryRare.String()
 
 // maxStacks bounds the memory that an answer takes, with all that is made of it. A busy host shows 20,000 in an hour.
 const maxStacks = 64 << 10
