@@ -194,6 +194,10 @@ var counters = []instrument[int64]{
 		byDropReason(func(s *snapshot) map[string]uint64 { return s.history.Dropped })},
 	{"pilotlight.history.samples.dropped", unitSamples, "Samples in the intervals that could not be written to the history, by reason.",
 		byDropReason(func(s *snapshot) map[string]uint64 { return s.history.DroppedSamples })},
+	{"pilotlight.history.stacks.lost", unitSamples, "Samples in the history whose stack is not kept, by reason.",
+		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
+			observe(int64(s.history.Limited), reason(bpf.ReasonHistoryFull))
+		}},
 	{"pilotlight.history.written", unitBytes, "What was written to the history, by intervals and by compaction.",
 		one(func(s *snapshot) int64 { return int64(s.history.Written) })},
 	{"pilotlight.history.compactions", unitFiles, "Files of the history that were made of others.",

@@ -11,6 +11,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/pilotlight/pilotlight/exporter/store/busyhost"
+	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
 // inlineRow is what a row would be without a table of stacks.
@@ -25,21 +26,18 @@ type inlineRow struct {
 func BenchmarkLayout(b *testing.B) {
 	host, start := busyhost.New(busyhost.Options{}), time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
 	e, all := newEncoder(), make(map[int64]StackRow)
-	known := func(id int64) bool { _, ok := all[id]; return ok }
-	learn := func(rows []StackRow) {
-		for _, row := range rows {
-			all[row.StackID] = row
-		}
-	}
 	encode := func(at time.Duration) (rows []SampleRow, fresh []StackRow) {
-		rows, err := e.encode(host.Interval(start.Add(at), 10*time.Second), known, func(row *StackRow) error {
-			fresh = append(fresh, StackRow{row.StackID, row.Whole, slices.Clone(row.Frames)})
-			return nil
+		rows, err := e.encode(host.Interval(start.Add(at), 10*time.Second), func(s *profile.Sample, id int64) (int64, error) {
+			if _, known := all[id]; !known {
+				row := e.stacks.encode(s)
+				all[id] = StackRow{id, row.Whole, slices.Clone(row.Frames)}
+				fresh = append(fresh, all[id])
+			}
+			return id, nil
 		})
 		if err != nil {
 			b.Fatal(err)
 		}
-		learn(fresh)
 		return rows, fresh
 	}
 	for i := range 60 { // the hour before, at a sixth of its length: nearly all stacks

@@ -34,14 +34,18 @@ type labels struct {
 
 func newEncoder() *encoder { return &encoder{stacks: newStackEncoder()} }
 
-// encode gives the rows of a profile; they are valid until the next call. Each stack that is not known yet is shown to stack,
-// one after the other: where all are new they are large.
-func (e *encoder) encode(p *profile.Profile, known func(id int64) bool, stack func(*StackRow) error) ([]SampleRow, error) {
+// encode gives the rows of a profile; they are valid until the next call. The ID of each sample's stack is shown to place, which
+// gives the one that the row is to have.
+func (e *encoder) encode(p *profile.Profile, place func(*profile.Sample, int64) (int64, error)) ([]SampleRow, error) {
 	e.order, e.rows = e.order[:0], e.rows[:0]
 	e.labels = make(map[*profile.Labels]*labels)
 	for i := range p.Samples {
 		s := &p.Samples[i]
-		e.order = append(e.order, sampleRef{e.stacks.id(s), e.label(s.Labels), s})
+		id, err := place(s, e.stacks.id(s))
+		if err != nil {
+			return nil, err
+		}
+		e.order = append(e.order, sampleRef{id, e.label(s.Labels), s})
 	}
 	slices.SortFunc(e.order, func(a, b sampleRef) int { return cmp.Or(cmp.Compare(a.stack, b.stack), a.labels.compare(b.labels)) })
 	blank := SampleRow{
@@ -55,13 +59,6 @@ func (e *encoder) encode(p *profile.Profile, known func(id int64) bool, stack fu
 		if last >= first && e.rows[last].StackID == ref.stack && i > 0 && e.order[i-1].labels.compare(ref.labels) == 0 {
 			e.add(&e.rows[last], ref.sample)
 			continue
-		}
-		if last < first || e.rows[last].StackID != ref.stack {
-			if ref.stack != 0 && !known(ref.stack) {
-				if err := stack(e.stacks.encode(ref.sample)); err != nil {
-					return nil, err
-				}
-			}
 		}
 		row := blank
 		row.StackID = ref.stack

@@ -16,9 +16,9 @@ const kindTruncated = "truncated"
 // stackPair is what a sample has of a stack.
 type stackPair struct{ kernel, user *profile.Stack }
 
-// maxKnownPairs bounds the pairs whose ID is known without looking at their frames, and with them what they keep in
-// memory: twice as many at most. A busy host shows 20,000 stacks an hour.
-const maxKnownPairs = 16 << 10
+// maxPairFrames bounds the frames, 8 bytes each, of the pairs whose ID is known without looking at them: twice as many at most are
+// kept in memory. A busy host shows 20,000 stacks of 40 frames an hour.
+const maxPairFrames = 1 << 20
 
 // maxNames bounds the functions whose names are known in their readable form: twice as many at most.
 const maxNames = 32 << 10
@@ -32,7 +32,18 @@ type stackEncoder struct {
 }
 
 func newStackEncoder() *stackEncoder {
-	return &stackEncoder{ids: recent.New[stackPair, int64](maxKnownPairs, nil), names: recent.New[*profile.Function, string](maxNames, nil)}
+	return &stackEncoder{ids: recent.New(maxPairFrames, frames), names: recent.New[*profile.Function, string](maxNames, nil)}
+}
+
+// frames is what a pair takes of maxPairFrames, with its entry.
+func frames(pair stackPair, _ int64) int {
+	n := 8
+	for _, side := range []*profile.Stack{pair.kernel, pair.user} {
+		if side != nil {
+			n += len(side.Locations)
+		}
+	}
+	return n
 }
 
 // id gives the ID of a sample's stack, 0 of one without frames.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,6 +66,8 @@ type Stats struct {
 	Compactions             uint64 // files made of others
 	Removed                 uint64 // files, because of a bound
 	Damaged                 uint64 // files set aside
+	// Limited are samples whose stack is not kept: their date has as many as it may, or their program has.
+	Limited uint64
 	// WriteTime and CompactTime were spent on intervals and on everything else.
 	WriteTime, CompactTime time.Duration
 	Bytes                  int64 // of all files that are there
@@ -91,6 +94,9 @@ type Store struct {
 	// known are the stacks that the date has; "" is none.
 	known     map[int64]struct{}
 	knownDate string
+	quota     *quota // of that date
+	// limitedDate is the last one of which it was said that it has as many stacks as it may.
+	limitedDate string
 
 	statsMu sync.Mutex
 	stats   Stats
@@ -279,9 +285,9 @@ func (s *Store) write(p *profile.Profile) error {
 		return err
 	}
 	// The stacks first: no sample is ever without its stack.
-	stacks := &stackFile{store: s, file: file{table: tableStacks, start: start}}
+	stacks := &stackFile{store: s, file: file{table: tableStacks, start: start}, fresh: make(map[int64]struct{})}
 	defer stacks.discard()
-	rows, err := s.encoder.encode(p, func(id int64) bool { _, ok := s.known[id]; return ok }, stacks.add)
+	rows, err := s.encoder.encode(p, stacks.place)
 	if err != nil {
 		return err
 	}
@@ -291,6 +297,14 @@ func (s *Store) write(p *profile.Profile) error {
 	if len(rows) == 0 {
 		return nil
 	}
+	if err := s.writeSamples(start, rows); err != nil {
+		return err
+	}
+	s.count(func(stats *Stats) { stats.Limited += stacks.limited })
+	return nil
+}
+
+func (s *Store) writeSamples(start time.Time, rows []SampleRow) error {
 	f := file{table: tableSamples, resolution: resolutionInterval, start: start}
 	d, err := s.newInterval(&f)
 	if err != nil {
@@ -312,7 +326,52 @@ type stackFile struct {
 	// writer is not kept: it would hold the names of the day's first interval, in which all stacks are new.
 	writer *parquet.GenericWriter[StackRow]
 	batch  []StackRow
-	ids    []int64
+	fresh  map[int64]struct{} // IDs of those that are in it
+	// charges are given back if it is not published.
+	charges []charge
+	limited uint64 // samples whose stack there was no room for
+}
+
+// place gives the ID by which the stack of a sample is in the history: its own, or that of the one in the place of those
+// that there is no room for.
+func (f *stackFile) place(s *profile.Sample, id int64) (int64, error) {
+	if id == 0 || f.holds(id) {
+		return id, nil
+	}
+	row := f.store.encoder.stacks.encode(s)
+	c, ok := f.store.quota.take(s.Labels, row)
+	if ok {
+		f.charges = append(f.charges, c)
+		return id, f.add(row)
+	}
+	f.limited += uint64(s.Count)
+	f.store.sayLimited(f.file.start, s.Labels)
+	if row = f.store.encoder.stacks.encode(limited); f.holds(row.StackID) {
+		return row.StackID, nil
+	}
+	return row.StackID, f.add(row)
+}
+
+func (f *stackFile) holds(id int64) bool {
+	if _, ok := f.store.known[id]; ok {
+		return true
+	}
+	_, ok := f.fresh[id]
+	return ok
+}
+
+// sayLimited says once for each date whose stacks are the first that are not kept.
+func (s *Store) sayLimited(start time.Time, l *profile.Labels) {
+	date := start.Format(dateLayout)
+	if s.limitedDate == date {
+		return
+	}
+	s.limitedDate = date
+	if l == nil {
+		l = new(profile.Labels)
+	}
+	s.options.Log.Warn("new stacks are not kept in the history, which has as many as it may of this date or this program; their samples are, with "+
+		"[truncated: history full], and are counted", "date", date, "cgroup", l.Cgroup, "exe", l.Exe, "pid", l.PID)
 }
 
 // stackBatch stacks wait for being written.
@@ -327,7 +386,7 @@ func (f *stackFile) add(row *StackRow) error {
 		f.writer = newStackWriter(fastCompression)
 		f.writer.Reset(f.draft)
 	}
-	f.ids = append(f.ids, row.StackID)
+	f.fresh[row.StackID] = struct{}{}
 	f.batch = append(f.batch, *row)
 	f.batch[len(f.batch)-1].Frames = slices.Clone(row.Frames)
 	if len(f.batch) < stackBatch {
@@ -353,13 +412,15 @@ func (f *stackFile) publish() error {
 	if err := f.store.publishInterval(&f.file, f.draft, f.writer); err != nil {
 		return err
 	}
-	for _, id := range f.ids {
-		f.store.known[id] = struct{}{}
-	}
+	maps.Copy(f.store.known, f.fresh)
+	f.charges = nil
 	return nil
 }
 
 func (f *stackFile) discard() {
+	for _, c := range f.charges {
+		f.store.quota.giveBack(c)
+	}
 	if f.draft != nil {
 		f.draft.discard()
 	}
@@ -404,7 +465,7 @@ func (s *Store) learn(start time.Time) error {
 	if s.knownDate == date {
 		return nil
 	}
-	known := make(map[int64]struct{})
+	known, quota := make(map[int64]struct{}), newQuota(s.options.MaxBytes)
 	for _, f := range arrange(s.files).stacks {
 		if f.host != s.options.Host || f.start.Format(dateLayout) != date {
 			continue
@@ -413,8 +474,10 @@ func (s *Store) learn(start time.Time) error {
 		if err != nil && !s.setAsideIfDamaged(f, err) && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+		quota.used += f.bytes
 	}
-	s.known, s.knownDate = known, date
+	quota.used = max(quota.used, minStackCost*int64(len(known)))
+	s.known, s.knownDate, s.quota = known, date, quota
 	return nil
 }
 
