@@ -202,6 +202,8 @@ var counters = []instrument[int64]{
 		one(func(s *snapshot) int64 { return int64(s.history.Written) })},
 	{"pilotlight.history.compactions", unitFiles, "Files of the history that were made of others.",
 		one(func(s *snapshot) int64 { return int64(s.history.Compactions) })},
+	{"pilotlight.history.failures", "{try}", "Compactions of the history that failed, and were or will be tried again.",
+		count(func(s *snapshot) uint64 { return s.history.Failures })},
 	{"pilotlight.history.removed", unitFiles, "Files of the history that were removed because of its bounds.",
 		one(func(s *snapshot) int64 { return int64(s.history.Removed) })},
 	{"pilotlight.history.damaged", unitFiles, "Files of the history that were found damaged and set aside.",

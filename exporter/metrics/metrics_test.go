@@ -178,12 +178,13 @@ func TestHistory(t *testing.T) {
 		"pilotlight_history_size_bytes":                                11,
 		"pilotlight_history_files":                                     12,
 		`pilotlight_history_stacks_lost_total{reason="history_full"}`:  13,
+		"pilotlight_history_failures_total":                            14,
 	}
 	m, err := New(new(source), Options{History: func() store.Stats {
 		return store.Stats{
 			Intervals: 1, Samples: 2, Dropped: map[string]uint64{store.DropDiskFull: 3}, DroppedSamples: map[string]uint64{store.DropDiskLow: 4},
 			Written: 5, Compactions: 6, Removed: 7, Damaged: 8, WriteTime: 9 * time.Second, CompactTime: 10 * time.Second, Bytes: 11, Files: 12,
-			Limited: 13,
+			Limited: 13, Failures: 14,
 		}
 	}})
 	if err != nil {

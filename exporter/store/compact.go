@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/parquet-go/parquet-go"
@@ -18,66 +20,104 @@ const settled = time.Hour
 // settledStacks is the same for stacks, which have nothing that goes: the hour's last interval is written by then.
 const settledStacks = time.Minute
 
-// compact does what is due, one thing after another.
-func (s *Store) compact(ctx context.Context) error {
-	for ctx.Err() == nil {
-		work := s.due()
-		if work == nil {
-			return nil
-		}
-		if err := work(ctx); errors.Is(err, errOutdated) {
-			return nil // who wrote the file has us called again
-		} else if err != nil {
-			return err
-		}
-	}
-	return nil
+// retryAfter is how long a compaction waits that failed.
+const retryAfter = 5 * time.Minute
+
+// work names a compaction by its first file's table, resolution and host, and what it makes.
+type work struct {
+	table, resolution, host, stamp string
+	span                           span
 }
 
-// errOutdated says that a file was written since the work was chosen, and belongs to it.
-var errOutdated = errors.New("another file has come")
+func workOf(f *file, to span) work {
+	return work{f.table, f.resolution, f.host, f.start.Format(stamps[to]), to}
+}
+
+// compact does what is due, one thing after another. What fails waits: it alone where a file cannot be read, everything where nothing can be written.
+func (s *Store) compact(ctx context.Context) {
+	for ctx.Err() == nil {
+		w, run := s.due()
+		if run == nil {
+			return
+		}
+		err := run(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, errOutdated) {
+			s.rouse()
+			return
+		}
+		doing := strings.TrimSpace(strings.Join([]string{"compact", w.table, w.resolution, "of", w.host, w.stamp}, " "))
+		s.complain(doing, err)
+		if err == nil {
+			continue
+		}
+		s.count(func(stats *Stats) { stats.Failures++ })
+		s.mu.Lock()
+		until := s.options.now().Add(retryAfter)
+		if errors.As(err, new(*inputError)) {
+			s.postponed[w] = until
+		} else {
+			s.pausedUntil = until
+		}
+		s.mu.Unlock()
+	}
+}
+
+// errOutdated says that files have come, or were set aside, since the work was chosen.
+var errOutdated = errors.New("the files have changed")
 
 // due gives the first thing to do, nil where there is none.
-func (s *Store) due() func(context.Context) error {
+func (s *Store) due() (work, func(context.Context) error) {
+	now := s.options.now()
 	s.mu.Lock()
 	h := arrange(s.files)
+	paused := now.Before(s.pausedUntil)
+	maps.DeleteFunc(s.postponed, func(_ work, until time.Time) bool { return !now.Before(until) })
+	postponed := maps.Clone(s.postponed)
 	s.mu.Unlock()
-	now := s.options.now()
-	if hour := firstHour(spanFiles(h.stacks, spanInterval), now.Add(-settledStacks)); hour != nil {
-		return func(ctx context.Context) error { return s.compactStacks(ctx, hour) }
+	if paused {
+		return work{}, nil
 	}
-	if hour := firstHour(h.intervals, now.Add(-settled)); hour != nil {
-		return func(ctx context.Context) error { return s.compactSamples(ctx, hour, true) }
+	ready := func(files []file, is, to span) (of []file) {
+		for i := range files {
+			if _, waits := postponed[workOf(&files[i], to)]; files[i].span == is && !waits {
+				of = append(of, files[i])
+			}
+		}
+		return of
 	}
-	for i := range h.minutes {
-		if m := &h.minutes[i]; m.span == spanHour && !slices.ContainsFunc(h.hours, m.twinOf) {
-			return func(ctx context.Context) error { return s.compactSamples(ctx, []file{*m}, false) } // it was damaged
+	if hour := firstHour(ready(h.stacks, spanInterval, spanHour), now.Add(-settledStacks)); hour != nil {
+		return workOf(&hour[0], spanHour), func(ctx context.Context) error { return s.compactStacks(ctx, hour) }
+	}
+	if hour := firstHour(ready(h.intervals, spanInterval, spanHour), now.Add(-settled)); hour != nil {
+		return workOf(&hour[0], spanHour), func(ctx context.Context) error { return s.compactSamples(ctx, hour, true) }
+	}
+	for _, m := range ready(h.minutes, spanHour, spanHour) {
+		if !slices.ContainsFunc(h.hours, m.twinOf) { // it was damaged
+			return workOf(&m, spanHour), func(ctx context.Context) error { return s.compactSamples(ctx, []file{m}, false) }
 		}
 	}
 	// A day is over for us when no interval of it is left.
-	before := now.Add(-settled)
-	if len(h.intervals) > 0 && h.intervals[0].start.Before(before) {
-		before = h.intervals[0].start
+	open := make(map[work]bool)
+	for i := range h.intervals {
+		f := &h.intervals[i]
+		open[work{host: f.host, stamp: f.start.Format(stamps[spanDay])}] = true
 	}
-	if day := s.firstDay(spanFiles(h.minutes, spanHour), before); day != nil {
-		return func(ctx context.Context) error { return s.joinDay(ctx, day, h.hours) }
+	over := func(files []file) []file {
+		return slices.DeleteFunc(files, func(f file) bool { return open[work{host: f.host, stamp: f.start.Format(stamps[spanDay])}] })
 	}
-	if day := s.firstDay(spanFiles(h.stacks, spanHour), before); day != nil {
-		return func(ctx context.Context) error { return s.joinDay(ctx, day, nil) }
+	if day := s.firstDay(over(ready(h.minutes, spanHour, spanDay)), now.Add(-settled)); day != nil {
+		return workOf(&day[0], spanDay), func(ctx context.Context) error { return s.joinDay(ctx, day, h.hours) }
 	}
-	return nil
+	if day := s.firstDay(over(ready(h.stacks, spanHour, spanDay)), now.Add(-settled)); day != nil {
+		return workOf(&day[0], spanDay), func(ctx context.Context) error { return s.joinDay(ctx, day, nil) }
+	}
+	return work{}, nil
 }
 
 func (f *file) twinOf(other file) bool { return twinKey(f) == twinKey(&other) }
-
-func spanFiles(files []file, want span) (of []file) {
-	for i := range files {
-		if files[i].span == want {
-			of = append(of, files[i])
-		}
-	}
-	return of
-}
 
 // firstHour gives the files of the first hour that ends before a time, nil where there are none.
 func firstHour(files []file, before time.Time) []file {
@@ -244,7 +284,7 @@ func (s *Store) joinDay(ctx context.Context, from []file, hours []file) error {
 		for i, d := range drafts {
 			for _, f := range groups[i] {
 				if !slices.ContainsFunc(from, func(other file) bool { return other.path() == f.path() }) {
-					return errors.New("an hour is damaged; the day is left in hours until that is mended")
+					return errOutdated // an hour was damaged
 				}
 			}
 			if err := s.join(ctx, groups[i], d); err != nil {
@@ -318,7 +358,8 @@ func (s *Store) replace(ctx context.Context, from, targets []file, supersedes bo
 	for {
 		bad, err := s.tryReplace(ctx, from, targets, supersedes, fill)
 		if errors.Is(err, fs.ErrNotExist) {
-			return s.relist() // somebody else removed it
+			s.relist() // somebody else removed it
+			return errOutdated
 		}
 		if bad == nil {
 			return err
@@ -327,7 +368,7 @@ func (s *Store) replace(ctx context.Context, from, targets []file, supersedes bo
 		aside := s.setAsideIfDamaged(*bad, err)
 		s.mu.Unlock()
 		if !aside {
-			return err
+			return &inputError{*bad, err}
 		}
 		from = slices.DeleteFunc(slices.Clone(from), func(f file) bool { return f.path() == bad.path() })
 		if len(from) == 0 {

@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -105,16 +107,15 @@ func TestDiskFull(t *testing.T) {
 	t.Logf("an interval was refused with 0 to %d pages left", fullAt-1)
 
 	// Compaction: stacks and samples of the hour.
-	compactions, refused := stats.Compactions, 0
+	compactions := stats.Compactions
 	c.set(at(t, "2026-11-24T03:00:00Z"))
-	for pages := int64(0); s.due() != nil; pages += 2 {
+	for pages := int64(0); hasWork(s); pages += 2 {
 		leave(t, dir, pages)
-		if err := s.compact(t.Context()); err != nil {
-			if !errors.Is(err, unix.ENOSPC) {
-				t.Fatal(err)
-			}
-			refused++
+		s.compact(t.Context())
+		if hasWork(s) {
+			t.Fatal("what failed is tried again at once")
 		}
+		c.set(c.time().Add(retryAfter))
 		same(t, fmt.Sprintf("compaction with %d pages left", pages), read(t, dir, false), want)
 		unfill(t, dir)
 		if t.Failed() {
@@ -122,10 +123,123 @@ func TestDiskFull(t *testing.T) {
 		}
 	}
 	same(t, "after compaction, coarse", read(t, dir, true), want)
+	refused := s.Stats().Failures
 	if refused < 5 || s.Stats().Compactions != compactions+3 {
 		t.Errorf("compaction was refused %d times; %+v", refused, s.Stats())
 	}
 	t.Logf("compaction was refused %d times", refused)
+}
+
+func hasWork(s *Store) bool {
+	_, run := s.due()
+	return run != nil
+}
+
+// A disk that is full when the history is opened for the first time is one that is full: the history begins when there is room.
+func TestDiskFullAtFirst(t *testing.T) {
+	dir := smallDisk(t, "size=1m,nr_inodes=2")
+	filler := filepath.Join(dir, "filler")
+	if err := os.WriteFile(filler, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, Options{Dir: dir, free: freeBytes, MinFree: -1, Log: slog.New(slog.DiscardHandler)})
+	host := smallHost(1)
+	s.Export(host.Interval(time.Now(), 10*time.Second))
+	if stats := s.Stats(); stats.Dropped[DropDiskFull] != 1 || stats.Intervals != 0 {
+		t.Errorf("full: %+v", stats)
+	}
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=1m,nr_inodes=100"); err != nil {
+		t.Fatal(err)
+	}
+	p, want := host.Interval(time.Now(), 10*time.Second), make(content)
+	want.addProfile(p)
+	s.Export(p)
+	same(t, "with room", read(t, dir, false), want)
+}
+
+// become makes this process one without root's privileges until the test ends, and gives it a directory.
+func become(t *testing.T, dir string) {
+	t.Helper()
+	const nobody = 65534
+	if err := errors.Join(os.Chown(dir, nobody, nobody), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setresuid(-1, nobody, -1); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Setresuid(-1, 0, -1); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A file that cannot be opened keeps its hour from being compacted, and a directory what is in it; nothing else, and nothing that belongs to them goes.
+// Both are tried again after a while, said once, and compacted when they can be.
+func TestUnreadableFiles(t *testing.T) {
+	dir := t.TempDir()
+	become(t, dir)
+	c, when := clockAt(t, "2026-11-23T22:00:03Z")
+	o := Options{Dir: dir, now: c.time}
+	s := openStore(t, o)
+	host, want := smallHost(1), make(content)
+	for i := range 7 * 6 { // seven hours, the first two of another date
+		p := host.Interval(when, 10*time.Second)
+		s.Export(p)
+		want.addProfile(p)
+		when = when.Add(10 * time.Minute)
+		c.set(when)
+		if i == 6*6-1 {
+			settle(t, s) // hours 22 to 02
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	minutes, bad := filepath.Join(dir, "v1/samples/resolution=1m/host=here/date=2026-11-23"), arrange(s.files).intervals[2]
+	shut := func(mode fs.FileMode) {
+		t.Helper()
+		if err := errors.Join(os.Chmod(filepath.Join(dir, bad.path()), mode&0o600), os.Chmod(minutes, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shut(0)
+	var log bytes.Buffer
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	c.set(when.Add(-time.Hour)) // nothing is due when it is opened
+	s = openStore(t, o)
+	c.set(when.Add(2 * time.Hour)) // hours 03 and 04 are due
+	for range 3 {
+		settle(t, s)
+	}
+	h := arrange(s.files)
+	if stats := s.Stats(); stats.Failures != 1 || !hasHour(h.minutes, "20261124T04") || len(h.intervals) != 6 {
+		t.Errorf("with an unreadable file and directory: %d intervals are left, %+v\n%s", len(h.intervals), stats, log.String())
+	}
+	c.set(c.time().Add(retryAfter))
+	settle(t, s)
+	if stats := s.Stats(); stats.Failures != 2 || stats.Removed != 0 || stats.Damaged != 0 {
+		t.Errorf("after a while: %+v", stats)
+	}
+	for _, path := range []string{minutes, bad.path()} {
+		if n := strings.Count(log.String(), path+": permission denied"); n == 0 || n > 2 { // as it is opened, as it is compacted
+			t.Errorf("%s is said %d times:\n%s", path, n, log.String())
+		}
+	}
+	shut(0o750)
+	c.set(c.time().Add(retryAfter))
+	s.relistLater()
+	settle(t, s)
+	h = arrange(s.files)
+	if len(h.intervals) != 0 || !hasHour(h.minutes, "20261124T03") || !strings.Contains(log.String(), "again") {
+		t.Errorf("readable again: %d intervals are left\n%s", len(h.intervals), log.String())
+	}
+	same(t, "readable again", read(t, dir, false), want)
+	same(t, "readable again, coarse", read(t, dir, true), want)
+}
+
+func hasHour(files []file, stamp string) bool {
+	return slices.ContainsFunc(files, func(f file) bool { return f.start.Format(stamps[spanHour]) == stamp })
 }
 
 // A disk without room for more files is a full one.

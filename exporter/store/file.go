@@ -173,23 +173,28 @@ func byStart(a, b file) int {
 }
 
 // list finds the files in a data directory, those of all hosts; other calls visit with what is not one, such as files that were
-// not finished. A directory that is not there is empty.
+// not finished. A directory that is not there is empty. Of what cannot be looked at an error tells; the rest is found all the same.
 func list(dir string, other func(path string, info fs.FileInfo)) ([]file, error) {
 	var files []file
+	var errs []error
 	root := filepath.Join(dir, "v"+strconv.Itoa(Version))
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // it has just been removed
 		}
-		if err != nil || entry.IsDir() {
-			return err
+		if err == nil && entry.IsDir() {
+			return nil
 		}
-		info, err := entry.Info()
+		var info fs.FileInfo
+		if err == nil {
+			info, err = entry.Info()
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if err != nil {
-			return err
+			errs = append(errs, err)
+			return nil
 		}
 		relative, err := filepath.Rel(root, path)
 		if err != nil {
@@ -206,8 +211,8 @@ func list(dir string, other func(path string, info fs.FileInfo)) ([]file, error)
 		files = append(files, f)
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("list the history in %s: %w", dir, err)
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return files, fmt.Errorf("list the history in %s: %w", dir, err)
 	}
 	return files, nil
 }

@@ -19,12 +19,27 @@ func (s *Store) maintain(ctx context.Context) {
 			return
 		case <-s.wake:
 		}
+		s.relistLater()
 		s.complain("keep the history within its bounds", s.retain(0))
-		if err := s.compact(ctx); ctx.Err() == nil {
-			s.complain("compact the history", err)
+		s.compact(ctx)
+		if ctx.Err() == nil {
 			s.complain("keep the history within its bounds", s.retain(0))
 		}
 		s.measure()
+	}
+}
+
+// relistLater looks again where a directory could not be looked at.
+func (s *Store) relistLater() {
+	s.mu.Lock()
+	now := s.options.now()
+	again := s.unlisted && !now.Before(s.relistAt)
+	if again {
+		s.relistAt = now.Add(retryAfter)
+	}
+	s.mu.Unlock()
+	if again {
+		s.relist()
 	}
 }
 
@@ -77,6 +92,7 @@ func (s *Store) retain(room int64) error {
 	samples := slices.Concat(h.minutes, h.intervals)
 	slices.SortFunc(samples, func(a, b file) int { return a.end().Compare(b.end()) })
 	s.starved = false
+	var errs []error // a file that cannot be removed does not keep others from being
 	for i := range samples {
 		f := &samples[i]
 		low := s.checkFree()
@@ -87,17 +103,18 @@ func (s *Store) retain(room int64) error {
 		case f.end().Before(oldest), s.bytes()+room > s.options.MaxBytes, low != nil && f.end().Before(s.options.now().Add(-time.Hour)):
 		default:
 			s.starved = low != nil
-			return s.retainStacks()
+			return errors.Join(append(errs, s.retainStacks())...)
 		}
 		if err := s.remove(f, h.hours); err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
 		if err := s.retainStacks(); err != nil {
-			return err
+			errs = append(errs, err)
 		}
 	}
 	s.starved = s.checkFree() != nil
-	return s.retainStacks()
+	return errors.Join(append(errs, s.retainStacks())...)
 }
 
 // remove removes samples because of a bound, their rollup first.
@@ -136,6 +153,9 @@ func (s *Store) retainStacks() error {
 		}
 	}
 	for _, f := range slices.Clone(s.files) {
+		if s.unlisted && f.end().Add(s.options.MaxAge).After(s.options.now()) {
+			continue // their samples may be there
+		}
 		if f.table == tableStacks && !used[date{f.host, f.start.Format(dateLayout)}] {
 			if err := s.removeOne(f); err != nil {
 				return err
@@ -171,6 +191,9 @@ func (s *Store) retainDamaged(oldest time.Time) error {
 
 // removeSuperseded ends what a crash left of a compaction: it removes what another file holds too.
 func (s *Store) removeSuperseded() error {
+	if s.unlisted {
+		return nil // what seems to be without its twin may have it
+	}
 	for _, f := range arrange(s.files).superseded {
 		if err := removeFile(filepath.Join(s.options.Dir, f.path())); err != nil {
 			return err

@@ -64,6 +64,7 @@ type Stats struct {
 	// Dropped are intervals that were not written, DroppedSamples what was in them, by DropReasons.
 	Dropped, DroppedSamples map[string]uint64
 	Compactions             uint64 // files made of others
+	Failures                uint64 // compactions that failed, and were or will be tried again
 	Removed                 uint64 // files, because of a bound
 	Damaged                 uint64 // files set aside
 	// Limited are samples whose stack is not kept: their date has as many as it may, or their program has.
@@ -88,6 +89,12 @@ type Store struct {
 	files   []file // that are there, in no order
 	// planned are what a compaction makes right now: new files must not be covered by them.
 	planned []file
+	// unlisted says that a directory could not be looked at: what seems to be left over may belong to what is in it.
+	unlisted bool
+	relistAt time.Time
+	// postponed is until when compactions wait that could not read a file, pausedUntil until when all do: they could not write.
+	postponed   map[work]time.Time
+	pausedUntil time.Time
 	// starved says that there is less free than others are to have, and nothing to remove.
 	starved bool
 	damaged []setAside
@@ -117,7 +124,7 @@ func Open(o Options) (*Store, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Store{
 		options: o, cancel: cancel, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		encoder: newEncoder(), samples: newSampleWriter(fastCompression), said: make(map[string]bool),
+		encoder: newEncoder(), samples: newSampleWriter(fastCompression), said: make(map[string]bool), postponed: make(map[work]time.Time),
 		stats: Stats{Dropped: make(map[string]uint64), DroppedSamples: make(map[string]uint64)},
 	}
 	if err := s.open(); err != nil {
@@ -167,24 +174,28 @@ func freeBytes(dir string) (int64, error) {
 }
 
 func (s *Store) open() error {
-	if err := makeDir(s.options.Dir, fmt.Sprintf("v%d", Version)); err != nil {
+	// Without room for it the first interval that finds room makes it.
+	if err := makeDir(s.options.Dir, fmt.Sprintf("v%d", Version)); err != nil && dropReason(err) != DropDiskFull {
 		return err
 	}
-	if err := s.relist(); err != nil {
-		return err
-	}
+	s.relist()
+	var unreadable error
 	for _, f := range slices.Clone(s.files) {
 		c, err := openChecked(filepath.Join(s.options.Dir, f.path()))
 		if err == nil {
 			err = c.Close()
 		}
-		s.setAsideIfDamaged(f, err)
+		if err != nil && !s.setAsideIfDamaged(f, err) && unreadable == nil {
+			unreadable = err
+		}
 	}
-	return s.removeSuperseded()
+	s.complain("open all files of the history", unreadable)
+	s.complain("remove what other files hold too", s.removeSuperseded())
+	return nil
 }
 
 // relist looks for what there is, and removes what was not finished.
-func (s *Store) relist() error {
+func (s *Store) relist() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.damaged = nil
@@ -196,18 +207,14 @@ func (s *Store) relist() error {
 			s.damaged = append(s.damaged, setAside{path, info.Size(), info.ModTime()})
 		}
 	})
-	if err != nil {
-		return err
-	}
-	s.files, s.known, s.knownDate = files, nil, ""
-	return nil
+	s.complain("look at all directories of the history", err)
+	s.files, s.unlisted, s.known, s.knownDate = files, err != nil, nil, ""
 }
 
 // setAsideIfDamaged renames a file whose content an error is about, and says so. The caller holds mu, or is alone.
 func (s *Store) setAsideIfDamaged(f file, err error) bool {
 	var damage *DamageError
 	if !errors.As(err, &damage) {
-		s.complain("open a file of the history", err)
 		return false
 	}
 	path := filepath.Join(s.options.Dir, f.path())
@@ -281,9 +288,7 @@ func (s *Store) write(p *profile.Profile) error {
 		}
 	}
 	start := p.Start.UTC()
-	if err := s.learn(start); err != nil {
-		return err
-	}
+	s.learn(start)
 	// The stacks first: no sample is ever without its stack.
 	stacks := &stackFile{store: s, file: file{table: tableStacks, start: start}, fresh: make(map[int64]struct{})}
 	defer stacks.discard()
@@ -460,25 +465,26 @@ func (s *Store) nextGeneration(f file) (generation int) {
 }
 
 // learn reads which stacks a date has already. The caller holds mu.
-func (s *Store) learn(start time.Time) error {
+func (s *Store) learn(start time.Time) {
 	date := start.Format(dateLayout)
 	if s.knownDate == date {
-		return nil
+		return
 	}
 	known, quota := make(map[int64]struct{}), newQuota(s.options.MaxBytes)
+	var unreadable error
 	for _, f := range arrange(s.files).stacks {
 		if f.host != s.options.Host || f.start.Format(dateLayout) != date {
 			continue
 		}
-		err := readStackIDs(filepath.Join(s.options.Dir, f.path()), known)
-		if err != nil && !s.setAsideIfDamaged(f, err) && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		// What is in a file that cannot be read is written again.
+		if err := readStackIDs(filepath.Join(s.options.Dir, f.path()), known); err != nil && !s.setAsideIfDamaged(f, err) && !errors.Is(err, fs.ErrNotExist) {
+			unreadable = err
 		}
 		quota.used += f.bytes
 	}
+	s.complain("read all stacks of the date", unreadable)
 	quota.used = max(quota.used, minStackCost*int64(len(known)))
 	s.known, s.knownDate, s.quota = known, date, quota
-	return nil
 }
 
 // Stats gives what was counted until now.
@@ -503,7 +509,9 @@ func (s *Store) count(f func(*Stats)) {
 func (s *Store) complain(doing string, err error) {
 	s.statsMu.Lock()
 	said := s.said[doing]
-	s.said[doing] = err != nil
+	if s.said[doing] = true; err == nil {
+		delete(s.said, doing)
+	}
 	s.statsMu.Unlock()
 	switch {
 	case err != nil && !said:
