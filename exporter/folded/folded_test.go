@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -120,4 +121,37 @@ func FuzzWrite(f *testing.F) {
 			t.Fatalf("%q: %d samples of %d, frames %v, want %v", text, sum, one+two, got, frames)
 		}
 	})
+}
+
+// Long names are there once, however many stacks have them: these are 4 GB of text.
+func TestLongNames(t *testing.T) {
+	long := location(profile.FrameNative, strings.Repeat("x", 1<<20))
+	p := &profile.Profile{}
+	for i := range 64 {
+		s := stack("", location(profile.FrameNative, strconv.Itoa(i)))
+		for range 64 {
+			s.Locations = append(s.Locations, long)
+		}
+		p.Samples = append(p.Samples, profile.Sample{User: s, Count: 1})
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	var size counter
+	if err := Write(&size, p); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if size < 4<<30 {
+		t.Errorf("only %d bytes were written", size)
+	}
+	if bytes := after.TotalAlloc - before.TotalAlloc; bytes > 64<<20 {
+		t.Errorf("%d bytes were allocated", bytes)
+	}
+}
+
+type counter int64
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
 }
