@@ -73,7 +73,7 @@ func (q *Query) Set(name, value string, now time.Time) error {
 		for i, p := range Parameters {
 			names[i] = p.Name
 		}
-		return fmt.Errorf("there is no parameter %s: known are %s", show(name), strings.Join(names, ", "))
+		return fmt.Errorf("there is no parameter %s: known are %s", Quote(name), strings.Join(names, ", "))
 	case value == "":
 		return fmt.Errorf("%s is empty: leave it out, or give it a value (%s)", name, Parameters[i].Help)
 	}
@@ -307,7 +307,7 @@ func (s *scanner) fail(format string, args ...any) error {
 func (s *scanner) expected(what string) error {
 	found := "the end"
 	if !s.end() {
-		found = show(s.text[s.at:])
+		found = Quote(s.text[s.at:])
 	}
 	return s.fail("expected %s, found %s", what, found)
 }

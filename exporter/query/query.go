@@ -140,7 +140,7 @@ func NewCondition(label string, op Op, value string) (Condition, error) {
 	case Equal, NotEqual:
 		_, err := strconv.ParseUint(value, 10, 31)
 		if (label == "pid" || label == "tid") && value != "" && (err != nil || value[0] == '0') {
-			return Condition{}, fmt.Errorf("%s%s%s: %[1]s is a number, or \"\" where there is none", label, op, show(value))
+			return Condition{}, fmt.Errorf("%s%s%s: %[1]s is a number, or \"\" where there is none", label, op, Quote(value))
 		}
 	case Match, NotMatch:
 		if _, err := compile(value); err != nil {
@@ -152,10 +152,10 @@ func NewCondition(label string, op Op, value string) (Condition, error) {
 			c.match, err = regexp.Compile(`\A(?:` + parsed.String() + `)\z`)
 		}
 		if err != nil {
-			return Condition{}, fmt.Errorf("%s is not a regular expression (RE2): %s", show(value), reason(err))
+			return Condition{}, fmt.Errorf("%s is not a regular expression (RE2): %s", Quote(value), reason(err))
 		}
 	default:
-		return Condition{}, fmt.Errorf("there is no comparison %s: known are =, !=, =~ and !~", show(string(op)))
+		return Condition{}, fmt.Errorf("there is no comparison %s: known are =, !=, =~ and !~", Quote(string(op)))
 	}
 	return c, nil
 }
@@ -164,7 +164,7 @@ func checkLabel(name string) error {
 	if slices.Contains(Labels, name) {
 		return nil
 	}
-	return fmt.Errorf("there is no label %s: known are %s", show(name), strings.Join(Labels, ", "))
+	return fmt.Errorf("there is no label %s: known are %s", Quote(name), strings.Join(Labels, ", "))
 }
 
 func compile(pattern string) (*regexp.Regexp, error) {
@@ -173,7 +173,7 @@ func compile(pattern string) (*regexp.Regexp, error) {
 	}
 	re, err := regexp.Compile(pattern)
 	if err != nil {
-		return nil, fmt.Errorf("%s is not a regular expression (RE2): %s", show(pattern), reason(err))
+		return nil, fmt.Errorf("%s is not a regular expression (RE2): %s", Quote(pattern), reason(err))
 	}
 	return re, nil
 }
@@ -185,9 +185,9 @@ func reason(err error) string {
 	return kind
 }
 
-// show makes a piece of somebody's text fit for an error: quoted, and no longer than a line.
-func show(s string) string {
-	const most = 60
+// Quote makes what somebody sent fit for a line of text, and short.
+func Quote(s string) string {
+	const most = 100
 	if len(s) > most {
 		return strconv.QuoteToASCII(s[:most]) + "..."
 	}

@@ -19,7 +19,7 @@ func ParseTime(text string, now time.Time) (time.Time, error) {
 		err = fmt.Errorf("it is not between %d and %d", minYear, maxYear)
 	}
 	if err != nil {
-		return time.Time{}, fmt.Errorf("%s is no time: %w", show(text), err)
+		return time.Time{}, fmt.Errorf("%s is no time: %w", Quote(text), err)
 	}
 	return t.UTC(), nil
 }

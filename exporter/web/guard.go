@@ -12,6 +12,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/pilotlight/pilotlight/exporter/query"
 )
 
 // Security says who may ask. The zero value is plain HTTP for the host itself.
@@ -124,7 +126,7 @@ func (g *guard) protect(next http.Handler) http.Handler {
 		}
 		switch {
 		case !g.allowsHost(r):
-			http.Error(w, "this agent does not answer for the host "+quote(r.Host)+
+			http.Error(w, "this agent does not answer for the host "+query.Quote(r.Host)+
 				": use localhost, a loopback address or the address it listens on", http.StatusMisdirectedRequest)
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			h.Set("Allow", "GET, HEAD")

@@ -113,7 +113,7 @@ func (q *historyQuery) add(label string, op query.Op, value string) error {
 
 var stepParameter = historyParameter{"step", "", func(q *historyQuery, v string, _ time.Time) (err error) {
 	if q.step, err = time.ParseDuration(v); err != nil || q.step <= 0 {
-		return fmt.Errorf("step=%s is no duration: give one such as 10s or 10ms", quote(v))
+		return fmt.Errorf("step=%s is no duration: give one such as 10s or 10ms", query.Quote(v))
 	}
 	return nil
 }}
@@ -121,7 +121,7 @@ var stepParameter = historyParameter{"step", "", func(q *historyQuery, v string,
 func limitParameter(most int) historyParameter {
 	return historyParameter{"limit", "", func(q *historyQuery, v string, _ time.Time) (err error) {
 		if q.limit, err = strconv.Atoi(v); err != nil || q.limit < 1 || q.limit > most {
-			return fmt.Errorf("limit=%s is out of range: give a number from 1 to %d", quote(v), most)
+			return fmt.Errorf("limit=%s is out of range: give a number from 1 to %d", query.Quote(v), most)
 		}
 		return nil
 	}}
@@ -138,7 +138,7 @@ var diffParameters = []historyParameter{
 	}},
 	{"scale", "", func(q *historyQuery, v string, _ time.Time) error {
 		if q.scale = flame.Scale(v); q.scale != flame.ByShare && q.scale != flame.ByTime {
-			return fmt.Errorf("scale=%s: give %s or %s", quote(v), flame.ByShare, flame.ByTime)
+			return fmt.Errorf("scale=%s: give %s or %s", query.Quote(v), flame.ByShare, flame.ByTime)
 		}
 		return nil
 	}},
@@ -155,7 +155,7 @@ func isHistory(raw string) bool {
 func parseHistory(raw string, now time.Time, allowed []string, more []historyParameter) (*historyQuery, error) {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		return nil, badRequest("the query %s is malformed: give name=value pairs separated by &", quote(raw))
+		return nil, badRequest("the query %s is malformed: give name=value pairs separated by &", query.Quote(raw))
 	}
 	q := new(historyQuery)
 	more = append(more[:len(more):len(more)], targetParameters...)
@@ -168,9 +168,9 @@ func parseHistory(raw string, now time.Time, allowed []string, more []historyPar
 		given := values[name]
 		switch {
 		case len(given) != 1:
-			return nil, badRequest("%s is given %d times: give it once", quote(name), len(given))
+			return nil, badRequest("%s is given %d times: give it once", query.Quote(name), len(given))
 		case given[0] == "":
-			return nil, badRequest("%s is empty: leave it out or give a value", quote(name))
+			return nil, badRequest("%s is empty: leave it out or give a value", query.Quote(name))
 		case name == "children":
 			return nil, badRequest("children is not known of the past: leave it out, or give filter=cgroup=...")
 		case name == "seconds":
@@ -185,7 +185,7 @@ func parseHistory(raw string, now time.Time, allowed []string, more []historyPar
 			for _, p := range more {
 				known = append(known, p.name)
 			}
-			return nil, badRequest("there is no parameter %s here: accepted are %s", quote(name), strings.Join(known, ", "))
+			return nil, badRequest("there is no parameter %s here: accepted are %s", query.Quote(name), strings.Join(known, ", "))
 		}
 		if refused := (*refusal)(nil); errors.As(err, &refused) {
 			return nil, refused

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/profiler/container"
 )
 
@@ -36,7 +37,7 @@ func (h host) resolve(q *liveQuery) error {
 	if id := q.filter.ContainerID; id != "" && !h.anyProcess(func(cgroups []string) bool {
 		return strings.HasPrefix(container.ID(cgroups), id)
 	}) {
-		return badRequest("container=%s: no running process is in a container of that id", quote(id))
+		return badRequest("container=%s: no running process is in a container of that id", query.Quote(id))
 	}
 	return nil
 }
@@ -86,7 +87,7 @@ func (h host) cgroup(given string) (string, error) {
 	for _, m := range mounts {
 		if rest, ok := strings.CutPrefix(directory, m.point); ok && (rest == "" || rest[0] == '/') {
 			if !isDirectory(directory) {
-				return "", badRequest("cgroup=%s: there is no such cgroup", quote(given))
+				return "", badRequest("cgroup=%s: there is no such cgroup", query.Quote(given))
 			}
 			return strings.TrimSuffix(path.Join(m.root, rest), "/"), nil
 		}
@@ -112,7 +113,7 @@ func (h host) cgroup(given string) (string, error) {
 		return clean, nil
 	}
 	return "", badRequest("cgroup=%s: there is no such cgroup: give a directory such as /sys/fs/cgroup/system.slice, "+
-		"or a path as in /proc/PID/cgroup", quote(given))
+		"or a path as in /proc/PID/cgroup", query.Quote(given))
 }
 
 func isDirectory(name string) bool {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/profiler/collect"
 )
 
@@ -65,7 +66,7 @@ var parameters = []struct {
 func parseQuery(raw string) (liveQuery, error) {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
-		return liveQuery{}, badRequest("the query %s is malformed: give name=value pairs separated by &", quote(raw))
+		return liveQuery{}, badRequest("the query %s is malformed: give name=value pairs separated by &", query.Quote(raw))
 	}
 	q := liveQuery{duration: defaultDuration}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
@@ -95,7 +96,7 @@ func (q *liveQuery) set(name string, values []string) error {
 	for _, p := range parameters {
 		names = append(names, p.name)
 	}
-	return badRequest("there is no parameter %s: accepted are %s", quote(name), strings.Join(names, ", "))
+	return badRequest("there is no parameter %s: accepted are %s", query.Quote(name), strings.Join(names, ", "))
 }
 
 // parseSeconds takes plain decimals: no exponents, no "inf".
@@ -103,11 +104,11 @@ func parseSeconds(q *liveQuery, value string) error {
 	seconds, err := strconv.ParseFloat(value, 64)
 	if err != nil || strings.Trim(value, "0123456789.") != "" {
 		return badRequest("seconds=%s is not a number: give seconds, such as 5 or 0.5, greater than 0 and at most %d",
-			quote(value), int(maxDuration.Seconds()))
+			query.Quote(value), int(maxDuration.Seconds()))
 	}
 	// Compared as numbers: far beyond the bound a Duration overflows.
 	if seconds > maxDuration.Seconds() || time.Duration(seconds*float64(time.Second)) <= 0 {
-		return badRequest("seconds=%s is out of range: give seconds greater than 0 and at most %d", quote(value), int(maxDuration.Seconds()))
+		return badRequest("seconds=%s is out of range: give seconds greater than 0 and at most %d", query.Quote(value), int(maxDuration.Seconds()))
 	}
 	q.duration = time.Duration(seconds * float64(time.Second))
 	return nil
@@ -117,7 +118,7 @@ func parsePIDs(q *liveQuery, value string) error {
 	for text := range strings.SplitSeq(value, ",") {
 		pid, err := strconv.ParseUint(text, 10, 32)
 		if err != nil || pid == 0 || pid > maxPID {
-			return badRequest("pid=%s: %s is not a process id: give numbers from 1 to %d, separated by commas", quote(value), quote(text), maxPID)
+			return badRequest("pid=%s: %s is not a process id: give numbers from 1 to %d, separated by commas", query.Quote(value), query.Quote(text), maxPID)
 		}
 		if len(q.filter.PIDs) == maxPIDs {
 			return badRequest("pid names more than %d processes: give fewer, or their cgroup", maxPIDs)
@@ -133,7 +134,7 @@ func parseChildren(q *liveQuery, value string) error {
 		q.filter.Children = true
 	case "false", "0":
 	default:
-		return badRequest("children=%s is neither true nor false: give children=true to take the descendants of pid too", quote(value))
+		return badRequest("children=%s is neither true nor false: give children=true to take the descendants of pid too", query.Quote(value))
 	}
 	return nil
 }
@@ -144,14 +145,14 @@ func parseComm(q *liveQuery, value string) (err error) {
 	}
 	if q.filter.Comm, err = regexp.Compile(value); err != nil {
 		return badRequest("comm=%s is not a regular expression that can be used (%s): give one such as ^nginx$ (RE2 syntax)",
-			quote(value), quote(err.Error()))
+			query.Quote(value), query.Quote(err.Error()))
 	}
 	return nil
 }
 
 func parseCgroup(q *liveQuery, value string) error {
 	if strings.ContainsRune(value, 0) {
-		return badRequest("cgroup=%s contains a zero byte: give a directory such as /sys/fs/cgroup/system.slice", quote(value))
+		return badRequest("cgroup=%s contains a zero byte: give a directory such as /sys/fs/cgroup/system.slice", query.Quote(value))
 	}
 	q.cgroup = value
 	return nil
@@ -160,17 +161,8 @@ func parseCgroup(q *liveQuery, value string) error {
 func parseContainer(q *liveQuery, value string) error {
 	id := strings.ToLower(value)
 	if len(id) < 8 || len(id) > 64 || strings.Trim(id, "0123456789abcdef") != "" {
-		return badRequest("container=%s is not a container id: give 8 to 64 hexadecimal digits", quote(value))
+		return badRequest("container=%s is not a container id: give 8 to 64 hexadecimal digits", query.Quote(value))
 	}
 	q.filter.ContainerID = id
 	return nil
-}
-
-// quote makes what a client sent fit for a line of text, and short.
-func quote(s string) string {
-	const most = 100
-	if len(s) > most {
-		return strconv.QuoteToASCII(s[:most]) + "..."
-	}
-	return strconv.QuoteToASCII(s)
 }
