@@ -19,6 +19,7 @@ import (
 
 	"github.com/pilotlight/pilotlight/exporter/flame"
 	"github.com/pilotlight/pilotlight/exporter/folded"
+	"github.com/pilotlight/pilotlight/exporter/pprof"
 	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/exporter/store"
 	"github.com/pilotlight/pilotlight/exporter/terminal"
@@ -30,6 +31,7 @@ type diffFlags struct {
 	sampleType string
 	scale      string
 	format     string
+	output     string
 	rows       int
 	total      bool
 	query      map[string]*string // flags that are parameters of the query language
@@ -56,14 +58,15 @@ func newDiffCommand() *cobra.Command {
 			if help {
 				return cmd.Help()
 			}
-			return diff(cmd.Context(), &f, args, cmd.OutOrStdout())
+			return diff(cmd.Context(), &f, args)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.dataDir, "data-dir", "/var/lib/pilotlight", "the agent's `DIR`, for ranges")
 	flags.StringVar(&f.sampleType, "type", "", "compare values of this `TYPE`, such as cpu or inuse_space (default: that of the file; cpu for ranges)")
 	flags.StringVar(&f.scale, "by", string(flame.ByShare), "compare by share of all samples, or by time: what was taken in a second")
-	flags.StringVar(&f.format, "format", "table", "table, json, or folded: the stacks with both numbers, as difffolded.pl writes them")
+	flags.StringVar(&f.format, "format", "table", "table, json, folded (the stacks with both numbers, as difffolded.pl writes them), or pprof (AFTER less BEFORE, as go tool pprof -diff_base)")
+	flags.StringVarP(&f.output, "output", "o", "-", "write to this `FILE`; - is standard output")
 	flags.IntVarP(&f.rows, "rows", "n", 25, "rows of the table, at most")
 	flags.BoolVar(&f.total, "total", false, "compare functions with what they called, not in themselves")
 	for _, p := range query.Parameters {
@@ -98,7 +101,7 @@ func parseWithRanges(flags *pflag.FlagSet, args []string) (positional []string, 
 	return positional, help, err
 }
 
-func diff(ctx context.Context, f *diffFlags, args []string, out io.Writer) error {
+func diff(ctx context.Context, f *diffFlags, args []string) error {
 	if err := f.check(args); err != nil {
 		return err
 	}
@@ -132,8 +135,14 @@ func diff(ctx context.Context, f *diffFlags, args []string, out io.Writer) error
 	if err != nil {
 		return failure{fmt.Errorf("%s and %s: %w", args[0], args[1], err)}
 	}
-	if err := f.write(out, d, before, after, args); err != nil {
-		return failure{fmt.Errorf("write the difference: %w", err)}
+	out, err := openOutput(f.output)
+	if err != nil {
+		return failure{err}
+	}
+	defer out.discard()
+	defer out.discardOnSignal()()
+	if err := out.write(nil, func(w io.Writer, _ *profile.Profile) error { return f.write(w, d, before, after, args) }); err != nil {
+		return failure{err}
 	}
 	return nil
 }
@@ -146,8 +155,8 @@ func (f *diffFlags) check(args []string) error {
 		return errors.New("standard input can be one of the two profiles, not both")
 	case f.scale != string(flame.ByShare) && f.scale != string(flame.ByTime):
 		return fmt.Errorf("by %q: want share or time", f.scale)
-	case !slices.Contains([]string{"table", "json", "folded"}, f.format):
-		return fmt.Errorf("format %q: want table, json or folded", f.format)
+	case !slices.Contains([]string{"table", "json", "folded", "pprof"}, f.format):
+		return fmt.Errorf("format %q: want table, json, folded or pprof", f.format)
 	case f.rows < 1:
 		return fmt.Errorf("rows %d: want 1 or more", f.rows)
 	}
@@ -260,6 +269,8 @@ func (f *diffFlags) write(out io.Writer, d *flame.Difference, before, after *pro
 		return encoder.Encode(d)
 	case "folded":
 		return folded.WriteDiff(out, before, after, d.Factor())
+	case "pprof":
+		return pprof.WriteDiff(out, before, after, d.Factor())
 	}
 	width, isTerminal := columns(os.Stdout)
 	return terminal.WriteDiff(out, d, terminal.DiffOptions{

@@ -15,4 +15,4 @@ func sayLosses(p *profiler.Profiler) {
 	}
 }
 
-func sayLoss(line string) { fmt.Fprintf(os.Stderr, "pilotlight: lost: %s\n", line) }
+func sayLoss(line string) { fmt.Fprintf(os.Stderr, "pilotlight: lost: %s\n", doctor.Printable(line)) }

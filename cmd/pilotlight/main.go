@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pilotlight/pilotlight/profiler/doctor"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -36,12 +38,21 @@ func run(args []string) int {
 	case errors.As(err, &exit):
 		return exit.code
 	case errors.As(err, new(failure)):
-		fmt.Fprintf(os.Stderr, "pilotlight: %v\n", err)
+		sayError(err)
 		return exitFailure
 	}
-	fmt.Fprintf(os.Stderr, "pilotlight: %v\n", err)
+	sayError(err)
 	fmt.Fprintf(os.Stderr, "`pilotlight help` lists commands and flags\n")
 	return exitUsage
+}
+
+// sayError writes an error, of which each line is one: the names in it come from anywhere.
+func sayError(err error) {
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		lines[i] = doctor.Printable(line)
+	}
+	fmt.Fprintf(os.Stderr, "pilotlight: %s\n", strings.Join(lines, "\n"))
 }
 
 func newRootCommand() *cobra.Command {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 
@@ -17,7 +18,7 @@ import (
 
 // formats are those that record can write.
 var formats = map[string]func(io.Writer, *profile.Profile) error{
-	"pprof":  pprof.Write,
+	"pprof":  func(w io.Writer, p *profile.Profile) error { return pprof.Write(w, p) },
 	"folded": folded.Write,
 }
 
@@ -118,6 +119,22 @@ func (o *output) discard() {
 	if o.temp {
 		_ = o.file.Close()
 		_ = os.Remove(o.file.Name())
+	}
+}
+
+// discardOnSignal has a signal end the program with nothing left of what is not complete, until it is released.
+func (o *output) discardOnSignal() (release func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, endSignals()...)
+	go func() {
+		if s, ok := <-signals; ok {
+			o.discard()
+			os.Exit(128 + int(s.(syscall.Signal)))
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(signals)
 	}
 }
 

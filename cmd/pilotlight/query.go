@@ -111,6 +111,7 @@ func (f *queryFlags) run(ctx context.Context, q query.Query) (err error) {
 		return failure{err}
 	}
 	defer out.discard()
+	defer out.discardOnSignal()()
 	var answer *store.Answer
 	if err := out.write(nil, func(w io.Writer, _ *profile.Profile) (err error) {
 		answer, err = f.write(ctx, w, q)

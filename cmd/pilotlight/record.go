@@ -85,7 +85,7 @@ func record(f *recordFlags, args []string) error {
 		return failure{err}
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "pilotlight: %v\n", err) // what was collected until then is written all the same
+		sayError(err) // what was collected until then is written all the same
 	}
 	if writeErr := out.write(p, write); writeErr != nil {
 		out.discard()
