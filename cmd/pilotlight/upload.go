@@ -25,7 +25,7 @@ func (f *uploadFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.region, "upload-region", "", "`REGION` of the bucket; by default the storage is asked")
 	flags.StringVar(&f.credentials, "upload-credentials", "", "read the keys from this `FILE`, which looks like ~/.aws/credentials")
 	f.rate = defaultUploadRate
-	flags.Var(&f.rate, "upload-rate", "upload this `SIZE` a second at most, such as 500kB; 0: no limit")
+	flags.Var(&f.rate, "upload-rate", "upload this `SIZE` a second at most, such as 500kB, but not less than 10kB; 0: no limit")
 }
 
 func (f *uploadFlags) options(dir, host string, log *slog.Logger) upload.Options {

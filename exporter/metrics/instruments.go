@@ -217,6 +217,8 @@ var counters = []instrument[int64]{
 		count(func(s *snapshot) uint64 { return s.upload.Failures })},
 	{"pilotlight.upload.removed", "{object}", "Objects that were removed from object storage because they were hours of which it has the day.",
 		count(func(s *snapshot) uint64 { return s.upload.Removed })},
+	{"pilotlight.upload.damaged", unitFiles, "Files of the history that were found damaged, and not sent to object storage.",
+		count(func(s *snapshot) uint64 { return s.upload.Damaged })},
 	{"pilotlight.upload.dropped", unitFiles, "Files that the history removed before they were sent to object storage.",
 		count(func(s *snapshot) uint64 { return s.upload.DroppedFiles })},
 	{"pilotlight.upload.dropped.size", unitBytes, "What the history removed before it was sent to object storage.",

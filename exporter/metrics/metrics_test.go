@@ -205,12 +205,13 @@ func TestUpload(t *testing.T) {
 		"pilotlight_upload_failures_total":           3,
 		"pilotlight_upload_removed_total":            4,
 		"pilotlight_upload_dropped_total":            5,
+		"pilotlight_upload_damaged_total":            9,
 		"pilotlight_upload_dropped_size_bytes_total": 6,
 		"pilotlight_upload_pending":                  7,
 		"pilotlight_upload_pending_size_bytes":       8,
 	}
 	m, err := New(new(source), Options{Upload: func() upload.Stats {
-		return upload.Stats{Files: 1, Bytes: 2, Failures: 3, Removed: 4, DroppedFiles: 5, DroppedBytes: 6, PendingFiles: 7, PendingBytes: 8}
+		return upload.Stats{Files: 1, Bytes: 2, Failures: 3, Removed: 4, DroppedFiles: 5, DroppedBytes: 6, PendingFiles: 7, PendingBytes: 8, Damaged: 9}
 	}})
 	if err != nil {
 		t.Fatal(err)

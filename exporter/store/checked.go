@@ -84,17 +84,9 @@ func newChecked(f *os.File) (*checkedFile, error) {
 func (c *checkedFile) Close() error { return c.file.Close() }
 
 func (c *checkedFile) open() error {
-	info, err := c.file.Stat()
+	footer, size, err := c.openSums()
 	if err != nil {
 		return err
-	}
-	size := info.Size()
-	footer, err := footerStart(c.file, size)
-	if err != nil {
-		return c.damage(size, err)
-	}
-	if err := c.readSums(footer, size); err != nil {
-		return c.damage(footer, err)
 	}
 	// The indexes of pages are read when they are asked for, if at all.
 	c.File, err = parquet.OpenFile(c, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true), parquet.ReadBufferSize(checkedBlock))
@@ -106,6 +98,22 @@ func (c *checkedFile) open() error {
 		return c.damage(footer, err)
 	}
 	return nil
+}
+
+// openSums reads the checksums, and checks the footer.
+func (c *checkedFile) openSums() (footer, size int64, err error) {
+	info, err := c.file.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	size = info.Size()
+	if footer, err = footerStart(c.file, size); err != nil {
+		return 0, 0, c.damage(size, err)
+	}
+	if err := c.readSums(footer, size); err != nil {
+		return 0, 0, c.damage(footer, err)
+	}
+	return footer, size, nil
 }
 
 func (c *checkedFile) damage(offset int64, err error) error {

@@ -2,8 +2,8 @@ package store
 
 import (
 	"errors"
-	"fmt"
-	"io"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -58,9 +58,29 @@ func CompactedDirs(host string) []string {
 	return dirs
 }
 
-// Merged says which of the paths, which are as in File, are hours that were compacted into days among the files, which are what Compacted gave.
+// Verify compares all of a file, which is as in File, with its checksums. What is wrong with its content is a DamageError.
+func Verify(path string) (err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	c := &checkedFile{file: f}
+	if _, _, err := c.openSums(); err != nil {
+		return err
+	}
+	for block := range int64(len(c.sums)) {
+		if err := c.check(block); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Merged says which of the paths, which are as in File, are hours that were compacted into days among the files, which are some of those that Compacted gave.
 // The name alone does not tell, because an hour may have been removed before, or have been written into another data directory of this
-// host: the rollup of the day holds the hour. Of stacks there must be the day too.
+// host: the day of the same resolution holds the hour. Of stacks there must be the day too, and the samples that refer to them in one by the minute. A
+// day that is damaged holds nothing.
 func Merged(dir string, files []File, paths []string) ([]string, error) {
 	there := make(map[string]bool)
 	stackDays := make(map[string]bool)
@@ -76,54 +96,53 @@ func Merged(dir string, files []File, paths []string) ([]string, error) {
 	})
 	var merged []string
 	for _, f := range files {
-		if day, ok := parseFilePath(f.Path); ok && day.span == spanDay && day.resolution == resolutionHour {
-			in, err := mergedInto(dir, &day, paths)
-			if err != nil {
-				return nil, err
+		day, ok := parseFilePath(f.Path)
+		if !ok || day.span != spanDay || day.table != tableSamples {
+			continue
+		}
+		held, err := heldHours(dir, &day)
+		if errors.As(err, new(*DamageError)) || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range paths {
+			hour, _ := parseFilePath(path)
+			same := hour.resolution == day.resolution && hour.generation <= day.generation || hour.table == tableStacks && day.resolution == resolutionMinute
+			if same && hour.host == day.host && held[hour.start] {
+				merged = append(merged, path)
 			}
-			merged = append(merged, in...)
 		}
 	}
 	return merged, nil
 }
 
-// mergedInto says of which of the hours a day's rollup has rows.
-func mergedInto(dir string, day *file, paths []string) ([]string, error) {
-	hours := make(map[time.Time][]string)
-	for _, path := range paths {
-		f, ok := parseFilePath(path)
-		if ok && f.host == day.host && f.start.Truncate(24*time.Hour).Equal(day.start) && (f.table == tableStacks || f.generation <= day.generation) {
-			hours[f.start] = append(hours[f.start], path)
-		}
-	}
-	if len(hours) == 0 {
-		return nil, nil
-	}
+// heldHours are those of which a day of samples has row groups: each is of one hour.
+func heldHours(dir string, day *file) (held map[time.Time]bool, err error) {
 	f, err := openChecked(filepath.Join(dir, day.path()))
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	type row struct {
-		Time int64 `parquet:"time,timestamp(millisecond)"`
+	defer func() { err = errors.Join(err, f.Close()) }()
+	at, ok := f.Schema().Lookup("time")
+	if !ok {
+		return nil, f.damage(0, errFormat)
 	}
-	rows := parquet.NewGenericReader[row](f.File)
-	defer rows.Close()
-	var merged []string
-	for buffer := make([]row, 1024); ; {
-		n, err := rows.Read(buffer)
-		for _, r := range buffer[:n] {
-			hour := time.UnixMilli(r.Time).UTC().Truncate(time.Hour)
-			merged = append(merged, hours[hour]...)
-			delete(hours, hour)
+	held = make(map[time.Time]bool)
+	for _, g := range f.RowGroups() {
+		chunk, ok := g.ColumnChunks()[at.ColumnIndex].(*parquet.FileColumnChunk)
+		if !ok {
+			continue
 		}
-		if errors.Is(err, io.EOF) {
-			return merged, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", day.path(), err)
+		if low, high, ok := chunk.Bounds(); ok {
+			hour := time.UnixMilli(low.Int64()).UTC().Truncate(time.Hour)
+			if time.UnixMilli(high.Int64()).Before(hour.Add(time.Hour)) {
+				held[hour] = true
+			}
 		}
 	}
+	return held, nil
 }
 
 // parseFilePath understands a File's path.

@@ -54,6 +54,8 @@ type Stats struct {
 	Present uint64
 	// Failures are requests that did not succeed; they are tried again.
 	Failures uint64
+	// Damaged files were not sent: their content does not fit its checksums.
+	Damaged uint64
 	// Removed objects were hours of which the bucket holds the day.
 	Removed uint64
 	// DroppedFiles were removed from the host before they were sent.
@@ -68,6 +70,8 @@ const (
 	firstDelay      = 3 * time.Second // at most
 	// stalled is how long a request may take without a byte that moves.
 	stalled = 2 * time.Minute
+	// minRate moves a piece in a small part of that: less would fail each time, and could not keep up with a day of one busy CPU in hours.
+	minRate = 10_000
 	// Tries after failures: the first soon, then ever later.
 	firstRetry = time.Second
 	lastRetry  = 5 * time.Minute
@@ -88,6 +92,8 @@ type Uploader struct {
 	there map[string]int64
 	// pending are the files of the last look that were not sent then.
 	pending map[string]int64
+	// damaged are those that are not sent.
+	damaged map[string]int64
 	broken  bool // the last round failed
 
 	mu    sync.Mutex
@@ -102,8 +108,8 @@ func (o *Options) Check() error {
 	if _, err := o.endpoint(); err != nil {
 		return err
 	}
-	if o.BytesPerSecond < 0 {
-		return fmt.Errorf("upload rate %d: want bytes a second, or 0 for no limit", o.BytesPerSecond)
+	if o.BytesPerSecond != 0 && o.BytesPerSecond < minRate {
+		return fmt.Errorf("upload rate %d: want %d bytes a second or more, or 0 for no limit", o.BytesPerSecond, minRate)
 	}
 	return nil
 }
@@ -176,7 +182,7 @@ func Start(o Options) (*Uploader, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	u := &Uploader{
 		options: o, client: client, creds: creds, bucket: bucket, prefix: prefix, pace: pace{perSecond: o.BytesPerSecond},
-		cancel: cancel, done: make(chan struct{}),
+		cancel: cancel, done: make(chan struct{}), damaged: make(map[string]int64),
 	}
 	go u.run(ctx, transport)
 	return u, nil
@@ -258,7 +264,13 @@ func (u *Uploader) round(ctx context.Context) error {
 		if _, ok := u.pending[f.Path]; !ok {
 			continue
 		}
-		switch err := u.put(ctx, f); {
+		err := u.verify(f)
+		if err == nil {
+			err = u.put(ctx, f)
+		}
+		switch {
+		case errors.As(err, new(*store.DamageError)):
+			u.leaveOut(f, err)
 		case errors.Is(err, fs.ErrNotExist): // it has just been compacted or removed: the next round tells which
 			return nil
 		case err != nil:
@@ -266,6 +278,22 @@ func (u *Uploader) round(ctx context.Context) error {
 		}
 	}
 	return u.removeMerged(ctx, files)
+}
+
+func (u *Uploader) verify(f store.File) error {
+	if err := store.Verify(filepath.Join(u.options.Dir, filepath.FromSlash(f.Path))); err != nil {
+		return fmt.Errorf("upload: %w", err)
+	}
+	return nil
+}
+
+// leaveOut notes a damaged file, which is not sent.
+func (u *Uploader) leaveOut(f store.File, err error) {
+	u.damaged[f.Path] = f.Bytes
+	delete(u.pending, f.Path)
+	u.count(func(s *Stats) { s.Damaged++ })
+	u.countPending()
+	u.options.Log.Warn("a file of the history is damaged and is not uploaded", "err", err)
 }
 
 // missGone compares the directory with what was there at the last look, and counts what went without having been sent.
@@ -280,7 +308,7 @@ func (u *Uploader) missGone(files []store.File) error {
 			gone = append(gone, p)
 		}
 	}
-	merged, err := u.merged(files, gone)
+	merged, err := store.Merged(u.options.Dir, files, gone)
 	if err != nil {
 		return err
 	}
@@ -292,20 +320,13 @@ func (u *Uploader) missGone(files []store.File) error {
 		u.count(func(s *Stats) { s.DroppedFiles++; s.DroppedBytes += uint64(size) })
 		u.options.Log.Warn("the history removed a file before it was uploaded", "file", p, "bytes", size)
 	}
+	maps.DeleteFunc(u.damaged, func(p string, size int64) bool { return now[p] != size })
+	for p := range u.damaged {
+		delete(now, p)
+	}
 	u.pending = now
 	u.leaveOutThere()
 	return nil
-}
-
-// merged are those of the paths that are hours of which the directory holds the day. A day that is damaged holds nothing; whoever
-// reads it says so.
-func (u *Uploader) merged(files []store.File, paths []string) ([]string, error) {
-	merged, err := store.Merged(u.options.Dir, files, paths)
-	var damage *store.DamageError
-	if errors.As(err, &damage) || errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return merged, err
 }
 
 // leaveOutThere takes from the pending files those that are in the bucket.
@@ -373,10 +394,11 @@ func (u *Uploader) put(ctx context.Context, f store.File) error {
 	return nil
 }
 
-// removeMerged removes from the bucket the hours that were compacted into a day, once it is there with all its files. Between
-// the two a reader of the bucket counts them twice. Nothing else is ever removed from the bucket.
+// removeMerged removes from the bucket the hours that were compacted into a day, once it is there with all its files: what was not sent, because it is
+// damaged, stands for nothing. Between the two a reader of the bucket counts them twice. Nothing else is ever removed from the bucket.
 func (u *Uploader) removeMerged(ctx context.Context, files []store.File) error {
-	merged, err := u.merged(files, slices.Sorted(maps.Keys(u.there)))
+	files = slices.DeleteFunc(slices.Clone(files), func(f store.File) bool { return u.there[f.Path] != f.Bytes })
+	merged, err := store.Merged(u.options.Dir, files, slices.Sorted(maps.Keys(u.there)))
 	if err != nil {
 		return err
 	}

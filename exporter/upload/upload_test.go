@@ -29,7 +29,7 @@ func TestOptions(t *testing.T) {
 	for _, o := range []Options{
 		{}, {URL: "b/p"}, {URL: "http://b/p"}, {URL: "s3://"}, {URL: "s3:///p"}, {URL: "s3://b?region=x"}, {URL: "s3://key:secret@b"},
 		{URL: "s3://b", Endpoint: "minio:9000"}, {URL: "s3://b", Endpoint: "ftp://h"}, {URL: "s3://b", Endpoint: "https://h/path"},
-		{URL: "s3://b", Endpoint: "https://key:secret@h"}, {URL: "s3://b", BytesPerSecond: -1},
+		{URL: "s3://b", Endpoint: "https://key:secret@h"}, {URL: "s3://b", BytesPerSecond: -1}, {URL: "s3://b", BytesPerSecond: 9999},
 	} {
 		err := o.Check()
 		if err == nil {
