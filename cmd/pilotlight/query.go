@@ -20,7 +20,6 @@ import (
 	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/exporter/store"
 	"github.com/pilotlight/pilotlight/exporter/terminal"
-	"github.com/pilotlight/pilotlight/profiler/doctor"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
@@ -119,8 +118,8 @@ func (f *queryFlags) run(ctx context.Context, q query.Query) (err error) {
 	}); err != nil {
 		return failure{err}
 	}
-	for _, warning := range answer.Warnings {
-		fmt.Fprintf(os.Stderr, "pilotlight: left out: %s\n", doctor.Printable(warning.Error()))
+	for _, comment := range terminal.Warnings(answer) {
+		fmt.Fprintf(os.Stderr, "pilotlight: %s\n", comment)
 	}
 	return nil
 }
@@ -160,7 +159,7 @@ func (f *queryFlags) write(ctx context.Context, w io.Writer, q query.Query) (*st
 	selected := flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By)
 	switch f.format {
 	case "pprof":
-		return answer, pprof.Write(w, selected)
+		return answer, pprof.Write(w, selected, terminal.Warnings(answer)...)
 	case "folded":
 		return answer, folded.Write(w, selected)
 	case "json":

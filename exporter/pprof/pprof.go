@@ -16,9 +16,13 @@ import (
 	"github.com/pilotlight/pilotlight/symbolizer/demangle"
 )
 
-// Write writes p, gzipped.
-func Write(w io.Writer, p *profile.Profile) error {
-	if err := Convert(p).Write(w); err != nil {
+// Write writes p, gzipped, with more comments than those on the account of samples.
+func Write(w io.Writer, p *profile.Profile, more ...string) error {
+	out := Convert(p)
+	for _, comment := range more {
+		out.Comments = append(out.Comments, text(comment))
+	}
+	if err := out.Write(w); err != nil {
 		return fmt.Errorf("write pprof profile: %w", err)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pilotlight/pilotlight/exporter/flame"
 	"github.com/pilotlight/pilotlight/exporter/store"
+	"github.com/pilotlight/pilotlight/profiler/doctor"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
@@ -31,6 +32,15 @@ func WriteSummary(w io.Writer, p *profile.Profile) error {
 		_, err = fmt.Fprintf(w, "%s samples were lost\n", number(lost))
 	}
 	return err
+}
+
+// Warnings say what an answer lacks, in words that are fit for a terminal and for the comments of a profile.
+func Warnings(answer *store.Answer) []string {
+	var words []string
+	for _, warning := range answer.Warnings {
+		words = append(words, "left out: "+doctor.Printable(warning.Error()))
+	}
+	return words
 }
 
 func functionName(f flame.Function) string {

@@ -20,6 +20,7 @@ import (
 	"github.com/pilotlight/pilotlight/exporter/pprof"
 	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/exporter/store"
+	"github.com/pilotlight/pilotlight/exporter/terminal"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
@@ -232,22 +233,24 @@ func (s *Server) routeHistory(mux *http.ServeMux) {
 func (s *Server) ask(allowed []string, more []historyParameter, make func(context.Context, *historyQuery) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		q, err := parseHistory(r.URL.RawQuery, time.Now(), allowed, more)
-		var body []byte
 		if err == nil {
 			err = s.limited(r.Context(), func(ctx context.Context) error {
 				answer, err := make(ctx, q)
-				if err == nil {
-					body, err = json.Marshal(answer)
+				if err != nil {
+					return err
 				}
-				return err
+				body, err := json.Marshal(answer)
+				if err != nil {
+					return err
+				}
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = w.Write(body) // a client that went away is its own business
+				return nil
 			})
 		}
 		if err != nil {
 			s.refuseQuery(w, r, err)
-			return
 		}
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(body) // a client that went away is its own business
 	}
 }
 
@@ -257,7 +260,8 @@ var (
 	errNoHistory = errors.New("this agent keeps no history: start it without --no-history, and with a --data-dir that it can write to")
 )
 
-// limited runs a query when it is its turn, for a bounded time.
+// limited runs a query when it is its turn, for a bounded time. It sends the answer too: one that waits for a slow client takes as much memory as one
+// that is being made, for writeTimeout at most.
 func (s *Server) limited(ctx context.Context, run func(context.Context) error) error {
 	if s.options.History == nil {
 		return errNoHistory
@@ -311,7 +315,6 @@ func (s *Server) pastProfile(w http.ResponseWriter, r *http.Request) {
 		setDownload(w.Header())
 		return
 	}
-	var body bytes.Buffer
 	err = s.limited(r.Context(), func(ctx context.Context) error {
 		p, answer, err := s.options.History.Read(ctx, q.Query, query.Labels...)
 		if err != nil {
@@ -320,15 +323,18 @@ func (s *Server) pastProfile(w http.ResponseWriter, r *http.Request) {
 		for _, warning := range answer.Warnings {
 			s.options.Log.Warn("a part of the history is left out of a download", "err", warning)
 		}
-		// A client learns by this that the profile is not all that was asked for; the tool that reads it has no place for more.
+		var body bytes.Buffer
+		if err := pprof.Write(&body, flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By), terminal.Warnings(answer)...); err != nil {
+			return err
+		}
+		// A client learns by this that the profile is not all that was asked for; who reads it, by its comments.
 		w.Header().Set("X-Pilotlight-Warnings", strconv.Itoa(len(answer.Warnings)))
-		return pprof.Write(&body, flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By))
+		sendDownload(w, &body)
+		return nil
 	})
 	if err != nil {
 		s.refuseQuery(w, r, err)
-		return
 	}
-	sendDownload(w, &body)
 }
 
 // about is what every answer says.
@@ -403,13 +409,13 @@ func (s *Server) tree(ctx context.Context, q *historyQuery) (any, error) {
 	}{newAbout(q, answer), newFound(p), tree.Root, kept, tree.Nodes - kept}, nil
 }
 
-// maxTreeBytes bounds the names of an answer: a process chooses how long those of its functions are, and they stand in each node.
-const maxTreeBytes = 16 << 20
+// maxNameBytes bounds the names of an answer: a process chooses how long those of its functions are, and they stand in each node of a tree.
+const maxNameBytes = 16 << 20
 
 // prune leaves as many nodes as the limit, the heaviest, and tells how many; fewer where their names are too long.
 func prune(tree *flame.Tree, limit int) (kept int) {
 	least, ties := tree.Heaviest(limit)
-	room := maxTreeBytes
+	room := maxNameBytes
 	var cut func(n *flame.Node)
 	cut = func(n *flame.Node) {
 		i := 0
@@ -445,16 +451,28 @@ func (s *Server) top(ctx context.Context, q *historyQuery) (any, error) {
 		found
 		Functions int         `json:"functions"` // all, also those that are not in rows
 		Rows      []flame.Row `json:"rows"`
-	}{newAbout(q, answer), newFound(p), len(rows), first(rows, q.limit)}, nil
+	}{newAbout(q, answer), newFound(p), len(rows), first(rows, q.limit, rowBytes)}, nil
 }
 
-// first are the first elements of a list, a list also where there is none.
-func first[T any](list []T, limit int) []T {
+// first are the first elements of a list, a list also where there is none: as many as the limit, and fewer where their names, which bytes counts, are too long.
+func first[T any](list []T, limit int, bytes func(*T) int) []T {
 	if limit == 0 {
 		limit = defaultRows
 	}
-	return append([]T{}, list[:min(len(list), limit)]...)
+	n, room := 0, maxNameBytes
+	for ; n < min(len(list), limit); n++ {
+		if room -= bytes(&list[n]); room < 0 {
+			break
+		}
+	}
+	return append([]T{}, list[:n]...)
 }
+
+func rowBytes(r *flame.Row) int { return functionBytes(&r.Function) }
+
+func functionBytes(f *flame.Function) int { return len(f.Name) + len(f.Module) }
+
+func neighbourBytes(n *flame.Neighbour) int { return functionBytes(&n.Function) }
 
 func (s *Server) callers(ctx context.Context, q *historyQuery) (any, error) {
 	if q.Function == "" {
@@ -476,7 +494,10 @@ func (s *Server) callers(ctx context.Context, q *historyQuery) (any, error) {
 		Of      []flame.Row       `json:"of"` // the functions of that name: one for each file that has one
 		Callers []flame.Neighbour `json:"callers"`
 		Callees []flame.Neighbour `json:"callees"`
-	}{newAbout(q, answer), newFound(p), of, first(flame.Callers(p, q.Function), q.limit), first(flame.Callees(p, q.Function), q.limit)}, nil
+	}{
+		newAbout(q, answer), newFound(p), first(of, maxRows, rowBytes),
+		first(flame.Callers(p, q.Function), q.limit, neighbourBytes), first(flame.Callees(p, q.Function), q.limit, neighbourBytes),
+	}, nil
 }
 
 // line and seriesAnswer are store.Series in JSON.
@@ -550,7 +571,7 @@ func (s *Server) labels(ctx context.Context, q *historyQuery) (any, error) {
 		Count  int          `json:"count"` // all, also those that are not in values
 		Values []labelValue `json:"values"`
 	}{newAbout(q, answer), q.By, len(values), []labelValue{}}
-	for _, v := range first(values, q.limit) {
+	for _, v := range first(values, q.limit, func(v *store.LabelValue) int { return len(v.Label) }) {
 		out.Values = append(out.Values, labelValue{v.Label, flame.Weight{Samples: v.Samples, Value: v.Value}})
 	}
 	return out, nil
@@ -589,7 +610,7 @@ func (s *Server) diff(ctx context.Context, q *historyQuery) (any, error) {
 		return nil, badRequest("%v", err)
 	}
 	count := len(d.Functions)
-	d.Functions = first(d.Functions, q.limit)
+	d.Functions = first(d.Functions, q.limit, func(c *flame.Change) int { return functionBytes(&c.Function) })
 	return struct {
 		about
 		Before string `json:"before_query"`

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -157,5 +160,54 @@ func TestPruneKeepsTheHeaviest(t *testing.T) {
 	}
 	if len(tree.Root.Children) != 2 || tree.Root.Children[1].Name != "narrow" || len(tree.Root.Children[0].Children) != 8 {
 		t.Errorf("%+v", tree.Root.Children)
+	}
+}
+
+// However long the names are that a process gives its functions, an answer has a bound: what is lighter is left out.
+func TestNamesAreBounded(t *testing.T) {
+	samples := []profile.Sample{stack(1, "x", "caller"), stack(1, "x", "caller")}
+	for i := range 40 {
+		samples = append(samples, stack(1, "x", fmt.Sprint(i, strings.Repeat("x", 1<<20)), "caller"))
+	}
+	s := withHistory(t, samples...)
+	for _, path := range []string{"tree?", "top?limit=100000", "callers?function=caller", "diff?before_from=-1h&before_to=-50m"} {
+		a := s.get(t, "/api/v1/"+path)
+		if a.code != http.StatusOK || len(a.body) > maxNameBytes+1<<20 || len(a.body) < maxNameBytes/2 || !strings.Contains(a.body, `"name":"caller"`) {
+			t.Errorf("%s: %d, %d bytes: %.200s", path, a.code, len(a.body), a.body)
+		}
+	}
+	// Answers that nobody takes are still some that are being given.
+	for range maxQueries {
+		c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "GET /api/v1/top?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a := s.get(t, "/api/v1/top"); a.code != http.StatusTooManyRequests {
+		t.Errorf("with %d answers that nobody takes: %d", maxQueries, a.code)
+	}
+}
+
+// damagedHistory lacks a file.
+type damagedHistory struct{ History }
+
+func (damagedHistory) Read(context.Context, query.Query, ...string) (*profile.Profile, *store.Answer, error) {
+	return profileOf(), &store.Answer{Warnings: []error{errors.New("evil\x1b[31m\xff is damaged at offset 7")}}, nil
+}
+
+// A download says what it lacks, also to who has the file alone.
+func TestDownloadSaysWhatItLacks(t *testing.T) {
+	a := serve(t, Options{History: damagedHistory{}}).get(t, "/api/v1/profile")
+	p, err := pb.Parse(strings.NewReader(a.body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "left out: evil?[31m\uFFFD is damaged at offset 7"; !slices.Contains(p.Comments, want) || a.header.Get("X-Pilotlight-Warnings") != "1" {
+		t.Errorf("%q, %v", p.Comments, a.header)
 	}
 }
