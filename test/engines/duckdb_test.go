@@ -2,23 +2,21 @@ package engines
 
 import (
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	_ "github.com/duckdb/duckdb-go/v2"
-
-	"github.com/pilotlight/pilotlight/exporter/flame"
-	"github.com/pilotlight/pilotlight/exporter/query"
-	"github.com/pilotlight/pilotlight/exporter/store"
 )
 
 // documented is the SQL that a page of docs prints for an engine, by the name in its first line.
@@ -235,39 +233,57 @@ func TestDuckDB(t *testing.T) {
 	}
 }
 
-// compareWithQueries asks Pilotlight the same: the functions of each process in each hour.
+// compareWithQueries has the program answer the same question: the functions of each process in each hour.
 func compareWithQueries(t *testing.T, dir string, byHour []row) {
 	t.Helper()
-	reader := store.NewReader(dir, slog.New(slog.DiscardHandler))
+	binary, err := buildBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
 	keep := func(p place) (place, bool) { p.host = ""; return p, true } // its answers are of all hosts
-	for column, of := range map[string]func(flame.Row) int64{
-		"self":  func(r flame.Row) int64 { return r.Self.Samples },
-		"total": func(r flame.Row) int64 { return r.Total.Samples },
-	} {
-		got := make(map[place]int64)
-		want := sum(counts(t, byHour, column), keep)
-		asked := make(map[place]bool)
-		for p := range want {
-			p.function = ""
-			if asked[p] {
-				continue
-			}
-			asked[p] = true
-			q, err := query.Parse(fmt.Sprintf("from=%s to=%s filter=comm=%q", p.hour.Format(time.RFC3339), p.hour.Add(time.Hour).Format(time.RFC3339), p.comm))
-			if err != nil {
-				t.Fatal(err)
-			}
-			answer, err := reader.Profile(t.Context(), q)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, r := range flame.Top(answer).Rows {
-				if n := of(r); n > 0 {
-					got[place{comm: p.comm, hour: p.hour, function: r.Name}] += n
-				}
-			}
+	wantSelf, wantTotal := sum(counts(t, byHour, "self"), keep), sum(counts(t, byHour, "total"), keep)
+	self, total := make(map[place]int64), make(map[place]int64)
+	asked := make(map[place]bool)
+	for p := range wantTotal {
+		p.function = ""
+		if asked[p] {
+			continue
 		}
-		compare(t, "query, "+column, got, want)
+		asked[p] = true
+		out, err := exec.Command(binary, "query", "--data-dir", dir, "--format", "json", "--filter", fmt.Sprintf("comm=%q", p.comm),
+			"--from", p.hour.Format(time.RFC3339), "--to", p.hour.Add(time.Hour).Format(time.RFC3339)).Output()
+		if err != nil {
+			t.Fatalf("query: %v", err)
+		}
+		var tree struct{ Root node }
+		if err := json.Unmarshal(out, &tree); err != nil {
+			t.Fatalf("query: %v\n%.1000s", err, out)
+		}
+		tree.Root.add(p, nil, self, total)
+	}
+	compare(t, "query, self", self, wantSelf)
+	compare(t, "query, total", total, wantTotal)
+}
+
+// node is one of the tree that query writes as JSON.
+type node struct {
+	Name        string
+	Self, Total struct{ Samples int64 }
+	Children    []node
+}
+
+// add adds up what is below a node by function: total of the outermost calls alone.
+func (n *node) add(at place, callers []string, self, total map[place]int64) {
+	for i := range n.Children {
+		c := &n.Children[i]
+		at.function = c.Name
+		if c.Self.Samples > 0 {
+			self[at] += c.Self.Samples
+		}
+		if !slices.Contains(callers, c.Name) {
+			total[at] += c.Total.Samples
+		}
+		c.add(at, append(callers, c.Name), self, total)
 	}
 }
 

@@ -2,12 +2,19 @@ package engines
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/url"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/pilotlight/pilotlight/exporter/flame"
 	"github.com/pilotlight/pilotlight/exporter/pprof"
@@ -100,6 +107,8 @@ func TestHostileNames(t *testing.T) {
 		checkHostile(t, reader, q, short, name, want)
 	}
 
+	checkHostileProgram(t, dir, start, names)
+
 	db := openDuckDB(t)
 	ask(t, db, with(t, documented(t, "fleet.md", "duckdb")["tables"], map[string]string{"root": "'" + dir + "'"}))
 	for _, r := range ask(t, db, `SELECT pid, comm, thread, exe, cgroup, container_id, host, count,
@@ -122,6 +131,97 @@ func TestHostileNames(t *testing.T) {
 	for _, name := range names {
 		if name != "" {
 			t.Errorf("DuckDB does not show %.40q", name)
+		}
+	}
+}
+
+// checkHostileProgram asks the program and an agent for each name: JSON and pprof have it as it is kept, a terminal is shown nothing that commands it.
+func checkHostileProgram(t *testing.T, dir string, start time.Time, names []string) {
+	t.Helper()
+	binary, err := buildBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) (stdout []byte, stderr string) {
+		t.Helper()
+		cmd := exec.Command(binary, args...)
+		var text strings.Builder
+		cmd.Stderr = &text
+		stdout, _ = cmd.Output() // what it says tells whether it failed
+		return stdout, text.String()
+	}
+	harmless := func(what, text string) {
+		t.Helper()
+		for _, r := range text {
+			if r != '\n' && !unicode.IsPrint(r) {
+				t.Errorf("%s: a terminal is shown %q: %.200q", what, r, text)
+				return
+			}
+		}
+	}
+	a := startAgent(t, "--data-dir", dir)
+	get := func(path string) []byte {
+		t.Helper()
+		response, err := http.Get(a.url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		if err != nil || response.StatusCode != http.StatusOK {
+			t.Fatalf("%.100s: %s %v %.200s", path, response.Status, err, body)
+		}
+		return body
+	}
+	from, to := start.Format(time.RFC3339), start.Add(time.Minute).Format(time.RFC3339)
+	for i, name := range names {
+		short, want := fmt.Sprintf("%.40q", name), int64(i+1)
+		filter := fmt.Sprintf("pid=%d", i+1)
+		if len(name) < 1<<10 {
+			condition, err := query.NewCondition("comm", query.Equal, kept(name))
+			if err != nil {
+				t.Fatalf("%s: %v", short, err)
+			}
+			filter = query.Filter{condition}.String()
+		}
+		asked := "from=" + from + "&to=" + to + "&filter=" + url.QueryEscape(filter)
+		var top struct {
+			Rows []struct {
+				Name, Module string
+				Self         struct{ Samples int64 }
+			}
+		}
+		if err := json.Unmarshal(get("/api/v1/top?"+asked), &top); err != nil {
+			t.Fatalf("%s: %v", short, err)
+		}
+		if len(top.Rows) != 1 || top.Rows[0].Name != kept(name) || top.Rows[0].Self.Samples != want {
+			t.Errorf("%s: the agent's JSON has %.100v", short, top.Rows)
+		}
+		command := []string{"query", "--data-dir", dir, "--from", from, "--to", to, "--filter", filter}
+		written, stderr := run(append(slices.Clone(command), "--format", "pprof")...)
+		for what, content := range map[string][]byte{"the agent's download": get("/debug/pprof/profile?" + asked), "query's file": written} {
+			p, err := pprof.Read(bytes.NewReader(content), "")
+			if err != nil {
+				t.Fatalf("%s: %s: %v %s", short, what, err, stderr)
+			}
+			if rows := flame.Top(p).Rows; len(rows) != 1 || rows[0].Name != kept(name) || rows[0].Self.Samples != want || p.Samples[0].Labels.Comm != kept(name) {
+				t.Errorf("%s: %s has %.100v", short, what, rows)
+			}
+		}
+		for _, more := range [][]string{{"top"}, {"tree"}, {"labels", "--by", "exe"}, {"series", "--by", "thread"}} {
+			stdout, stderr := run(append(slices.Clone(command), append([]string{"--format"}, more...)...)...)
+			if len(stdout) < 20 || stderr != "" {
+				t.Errorf("%s: %s says %.200q %.200q", short, more[0], stdout, stderr)
+			}
+			harmless(short+" "+more[0], string(stdout))
+		}
+	}
+	evil := filepath.Join(t.TempDir(), "evil\x1b[31m\u009b\u202e")
+	for _, args := range [][]string{{"query", "--data-dir", evil}, {"diff", evil, evil}, {"query", "--filter", evil}, {evil}} {
+		if _, stderr := run(args...); !strings.Contains(stderr, "evil") {
+			t.Errorf("%q: %q", args, stderr)
+		} else {
+			harmless(args[0], stderr)
 		}
 	}
 }
