@@ -181,11 +181,12 @@ func (s *Store) compactSamples(ctx context.Context, from []file, minutes bool) e
 			writers[i].Reset(d)
 		}
 		m := newMerger(targets[0].start, writers[1], writers[0])
+		covered := make(coverage)
 		for i := range from {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if err := m.add(filepath.Join(s.options.Dir, from[i].path())); err != nil {
+			if err := m.add(filepath.Join(s.options.Dir, from[i].path()), covered); err != nil {
 				return &inputError{from[i], err}
 			}
 			s.pause(ctx)
@@ -194,6 +195,7 @@ func (s *Store) compactSamples(ctx context.Context, from []file, minutes bool) e
 			return err
 		}
 		for _, w := range writers[:len(drafts)] {
+			w.SetKeyValueMetadata(coverageKey, covered.byMinute().String())
 			if err := w.Close(); err != nil {
 				return err
 			}
@@ -298,6 +300,7 @@ func (s *Store) joinDay(ctx context.Context, from []file, hours []file) error {
 func (s *Store) join(ctx context.Context, from []file, d *draft) error {
 	w := parquet.NewWriter(d, append(writerOptions(compression, 1<<40), schemaOf(from[0].table))...)
 	var open []*checkedFile
+	covered := make(coverage)
 	defer func() {
 		for _, f := range open {
 			_ = f.Close() // it was only read
@@ -312,12 +315,16 @@ func (s *Store) join(ctx context.Context, from []file, d *draft) error {
 			return &inputError{from[i], err}
 		}
 		open = append(open, f)
+		covered.add(f)
 		for _, g := range f.RowGroups() {
 			if _, err := w.WriteRowGroup(g); err != nil {
 				return &inputError{from[i], f.asDamage(err)}
 			}
 		}
 		s.pause(ctx)
+	}
+	if from[0].table == tableSamples {
+		w.SetKeyValueMetadata(coverageKey, covered.String())
 	}
 	return w.Close()
 }

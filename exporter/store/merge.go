@@ -64,13 +64,14 @@ var (
 	mergedTexts = []string{"type", "unit", "loss_reason", "comm", "thread", "exe", "cgroup", "container_id"}
 )
 
-// add adds the rows of a file.
-func (m *merger) add(path string) (err error) {
+// add adds the rows of a file, and what it covers.
+func (m *merger) add(path string, covered coverage) (err error) {
 	f, err := openChecked(path)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(f.asDamage(err), f.Close()) }()
+	covered.add(f)
 	return readColumns(f, mergedInts, mergedTexts, func(n int, c []*column) error {
 		for i := range n {
 			s := series{

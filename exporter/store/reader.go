@@ -60,8 +60,8 @@ func (r *Reader) Profile(ctx context.Context, q query.Query) (*profile.Profile, 
 	return p, nil
 }
 
-// Read is Profile with those labels kept that are named: the fewer, the faster. The profile's start and duration are
-// those of the spans that were found, from the first to the last.
+// Read is Profile with those labels kept that are named: the fewer, the faster. The profile's start is that of the
+// first span that was found, its duration how much of the time was sampled: while no agent ran, nothing was.
 //
 // Samples that were lost are in its Account whatever the filter says: nobody knows whose they were.
 func (r *Reader) Read(ctx context.Context, q query.Query, labels ...string) (*profile.Profile, *Answer, error) {
@@ -100,7 +100,7 @@ func (s *scan) sums(kept [labelCount]bool) (*sums, error) {
 // newScan begins a scan, which is to be canceled in the end.
 func (r *Reader) newScan(ctx context.Context, q query.Query) *scan {
 	ctx, cancel := context.WithCancelCause(ctx)
-	s := &scan{reader: r, ctx: ctx, cancel: cancel, query: q, words: newWords(), answer: new(Answer), partitions: make(map[partition]bool)}
+	s := &scan{reader: r, ctx: ctx, cancel: cancel, query: q, words: newWords(), answer: new(Answer), partitions: make(map[partition]bool), covered: make(coverage)}
 	for i, name := range query.Labels {
 		s.labels[i] = slices.ContainsFunc(q.Filter, func(c query.Condition) bool { return c.Label == name })
 	}
@@ -244,6 +244,9 @@ func (s *scan) profile(v *sums, stacks map[int64]*stackPair) *profile.Profile {
 	if s.facts.seen {
 		p.Start = time.UnixMilli(s.facts.spans.from).UTC()
 		p.Duration = time.Duration(s.facts.spans.to-s.facts.spans.from) * time.Millisecond
+		if covered := s.covered.in(rangeOf(s.query.From, s.query.To)); covered > 0 && !s.uncovered {
+			p.Duration = covered
+		}
 	}
 	labels := make([]*profile.Labels, len(v.keys))
 	for i, key := range v.keys {

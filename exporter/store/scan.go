@@ -67,6 +67,8 @@ type scan struct {
 	mu         sync.Mutex
 	answer     *Answer
 	partitions map[partition]bool // where the rows were found
+	covered    coverage           // by the files that were read
+	uncovered  bool               // one of them does not say what it covers
 	facts      facts              // when run has ended
 }
 
@@ -208,6 +210,7 @@ func (s *scan) readFile(p openPiece, workers chan *worker) {
 	s.mu.Lock()
 	s.partitions[partition{p.piece.file.host, p.piece.file.start.Format(dateLayout)}] = true
 	s.answer.Files++
+	s.uncovered = !s.covered.add(c) || s.uncovered
 	s.mu.Unlock()
 	var wait sync.WaitGroup
 	for i := range c.RowGroups() {

@@ -102,6 +102,8 @@ type Store struct {
 	known     map[int64]struct{}
 	knownDate string
 	quota     *quota // of that date
+	// covered is the time of intervals in which nothing was sampled, since the last one with samples.
+	covered coverage
 	// limitedDate is the last one of which it was said that it has as many stacks as it may.
 	limitedDate string
 
@@ -124,7 +126,7 @@ func Open(o Options) (*Store, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Store{
 		options: o, cancel: cancel, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		encoder: newEncoder(), samples: newSampleWriter(fastCompression), said: make(map[string]bool), postponed: make(map[work]time.Time),
+		encoder: newEncoder(), samples: newSampleWriter(fastCompression), said: make(map[string]bool), postponed: make(map[work]time.Time), covered: make(coverage),
 		stats: Stats{Dropped: make(map[string]uint64), DroppedSamples: make(map[string]uint64)},
 	}
 	if err := s.open(); err != nil {
@@ -299,12 +301,18 @@ func (s *Store) write(p *profile.Profile) error {
 	if err := stacks.publish(); err != nil {
 		return err
 	}
+	s.covered[p.Start.UnixMilli()] += p.Duration.Milliseconds()
 	if len(rows) == 0 {
-		return nil
+		if s.covered = s.covered.byMinute(); len(s.covered) > maxCovered {
+			clear(s.covered)
+		}
+		return nil // the next interval says that this was sampled
 	}
 	if err := s.writeSamples(start, rows); err != nil {
+		delete(s.covered, p.Start.UnixMilli())
 		return err
 	}
+	clear(s.covered)
 	s.count(func(stats *Stats) { stats.Limited += stacks.limited })
 	return nil
 }
@@ -317,6 +325,7 @@ func (s *Store) writeSamples(start time.Time, rows []SampleRow) error {
 	}
 	defer d.discard()
 	s.samples.Reset(d)
+	s.samples.SetKeyValueMetadata(coverageKey, s.covered.String())
 	if _, err := s.samples.Write(rows); err != nil {
 		return err
 	}

@@ -1,0 +1,59 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"github.com/pilotlight/pilotlight/exporter/query"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// The duration of an answer is the time that was sampled, idle or not, and not that in which no agent ran, whatever became of the files.
+func TestDurationIsWhatWasSampled(t *testing.T) {
+	dir := t.TempDir()
+	c, start := clockAt(t, "2026-11-24T01:10:07.5Z")
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	host := smallHost(1)
+	// Eight minutes of each of ten hours, of which nothing happens in two; and one interval of the next day.
+	when := start
+	for range 10 {
+		for i := range 48 {
+			p := host.Interval(when.Add(time.Duration(i)*10*time.Second), 10*time.Second)
+			if i >= 30 && i < 42 {
+				p = &profile.Profile{Type: p.Type, Start: p.Start, Duration: p.Duration, Period: p.Period}
+			}
+			s.Export(p)
+		}
+		when = when.Add(time.Hour)
+		c.set(when)
+	}
+	s.Export(host.Interval(start.Add(24*time.Hour), 10*time.Second))
+	r := NewReader(dir, nil)
+	check := func(what string) {
+		t.Helper()
+		hour := start.Truncate(time.Hour)
+		for _, x := range []struct {
+			q    query.Query
+			want time.Duration
+		}{
+			{query.Query{}, 80*time.Minute + 10*time.Second},
+			{query.Query{From: hour, To: hour.Add(time.Hour)}, 8 * time.Minute},
+			{query.Query{From: hour.Add(-time.Hour), To: hour.Add(8 * time.Hour)}, 64 * time.Minute},
+			{query.Query{From: hour.Add(time.Hour), To: hour.Add(time.Hour + 14*time.Minute)}, 4 * time.Minute}, // 23 intervals begin in these minutes
+		} {
+			// Of a minute's samples the minute is known, not the second: an interval more or less at either end.
+			if d := mustRead(t, r, x.q, "pid").Duration; d < x.want-20*time.Second || d > x.want+20*time.Second {
+				t.Errorf("%s: %s to %s: %s, not %s", what, x.q.From, x.q.To, d, x.want)
+			}
+		}
+	}
+	check("intervals")
+	settle(t, s)
+	check("hours")
+	c.set(start.Add(30 * time.Hour))
+	settle(t, s)
+	if h := arrange(s.files); len(h.minutes) != 2 || h.minutes[0].span != spanDay {
+		t.Fatalf("%d files of minutes", len(h.minutes))
+	}
+	check("a day")
+}
