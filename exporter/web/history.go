@@ -173,7 +173,14 @@ func parseHistory(raw string, now time.Time, allowed []string, more []historyPar
 		case given[0] == "":
 			return nil, badRequest("%s is empty: leave it out or give a value", query.Quote(name))
 		case name == "children":
-			return nil, badRequest("children is not known of the past: leave it out, or give filter=cgroup=...")
+			var live liveQuery
+			if err := parseChildren(&live, given[0]); err != nil {
+				return nil, err
+			}
+			if live.filter.Children {
+				return nil, badRequest("children is not known of the past, which does not keep whose child a process was: leave it out, or give cgroup=... or comm=...")
+			}
+			continue
 		case name == "seconds":
 			return nil, badRequest("seconds collects from now on, and from, to and filter ask the history: give one or the other")
 		}
