@@ -16,39 +16,45 @@ type Neighbour struct {
 }
 
 // Callers are the functions that called those of this name, the heaviest first. That a function calls itself is not listed.
-func Callers(p *profile.Profile, name string) []Neighbour { return neighbours(p, name, 1) }
+func Callers(p *profile.Profile, name string) []Neighbour { return NewStacks(p).Callers(name) }
 
 // Callees are the functions that those of this name called.
-func Callees(p *profile.Profile, name string) []Neighbour { return neighbours(p, name, -1) }
+func Callees(p *profile.Profile, name string) []Neighbour { return NewStacks(p).Callees(name) }
+
+// Callers is [Callers].
+func (s *Stacks) Callers(name string) []Neighbour { return s.neighbours(name, 1) }
+
+// Callees is [Callees].
+func (s *Stacks) Callees(name string) []Neighbour { return s.neighbours(name, -1) }
 
 // neighbours looks step frames further out.
-func neighbours(p *profile.Profile, name string, step int) []Neighbour {
-	frames := newFrames()
+func (s *Stacks) neighbours(name string, step int) []Neighbour {
 	found := make(map[int32]*Weight)
 	var seen []int32 // of one sample
-	for i := range p.Samples {
-		s := &p.Samples[i]
-		stack := frames.of(s)
+	var buffer []Frame
+	for i := range s.Samples {
+		sample := &s.Samples[i]
+		stack := s.of(sample, &buffer)
 		seen = seen[:0]
 		for depth, f := range stack {
 			next := depth + step
-			if next < 0 || next >= len(stack) || frames.functions[f.function].Name != name {
+			if next < 0 || next >= len(stack) || s.list[f.function()].Name != name {
 				continue
 			}
-			neighbour := stack[next].function
-			if slices.Contains(seen, neighbour) || frames.functions[neighbour].Name == name {
+			neighbour := stack[next].function()
+			if slices.Contains(seen, neighbour) || s.list[neighbour].Name == name {
 				continue
 			}
 			seen = append(seen, neighbour)
 			if found[neighbour] == nil {
 				found[neighbour] = new(Weight)
 			}
-			found[neighbour].add(s)
+			found[neighbour].add(sample.Weight)
 		}
 	}
 	list := make([]Neighbour, 0, len(found))
 	for function, weight := range found {
-		list = append(list, Neighbour{frames.functions[function], frames.kinds[function], *weight})
+		list = append(list, Neighbour{s.list[function], s.kinds[function], *weight})
 	}
 	slices.SortFunc(list, func(a, b Neighbour) int {
 		if order := a.Weight.heavier(b.Weight); order != 0 {

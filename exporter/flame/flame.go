@@ -2,18 +2,14 @@
 // graph, the table of the hottest functions, who calls a function and whom it calls, and
 // how two profiles differ, with what chance alone would explain.
 //
-// It works on profile.Profile alone, wherever that came from: the sampling under way, the history, or a file of another tool.
-// Profiles are not changed. Nothing is left out of the sums: a stack that is cut short has a frame that says
+// It works on Stacks, which are made of profiles, wherever these came from (the sampling under way, or a file of another tool), or of the history
+// without one. Neither is changed. Nothing is left out of the sums: a stack that is cut short has a frame that says
 // why, [truncated: REASON], and counts as a pprof file of the same profile counts in `go tool pprof`.
 //
 // Names are those of the profiled programs, demangled but otherwise as they are: whoever shows them has to escape them.
 package flame
 
-import (
-	"cmp"
-
-	"github.com/pilotlight/pilotlight/profiler/profile"
-)
+import "cmp"
 
 // Function is what frames are told apart by: equal ones are one row of a table and one child of a node.
 type Function struct {
@@ -41,9 +37,9 @@ type Weight struct {
 	Value   int64 `json:"value"` // in the unit of the profile's type
 }
 
-func (w *Weight) add(s *profile.Sample) {
-	w.Samples += s.Count
-	w.Value += s.Value
+func (w *Weight) add(v Weight) {
+	w.Samples += v.Samples
+	w.Value += v.Value
 }
 
 // heavier orders the heavier first.

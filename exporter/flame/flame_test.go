@@ -102,7 +102,7 @@ func conserved(t *testing.T, p *profile.Profile) {
 	t.Helper()
 	var want Weight
 	for i := range p.Samples {
-		want.add(&p.Samples[i])
+		want.add(Weight{p.Samples[i].Count, p.Samples[i].Value})
 	}
 	tree := NewTree(p)
 	nodes := -1

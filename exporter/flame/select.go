@@ -20,7 +20,7 @@ func Select(p *profile.Profile, focus, ignore, hide *regexp.Regexp, by string) *
 		return p
 	}
 	s := selection{
-		frames: newFrames(), focus: focus, ignore: ignore, hide: hide, by: by,
+		frames: newFrames(new(Functions)), patterns: patterns{focus, ignore, hide}, by: by,
 		locations: make(map[*profile.Location]*profile.Location),
 		stacks:    make(map[stackKey]*profile.Stack),
 		groups:    make(map[string]*profile.Location),
@@ -37,10 +37,10 @@ func Select(p *profile.Profile, focus, ignore, hide *regexp.Regexp, by string) *
 }
 
 type selection struct {
-	frames              *frames
-	matches             []match // by function
-	focus, ignore, hide *regexp.Regexp
-	by                  string
+	patterns
+	frames  *frames
+	matches []match // by function
+	by      string
 
 	locations map[*profile.Location]*profile.Location // what is left of them; nil: nothing
 	stacks    map[stackKey]*profile.Stack
@@ -48,7 +48,19 @@ type selection struct {
 	missing   map[string]*profile.Location // by reason
 }
 
+// patterns are of functions; nil: none.
+type patterns struct{ focus, ignore, hide *regexp.Regexp }
+
+// match says which of them match.
 type match struct{ focus, ignore, hide bool }
+
+func (p *patterns) match(name string) match {
+	return match{
+		focus:  p.focus != nil && p.focus.MatchString(name),
+		ignore: p.ignore != nil && p.ignore.MatchString(name),
+		hide:   p.hide != nil && p.hide.MatchString(name),
+	}
+}
 
 // stackKey tells stacks apart that are made of one: by the group they are put into.
 type stackKey struct {
@@ -57,16 +69,11 @@ type stackKey struct {
 	outer bool // whether the group stands on it
 }
 
-func (s *selection) match(f frame) match {
-	for len(s.matches) <= int(f.function) {
-		name := s.frames.functions[len(s.matches)].Name
-		s.matches = append(s.matches, match{
-			focus:  s.focus == nil || s.focus.MatchString(name),
-			ignore: s.ignore != nil && s.ignore.MatchString(name),
-			hide:   s.hide != nil && s.hide.MatchString(name),
-		})
+func (s *selection) match(f Frame) match {
+	for len(s.matches) <= int(f.function()) {
+		s.matches = append(s.matches, s.patterns.match(s.frames.list[len(s.matches)].Name))
 	}
-	return s.matches[f.function]
+	return s.matches[f.function()]
 }
 
 func (s *selection) wants(sample *profile.Sample) bool {
@@ -139,7 +146,7 @@ func (s *selection) location(l *profile.Location) *profile.Location {
 	}
 	of := s.frames.location(l)
 	out := l
-	if slices.ContainsFunc(of, func(f frame) bool { return s.match(f).hide }) {
+	if slices.ContainsFunc(of, func(f Frame) bool { return s.match(f).hide }) {
 		out = nil
 		var lines []profile.Line
 		for i, f := range of {

@@ -24,35 +24,37 @@ type Row struct {
 }
 
 // Top adds up the functions of profiles of one type.
-func Top(profiles ...*profile.Profile) *Table {
-	table := new(Table)
-	frames := newFrames()
-	var rows []Row
-	var seen []int // by function: the last sample that it was found in, counted from 1
-	number := 0
-	for _, p := range profiles {
-		table.Type = p.Type
-		for i := range p.Samples {
-			s := &p.Samples[i]
-			number++
-			table.Total.add(s)
-			for depth, f := range frames.of(s) {
-				for len(rows) <= int(f.function) {
-					rows = append(rows, Row{Function: frames.functions[len(rows)], Kind: frames.kinds[len(rows)]})
-					seen = append(seen, 0)
-				}
-				row := &rows[f.function]
-				if depth == 0 {
-					row.Self.add(s)
-				}
-				if seen[f.function] != number {
-					seen[f.function] = number
-					row.Total.add(s)
-				}
+func Top(profiles ...*profile.Profile) *Table { return NewStacks(profiles...).Top() }
+
+// Top adds up the functions.
+func (s *Stacks) Top() *Table {
+	table := &Table{Type: s.Type, Total: s.Total()}
+	rows := make([]Row, len(s.list))
+	for i := range rows {
+		rows[i] = Row{Function: s.list[i], Kind: s.kinds[i]}
+	}
+	seen := make([]int, len(rows)) // the last sample that a function was found in, counted from 1
+	var buffer []Frame
+	for i := range s.Samples {
+		sample := &s.Samples[i]
+		for depth, f := range s.of(sample, &buffer) {
+			row := &rows[f.function()]
+			if depth == 0 {
+				row.Self.add(sample.Weight)
+			}
+			if seen[f.function()] != i+1 {
+				seen[f.function()] = i + 1
+				row.Total.add(sample.Weight)
 			}
 		}
 	}
-	slices.SortFunc(rows, func(a, b Row) int {
+	// Not all that is numbered is in the samples that are left.
+	for i := range rows {
+		if seen[i] > 0 {
+			table.Rows = append(table.Rows, rows[i])
+		}
+	}
+	slices.SortFunc(table.Rows, func(a, b Row) int {
 		for _, order := range []int{a.Self.heavier(b.Self), a.Total.heavier(b.Total)} {
 			if order != 0 {
 				return order
@@ -60,6 +62,5 @@ func Top(profiles ...*profile.Profile) *Table {
 		}
 		return a.Function.compare(b.Function)
 	})
-	table.Rows = rows
 	return table
 }

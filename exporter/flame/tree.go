@@ -1,6 +1,7 @@
 package flame
 
 import (
+	"cmp"
 	"math"
 	"slices"
 
@@ -12,7 +13,7 @@ type Tree struct {
 	Type profile.Type `json:"type"`
 	// Root is no function. Its Total is the whole profile; its Self are samples without any frame.
 	Root *Node `json:"root"`
-	// Nodes is how many there are, without Root.
+	// Nodes is how many there are, without Root, and with those that were left out.
 	Nodes int `json:"nodes"`
 }
 
@@ -25,7 +26,7 @@ func (t *Tree) Heaviest(n int) (least int64, ties int) {
 	case t.Nodes <= n:
 		return math.MinInt64, 0
 	}
-	weights := make([]int64, 0, t.Nodes)
+	var weights []int64 // of those that were not left out
 	var collect func(n *Node)
 	collect = func(n *Node) {
 		for _, c := range n.Children {
@@ -34,6 +35,9 @@ func (t *Tree) Heaviest(n int) (least int64, ties int) {
 		}
 	}
 	collect(t.Root)
+	if len(weights) <= n {
+		return math.MinInt64, 0
+	}
 	slices.Sort(weights)
 	heaviest := weights[len(weights)-n:]
 	least = heaviest[0]
@@ -54,84 +58,204 @@ type Node struct {
 	Total Weight `json:"total"`
 	// Children are what it called, the heaviest first.
 	Children []*Node `json:"children,omitempty"`
+	calls    int
 }
+
+// Calls is how many functions it called, with those that were left out of Children.
+func (n *Node) Calls() int { return n.calls }
 
 // NewTree puts the stacks of a profile together.
-func NewTree(p *profile.Profile) *Tree {
-	b := treeBuilder{frames: newFrames(), index: make(map[edge]int32)}
-	root := b.node(-1, -1, false)
-	for i := range p.Samples {
-		s := &p.Samples[i]
-		stack := b.frames.of(s)
-		at := root
-		b.nodes[at].total.add(s)
-		for j := len(stack) - 1; j >= 0; j-- {
-			at = b.child(at, stack[j])
-			b.nodes[at].total.add(s)
+func NewTree(p *profile.Profile) *Tree { return NewStacks(p).Tree(0) }
+
+// Tree puts the stacks together, and leaves out all but as many of the heaviest nodes as the limit, if that is not 0. Where several weigh as much, those are
+// kept that are met first on the way through the tree.
+//
+// The stacks are sorted from the outermost frame on, so that a node is a run of them: nothing has to be kept of the nodes that are left out.
+func (s *Stacks) Tree(limit int) *Tree {
+	order := make([]int32, len(s.Samples))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	s.sort(order, 0)
+	b := treeBuilder{stacks: s, order: order, least: math.MinInt64}
+	tree := &Tree{Type: s.Type}
+	tree.Nodes = s.nodes(order, nil)
+	kept := tree.Nodes
+	if limit > 0 && kept > limit {
+		kept = limit
+		h := heaviest{limit: limit, least: math.MinInt64}
+		s.nodes(order, h.add)
+		h.cut()
+		b.least = h.least
+		for _, weight := range h.weights {
+			if weight == b.least {
+				b.ties++
+			}
 		}
-		b.nodes[at].self.add(s)
 	}
-	return &Tree{Type: p.Type, Root: b.build(), Nodes: len(b.nodes) - 1}
+	b.left, b.places = make([]Node, kept), make([]*Node, kept)
+	tree.Root = &Node{Function: new(Function), Total: s.Total()}
+	b.grow(tree.Root, 0, len(order), 0)
+	return tree
 }
 
-// treeBuilder holds the nodes in one slice and their children in one map: a map for each node would take many times the memory.
+// sort orders samples that are equal until a depth by their frames from there on: quicksort, of one frame at a time.
+func (s *Stacks) sort(order []int32, depth int) {
+	for len(order) > 1 {
+		pivot := s.at(order[len(order)/2], depth)
+		low, high := 0, len(order)
+		for i := 0; i < high; {
+			switch f := s.at(order[i], depth); {
+			case f < pivot:
+				order[i], order[low] = order[low], order[i]
+				low++
+				i++
+			case f > pivot:
+				high--
+				order[i], order[high] = order[high], order[i]
+			default:
+				i++
+			}
+		}
+		s.sort(order[:low], depth)
+		s.sort(order[high:], depth)
+		if pivot < 0 {
+			return
+		}
+		order, depth = order[low:high], depth+1
+	}
+}
+
+// nodes counts the nodes of samples in their order, and calls visit, if any, with the weight of each.
+func (s *Stacks) nodes(order []int32, visit func(int64)) (count int) {
+	var path []int64 // the weights of the nodes of the stack so far, the outermost first
+	leave := func(depth int) {
+		for ; len(path) > depth; path = path[:len(path)-1] {
+			count++
+			weight := path[len(path)-1]
+			if visit != nil {
+				visit(weight)
+			}
+			if len(path) > 1 {
+				path[len(path)-2] += weight
+			}
+		}
+	}
+	for i, sample := range order {
+		depth := 0
+		if i > 0 {
+			for before := order[i-1]; depth < len(path) && s.at(sample, depth) == s.at(before, depth); {
+				depth++
+			}
+		}
+		leave(depth)
+		of := len(s.Samples[sample].Frames)
+		if s.Grouped {
+			of++
+		}
+		for len(path) < of {
+			path = append(path, 0)
+		}
+		if of > 0 {
+			path[of-1] += s.Samples[sample].Value
+		}
+	}
+	leave(0)
+	return count
+}
+
+// heaviest keeps the limit heaviest of weights.
+type heaviest struct {
+	limit   int
+	weights []int64
+	least   int64 // what weighs no more is not among them
+}
+
+func (h *heaviest) add(weight int64) {
+	if weight <= h.least {
+		return
+	}
+	if h.weights = append(h.weights, weight); len(h.weights) == 2*h.limit {
+		h.cut()
+	}
+}
+
+func (h *heaviest) cut() {
+	slices.SortFunc(h.weights, func(a, b int64) int { return cmp.Compare(b, a) })
+	h.weights = h.weights[:h.limit]
+	h.least = h.weights[h.limit-1]
+}
+
+// treeBuilder makes the nodes of sorted stacks.
 type treeBuilder struct {
-	frames *frames
-	nodes  []growingNode
-	index  map[edge]int32
+	stacks *Stacks
+	order  []int32
+	least  int64   // nodes that weigh less are left out,
+	ties   int     // and of those that weigh as much, all but so many
+	left   []Node  // that are to be made
+	places []*Node // for them among the children of others
+	// Of the nodes on the way to one that is made.
+	branches []branch
+	children []*Node
 }
 
-type edge struct{ parent, function int32 }
-
-type growingNode struct {
-	self, total Weight
-	edge
+// branch is a node to be: a function, as it was called, and where its samples are in the order.
+type branch struct {
+	Weight
+	function int32
 	inlined  bool
-	children int32
+	from, to int
 }
 
-func (b *treeBuilder) node(parent, function int32, inlined bool) int32 {
-	b.nodes = append(b.nodes, growingNode{edge: edge{parent, function}, inlined: inlined})
-	return int32(len(b.nodes) - 1)
-}
-
-func (b *treeBuilder) child(parent int32, f frame) int32 {
-	key := edge{parent, f.function}
-	n, ok := b.index[key]
-	if !ok {
-		n = b.node(parent, f.function, f.inlined)
-		b.index[key] = n
-		b.nodes[parent].children++
-	}
-	b.nodes[n].inlined = b.nodes[n].inlined && f.inlined
+func (b *treeBuilder) node(of branch) *Node {
+	n := &b.left[0]
+	b.left = b.left[1:]
+	n.Function, n.Kind = &b.stacks.list[of.function], b.stacks.kinds[of.function]
+	n.Total, n.Inlined = of.Weight, of.inlined
 	return n
 }
 
-// build makes the nodes that callers see. A parent stands before its children.
-func (b *treeBuilder) build() *Node {
-	b.index = nil
-	nodes := make([]Node, len(b.nodes))
-	children := make([]*Node, len(b.nodes))
-	nodes[0].Function = new(Function)
-	for i := range b.nodes {
-		from, to := &b.nodes[i], &nodes[i]
-		to.Self, to.Total, to.Inlined = from.self, from.total, from.inlined
-		if from.children > 0 {
-			to.Children, children = children[:0:from.children], children[from.children:]
+// grow makes the nodes below one, the stacks of which are equal until a depth.
+func (b *treeBuilder) grow(n *Node, from, to, depth int) {
+	base := len(b.branches)
+	for i := from; i < to; {
+		function := b.stacks.at(b.order[i], depth)
+		of := branch{function: function, inlined: true, from: i}
+		for ; i < to && b.stacks.at(b.order[i], depth) == function; i++ {
+			sample := &b.stacks.Samples[b.order[i]]
+			of.add(sample.Weight)
+			of.inlined = of.inlined && function >= 0 && b.stacks.inlined(sample, depth)
 		}
-		if from.function >= 0 {
-			to.Function, to.Kind = &b.frames.functions[from.function], b.frames.kinds[from.function]
-			parent := &nodes[from.parent]
-			parent.Children = append(parent.Children, to)
+		if function < 0 { // they end here
+			n.Self = of.Weight
+			continue
 		}
+		of.to = i
+		b.branches = append(b.branches, of)
 	}
-	for i := range nodes {
-		slices.SortFunc(nodes[i].Children, func(x, y *Node) int {
-			if order := x.Total.heavier(y.Total); order != 0 {
-				return order
-			}
-			return x.Function.compare(*y.Function)
-		})
+	branches := b.branches[base:]
+	slices.SortFunc(branches, func(x, y branch) int {
+		if order := x.heavier(y.Weight); order != 0 {
+			return order
+		}
+		return b.stacks.list[x.function].compare(b.stacks.list[y.function])
+	})
+	n.calls = len(branches)
+	first := len(b.children)
+	for _, of := range branches {
+		if of.Value < b.least || of.Value == b.least && b.ties == 0 {
+			break
+		}
+		if of.Value == b.least {
+			b.ties--
+		}
+		child := b.node(of)
+		b.children = append(b.children, child)
+		b.grow(child, of.from, of.to, depth+1)
 	}
-	return &nodes[0]
+	if kept := len(b.children) - first; kept > 0 {
+		n.Children, b.places = b.places[:kept:kept], b.places[kept:]
+		copy(n.Children, b.children[first:])
+	}
+	b.branches, b.children = b.branches[:base], b.children[:first]
 }

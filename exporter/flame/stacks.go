@@ -1,0 +1,172 @@
+package flame
+
+import (
+	"regexp"
+
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// Frame is a function of Stacks, by its number there, and whether it was inlined into the next frame.
+type Frame uint32
+
+// Inlined is the bit of a Frame that says so.
+const Inlined Frame = 1
+
+// NewFrame makes a Frame of the function of that number.
+func NewFrame(function int32, inlined bool) Frame {
+	f := Frame(function) << 1
+	if inlined {
+		f |= Inlined
+	}
+	return f
+}
+
+func (f Frame) function() int32 { return int32(f >> 1) }
+func (f Frame) inlined() bool   { return f&Inlined != 0 }
+
+// Functions are numbered, each once. The zero value has none. Not safe for concurrent use.
+type Functions struct {
+	list  []Function
+	kinds []Kind // where frames of one function are of several kinds, the first of these in the order of their names
+	index map[Function]int32
+}
+
+// Number is that of a function, of which a frame is of this kind.
+func (f *Functions) Number(function Function, kind Kind) int32 {
+	n, ok := f.index[function]
+	if !ok {
+		if f.index == nil {
+			f.index = make(map[Function]int32)
+		}
+		n = int32(len(f.list))
+		f.index[function] = n
+		f.list = append(f.list, function)
+		f.kinds = append(f.kinds, kind)
+	}
+	f.kinds[n] = min(f.kinds[n], kind)
+	return n
+}
+
+// Stacks are samples in the form that trees and tables are made of: four bytes a frame. They are not changed by what is made of them.
+type Stacks struct {
+	Functions
+	Type    profile.Type
+	Samples []StackSample
+	// Grouped says that samples have groups.
+	Grouped bool
+}
+
+// StackSample is all samples with the same stack, of one group.
+type StackSample struct {
+	Frames []Frame // innermost first; they may be shared
+	// Group is the function that stands on top of them all, where samples are grouped.
+	Group int32
+	Weight
+}
+
+// NewStacks takes what there is to be seen out of profiles of one type.
+func NewStacks(profiles ...*profile.Profile) *Stacks {
+	s := new(Stacks)
+	frames := newFrames(&s.Functions)
+	var slab []Frame
+	for _, p := range profiles {
+		s.Type = p.Type
+		for i := range p.Samples {
+			of := frames.of(&p.Samples[i])
+			slab = Room(slab, len(of))
+			slab = append(slab, of...)
+			s.Samples = append(s.Samples, StackSample{Frames: slab[len(slab)-len(of) : len(slab) : len(slab)],
+				Weight: Weight{p.Samples[i].Count, p.Samples[i].Value}})
+		}
+	}
+	return s
+}
+
+// Room gives a slice to which n frames more can be appended without what is there being copied: the same one or, where it is full, a new one.
+func Room(slab []Frame, n int) []Frame {
+	const frames = 64 << 10
+	if cap(slab)-len(slab) < n {
+		return make([]Frame, 0, max(frames, n))
+	}
+	return slab
+}
+
+// Total is the weight of all samples.
+func (s *Stacks) Total() (w Weight) {
+	for i := range s.Samples {
+		w.add(s.Samples[i].Weight)
+	}
+	return w
+}
+
+// at is the function of a sample at a depth, from the outermost on; -1 where it ends.
+func (s *Stacks) at(sample int32, depth int) int32 {
+	of := &s.Samples[sample]
+	if s.Grouped {
+		if depth == 0 {
+			return of.Group
+		}
+		depth--
+	}
+	if depth >= len(of.Frames) {
+		return -1
+	}
+	return of.Frames[len(of.Frames)-1-depth].function()
+}
+
+// inlined says whether the frame at that depth was.
+func (s *Stacks) inlined(of *StackSample, depth int) bool {
+	if s.Grouped {
+		depth--
+	}
+	return depth >= 0 && of.Frames[len(of.Frames)-1-depth].inlined()
+}
+
+// of gives the frames of a sample, innermost first, with its group; buffer has room for them.
+func (s *Stacks) of(sample *StackSample, buffer *[]Frame) []Frame {
+	if !s.Grouped {
+		return sample.Frames
+	}
+	*buffer = append(append((*buffer)[:0], sample.Frames...), NewFrame(sample.Group, false))
+	return *buffer
+}
+
+// Select is [Select] but for the label.
+func (s *Stacks) Select(focus, ignore, hide *regexp.Regexp) *Stacks {
+	if focus == nil && ignore == nil && hide == nil {
+		return s
+	}
+	out := *s
+	out.Samples = nil
+	patterns := patterns{focus: focus, ignore: ignore, hide: hide}
+	matches := make([]match, len(s.list))
+	for i := range s.list {
+		matches[i] = patterns.match(s.list[i].Name)
+	}
+	var slab []Frame
+	for _, sample := range s.Samples {
+		focused, ignored, hidden := focus == nil, false, false
+		for _, f := range sample.Frames {
+			m := matches[f.function()]
+			focused, ignored, hidden = focused || m.focus, ignored || m.ignore, hidden || m.hide
+		}
+		if !focused || ignored {
+			continue
+		}
+		if hidden {
+			slab = Room(slab, len(sample.Frames))
+			from := len(slab)
+			for _, f := range sample.Frames {
+				switch {
+				case !matches[f.function()].hide:
+					slab = append(slab, f)
+				case !f.inlined() && len(slab) > from:
+					slab[len(slab)-1] &^= Inlined // into what is hidden
+				}
+			}
+			sample.Frames = slab[from:len(slab):len(slab)]
+		}
+		out.Samples = append(out.Samples, sample)
+	}
+	return &out
+}
