@@ -144,35 +144,36 @@ func (f *queryFlags) write(ctx context.Context, w io.Writer, q query.Query) (*st
 			return nil, err
 		}
 		return answer, terminal.WriteSeries(w, series, o)
+	case "pprof", "folded":
+		labels := query.Labels
+		if f.format == "folded" {
+			labels = []string{q.By}
+		}
+		p, answer, err := r.Read(ctx, q, labels...)
+		if err != nil {
+			return nil, err
+		}
+		selected := flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By)
+		if f.format == "folded" {
+			return answer, folded.Write(w, selected)
+		}
+		return answer, pprof.Write(w, selected, terminal.Warnings(answer)...)
 	}
-	var labels []string
-	if q.By != "" {
-		labels = append(labels, q.By)
-	}
-	if f.format == "pprof" {
-		labels = query.Labels
-	}
-	p, answer, err := r.Read(ctx, q, labels...)
+	stacks, answer, err := r.Stacks(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	selected := flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By)
-	switch f.format {
-	case "pprof":
-		return answer, pprof.Write(w, selected, terminal.Warnings(answer)...)
-	case "folded":
-		return answer, folded.Write(w, selected)
-	case "json":
-		return answer, json.NewEncoder(w).Encode(flame.NewTree(selected))
+	if f.format == "json" {
+		return answer, json.NewEncoder(w).Encode(stacks.Tree(0))
 	}
-	if err := terminal.WriteSummary(w, p); err != nil || len(p.Samples) == 0 {
+	if err := terminal.WriteSummary(w, stacks.Profile); err != nil || stacks.Profile.Account.Exported == 0 {
 		return answer, err
 	}
 	switch f.format {
 	case "tree":
-		return answer, terminal.WriteTree(w, flame.NewTree(selected), o)
+		return answer, terminal.WriteTree(w, stacks.Tree(f.rows), o)
 	case "callers":
-		return answer, terminal.WriteCallers(w, selected, q.Function, o)
+		return answer, terminal.WriteCallers(w, stacks.Stacks, q.Function, o)
 	}
-	return answer, terminal.WriteTop(w, flame.Top(selected), o)
+	return answer, terminal.WriteTop(w, stacks.Top(), o)
 }

@@ -52,7 +52,9 @@ func (f *frames) location(l *profile.Location) []Frame {
 		if kind != KindLabel { // the value of a label is no linkage name
 			function.Name = f.name(line.Function.Name)
 		}
-		of[i] = NewFrame(f.Number(function, kind), i < len(l.Lines)-1)
+		if of[i] = f.frame(function, kind); i < len(l.Lines)-1 {
+			of[i] |= Inlined
+		}
 	}
 	f.locations[l] = of
 	return of
@@ -62,7 +64,7 @@ func (f *frames) reason(reason string) Frame {
 	if known, ok := f.truncated[reason]; ok {
 		return known
 	}
-	of := NewFrame(f.Number(Function{Name: pprof.Truncated(reason)}, KindTruncated), false)
+	of := f.frame(Function{Name: pprof.Truncated(reason)}, KindTruncated)
 	f.truncated[reason] = of
 	return of
 }

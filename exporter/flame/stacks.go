@@ -12,38 +12,41 @@ type Frame uint32
 // Inlined is the bit of a Frame that says so.
 const Inlined Frame = 1
 
-// NewFrame makes a Frame of the function of that number.
-func NewFrame(function int32, inlined bool) Frame {
-	f := Frame(function) << 1
-	if inlined {
-		f |= Inlined
-	}
-	return f
-}
-
 func (f Frame) function() int32 { return int32(f >> 1) }
 func (f Frame) inlined() bool   { return f&Inlined != 0 }
 
-// Functions are numbered, each once. The zero value has none. Not safe for concurrent use.
+// Functions are numbered, each once. Either Add makes them, or what makes Stacks of a profile. The zero value has none. Not safe for concurrent use.
 type Functions struct {
 	list  []Function
 	kinds []Kind // where frames of one function are of several kinds, the first of these in the order of their names
-	index map[Function]int32
+	index map[Function]Frame
 }
 
-// Number is that of a function, of which a frame is of this kind.
-func (f *Functions) Number(function Function, kind Kind) int32 {
+// Add adds a function that is not there yet, and gives its frame.
+func (f *Functions) Add(function Function) Frame {
+	f.list = append(f.list, function)
+	f.kinds = append(f.kinds, "")
+	return Frame(len(f.list)-1) << 1
+}
+
+// Saw notes that a frame of a function is of this kind.
+func (f *Functions) Saw(frame Frame, kind Kind) {
+	if known := &f.kinds[frame.function()]; *known == "" || kind < *known {
+		*known = kind
+	}
+}
+
+// frame is that of a function, which is added if it is not there.
+func (f *Functions) frame(function Function, kind Kind) Frame {
 	n, ok := f.index[function]
 	if !ok {
 		if f.index == nil {
-			f.index = make(map[Function]int32)
+			f.index = make(map[Function]Frame)
 		}
-		n = int32(len(f.list))
+		n = f.Add(function)
 		f.index[function] = n
-		f.list = append(f.list, function)
-		f.kinds = append(f.kinds, kind)
 	}
-	f.kinds[n] = min(f.kinds[n], kind)
+	f.Saw(n, kind)
 	return n
 }
 
@@ -60,7 +63,7 @@ type Stacks struct {
 type StackSample struct {
 	Frames []Frame // innermost first; they may be shared
 	// Group is the function that stands on top of them all, where samples are grouped.
-	Group int32
+	Group Frame
 	Weight
 }
 
@@ -104,7 +107,7 @@ func (s *Stacks) at(sample int32, depth int) int32 {
 	of := &s.Samples[sample]
 	if s.Grouped {
 		if depth == 0 {
-			return of.Group
+			return of.Group.function()
 		}
 		depth--
 	}
@@ -127,7 +130,7 @@ func (s *Stacks) of(sample *StackSample, buffer *[]Frame) []Frame {
 	if !s.Grouped {
 		return sample.Frames
 	}
-	*buffer = append(append((*buffer)[:0], sample.Frames...), NewFrame(sample.Group, false))
+	*buffer = append(append((*buffer)[:0], sample.Frames...), sample.Group)
 	return *buffer
 }
 

@@ -27,7 +27,7 @@ func naive(p *profile.Profile, limit int) *Tree {
 			next := slices.IndexFunc(at.Children, func(n *Node) bool { return *n.Function == function })
 			if next < 0 {
 				next = len(at.Children)
-				at.Children = append(at.Children, &Node{Function: &function, Kind: s.kinds[s.index[function]], Inlined: true})
+				at.Children = append(at.Children, &Node{Function: &function, Kind: s.kinds[s.index[function].function()], Inlined: true})
 				at.calls++
 				tree.Nodes++
 			}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"github.com/parquet-go/parquet-go"
@@ -188,8 +189,12 @@ func (c *checkedFile) ReadAt(p []byte, offset int64) (int, error) {
 	return c.file.ReadAt(p, offset)
 }
 
+// blocks are buffers for reading one.
+var blocks = sync.Pool{New: func() any { return new([checkedBlock]byte) }}
+
 func (c *checkedFile) check(block int64) error {
-	var buffer [checkedBlock]byte
+	buffer := blocks.Get().(*[checkedBlock]byte)
+	defer blocks.Put(buffer)
 	start := block * checkedBlock
 	b := buffer[:min(checkedBlock, c.data-start)]
 	if _, err := c.file.ReadAt(b, start); err != nil {

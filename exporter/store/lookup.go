@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
+	"math/bits"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -44,8 +44,11 @@ var frameColumns = [frameWords]string{"function", "linkage_name", "file", "line"
 // reasonRare is why a stack has no frames that is none of the maxStacks which most samples of an answer have.
 var reasonRare = bpf.ReasonHistoryRare.String()
 
-// maxStacks bounds the memory that an answer takes, with all that is made of it. A busy host shows 20,000 in an hour.
-const maxStacks = 64 << 10
+// maxStacks bounds the memory that a profile takes, with all that is made of it, and maxCompactStacks that of flame.Stacks. A busy host shows 20,000 in an hour.
+const (
+	maxStacks        = 64 << 10
+	maxCompactStacks = 112 << 10
+)
 
 // stackWindow is how many stacks are looked at together: one can have more than a thousand frames.
 const stackWindow = 512
@@ -53,71 +56,133 @@ const stackWindow = 512
 // lookUp reads the table stacks for one query.
 type lookUp struct {
 	scan    *scan
+	columns []int // of frames, that are read
+	// take is shown each stack that was wanted, by its number: the frames at..end-1 of the reader's. It may be called by several workers.
+	take    func(r *frameReader, number int32, at, end int, whole bool)
 	workers chan *frameReader // as many as work at once
 
+	// The stacks that are looked for, numbered. Slots find them by ID: a number plus 1, 0 is free.
+	ids    []int64
+	counts []int64 // samples
+	slots  []int32
+	rare   int64 // samples of the stacks that have no place
+
 	mu     sync.Mutex
-	wanted map[int64]bool // that were not found yet
-	found  map[int64]*stackPair
-	known  *locations
+	states []lookState // by number
+	left   int         // that are wanted
 }
 
-// lookUp finds the stacks that rows refer to. Each date has all its stacks; the last one is looked through first, as
-// most stacks are in all of them.
-func (s *scan) lookUp(v *sums) (map[int64]*stackPair, error) {
-	l := &lookUp{
-		scan: s, workers: make(chan *frameReader, runtime.GOMAXPROCS(0)),
-		wanted: make(map[int64]bool), found: make(map[int64]*stackPair), known: newLocations(s.words),
-	}
+// lookState is how far the look for a stack is.
+type lookState uint8
+
+const (
+	stackWanted lookState = iota
+	stackTaken            // by a worker
+	stackFound
+)
+
+// newLookUp makes a look-up of the stacks that rows refer to, with as many of them as there is place for: those with most samples.
+func (s *scan) newLookUp(v *sums, most int, columns []int) *lookUp {
+	l := &lookUp{scan: s, columns: columns, workers: make(chan *frameReader, runtime.GOMAXPROCS(0))}
 	for range cap(l.workers) {
 		l.workers <- &frameReader{lookUp: l}
 	}
-	l.want(v)
+	l.makeSlots(len(v.totals))
+	for i := range v.totals {
+		if t := &v.totals[i]; t.stack != 0 {
+			l.counts[l.add(t.stack)] += t.count
+		}
+	}
+	if len(l.ids) > most {
+		l.leaveOut(most)
+	}
+	l.states, l.left = make([]lookState, len(l.ids)), len(l.ids)
+	return l
+}
+
+func (l *lookUp) makeSlots(stacks int) { l.slots = make([]int32, 1<<bits.Len(uint(2*stacks))) }
+
+func (l *lookUp) slot(id int64) *int32 {
+	for i := uint64(id); ; i++ { // a hash already
+		slot := &l.slots[i%uint64(len(l.slots))]
+		if *slot == 0 || l.ids[*slot-1] == id {
+			return slot
+		}
+	}
+}
+
+// add gives the number of a stack, which may be a new one.
+func (l *lookUp) add(id int64) int32 {
+	slot := l.slot(id)
+	if *slot == 0 {
+		l.ids, l.counts = append(l.ids, id), append(l.counts, 0)
+		*slot = int32(len(l.ids))
+	}
+	return *slot - 1
+}
+
+// number is that of a stack; -1 of one that is not looked for.
+func (l *lookUp) number(id int64) int32 { return *l.slot(id) - 1 }
+
+// leaveOut leaves out all but the stacks with most samples. The others keep their samples.
+func (l *lookUp) leaveOut(most int) {
+	ids, counts := l.ids, l.counts
+	order := make([]int32, len(ids))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortFunc(order, func(a, b int32) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(ids[a], ids[b])) })
+	l.ids, l.counts = make([]int64, 0, most), make([]int64, 0, most)
+	l.makeSlots(most)
+	for _, i := range order[:most] {
+		l.counts[l.add(ids[i])] = counts[i]
+	}
+	for _, i := range order[most:] {
+		l.rare += counts[i]
+	}
+	l.scan.warn(fmt.Errorf("the %d stacks with the fewest samples, %d together, are shown as [truncated: history rare] to bound memory: "+
+		"ask for a shorter time or by a filter", len(ids)-most, l.rare))
+}
+
+// run finds the stacks. Each date has all its stacks; the last one is looked through first, as most stacks are in all of them.
+func (l *lookUp) run() error {
 	read := make(map[string]bool)
 	for range maxLooks {
-		if len(l.wanted) == 0 {
+		if l.done() {
 			break
 		}
-		h, _, err := s.reader.look()
-		if err != nil {
-			return nil, err
-		}
+		h, _, _ := l.scan.reader.look() // what cannot be looked at has been said
 		if again := l.pass(h.stacks, read); !again {
 			break
 		}
 	}
-	if len(l.wanted) > 0 && s.ctx.Err() == nil {
-		missing := &stackPair{user: &profile.Stack{Truncated: reasonMissing}}
-		for id := range l.wanted {
-			l.found[id] = missing
-		}
-		s.warn(fmt.Errorf("%d stacks are in none of the files that could be read: the samples of them are shown without frames", len(l.wanted)))
+	if l.left > 0 && l.scan.ctx.Err() == nil {
+		l.scan.warn(fmt.Errorf("%d stacks are in none of the files that could be read: the samples of them are shown without frames", l.left))
 	}
-	return l.found, context.Cause(s.ctx)
+	return context.Cause(l.scan.ctx)
 }
 
-// want says which stacks are looked for: those that rows have most samples of. The others keep their samples.
-func (l *lookUp) want(v *sums) {
-	counts := make(map[int64]int64)
-	for i := range v.totals {
-		if id := v.totals[i].stack; id != 0 {
-			counts[id] += v.totals[i].count
+// pairs finds the stacks that rows refer to as a profile has them, by ID: all but the rare ones.
+func (s *scan) pairs(v *sums) (map[int64]*stackPair, error) {
+	l := s.newLookUp(v, maxStacks, []int{
+		frameFunction, frameLinkage, frameFile, frameLine, frameStartLine, frameKind, frameModule, frameBuildID, frameMissing,
+	})
+	found := make([]*stackPair, len(l.ids))
+	known := newLocations(s.words)
+	l.take = func(r *frameReader, number int32, at, end int, whole bool) {
+		found[number] = r.stack(known, at, end, whole)
+	}
+	if err := l.run(); err != nil {
+		return nil, err
+	}
+	missing := &stackPair{user: &profile.Stack{Truncated: reasonMissing}}
+	stacks := make(map[int64]*stackPair, len(found))
+	for number, id := range l.ids {
+		if stacks[id] = found[number]; l.states[number] != stackFound {
+			stacks[id] = missing
 		}
 	}
-	ids := slices.Collect(maps.Keys(counts))
-	if len(ids) > maxStacks {
-		slices.SortFunc(ids, func(a, b int64) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b)) })
-		rare, samples := &stackPair{user: &profile.Stack{Truncated: reasonRare}}, int64(0)
-		for _, id := range ids[maxStacks:] {
-			l.found[id] = rare
-			samples += counts[id]
-		}
-		l.scan.warn(fmt.Errorf("the %d stacks with the fewest samples, %d together, are shown as [truncated: history rare] to bound memory: "+
-			"ask for a shorter time or by a filter", len(ids)-maxStacks, samples))
-		ids = ids[:maxStacks]
-	}
-	for _, id := range ids {
-		l.wanted[id] = true
-	}
+	return stacks, nil
 }
 
 // pass looks through files until all is found. It is true where one has vanished: what it held is in another one.
@@ -156,7 +221,7 @@ func (l *lookUp) pass(files []file, read map[string]bool) (again bool) {
 func (l *lookUp) done() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.wanted) == 0 || l.scan.ctx.Err() != nil
+	return l.left == 0 || l.scan.ctx.Err() != nil
 }
 
 // maxOpenStacks bounds the files that are open.
@@ -190,7 +255,7 @@ func (l *lookUp) readFile(f file) error {
 
 // readGroup takes the wanted stacks of a row group.
 func (l *lookUp) readGroup(r *frameReader, c *checkedFile, index int) error {
-	var taken map[int64]bool
+	var taken []place
 	err := guard(c, index, func() error {
 		g := &rowGroup{RowGroup: c.RowGroups()[index], words: l.scan.words, columns: make(map[string]*vector)}
 		defer g.close()
@@ -202,37 +267,44 @@ func (l *lookUp) readGroup(r *frameReader, c *checkedFile, index int) error {
 		if err := idColumn.readLongs(ids); err != nil {
 			return err
 		}
-		var last int
-		if taken, last = l.claim(ids); len(taken) == 0 {
+		if taken = l.claim(ids); len(taken) == 0 {
 			return nil
 		}
-		return l.readStacks(r, g, ids[:last+1], taken)
+		return l.readStacks(r, g, taken)
 	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for id := range taken { // another file may have them
-		l.wanted[id] = true
+	for _, p := range taken { // another file may have those that were not found
+		if l.states[p.number] == stackTaken {
+			l.states[p.number] = stackWanted
+			l.left++
+		}
 	}
 	return err
 }
 
-// claim takes what is wanted out of ids, for nobody else to look for; last is the last of them.
-func (l *lookUp) claim(ids []int64) (taken map[int64]bool, last int) {
-	taken = make(map[int64]bool)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i, id := range ids {
-		if l.wanted[id] {
-			delete(l.wanted, id)
-			taken[id] = true
-			last = i
-		}
-	}
-	return taken, last
+// place is where a stack is in a row group.
+type place struct {
+	row    int
+	number int32
 }
 
-// readStacks reads stacks by their IDs, and takes those that it found out of taken.
-func (l *lookUp) readStacks(r *frameReader, g *rowGroup, ids []int64, taken map[int64]bool) error {
+// claim takes those of ids that are wanted, for nobody else to look for.
+func (l *lookUp) claim(ids []int64) (taken []place) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for row, id := range ids {
+		if number := l.number(id); number >= 0 && l.states[number] == stackWanted {
+			l.states[number] = stackTaken
+			l.left--
+			taken = append(taken, place{row, number})
+		}
+	}
+	return taken
+}
+
+// readStacks reads the stacks that were taken.
+func (l *lookUp) readStacks(r *frameReader, g *rowGroup, taken []place) error {
 	wholes, err := g.column("whole")
 	if err != nil {
 		return err
@@ -241,33 +313,32 @@ func (l *lookUp) readStacks(r *frameReader, g *rowGroup, ids []int64, taken map[
 		return err
 	}
 	whole, lens := make([]bool, stackWindow), make([]int32, stackWindow)
-	found := make(map[int64]*stackPair, stackWindow)
-	for len(ids) > 0 {
+	for rows, row := taken[len(taken)-1].row+1, 0; row < rows; row += stackWindow {
 		if err := l.scan.ctx.Err(); err != nil {
 			return err
 		}
-		n := min(stackWindow, len(ids))
+		n := min(stackWindow, rows-row)
 		if err := wholes.readBools(whole[:n]); err != nil {
 			return err
 		}
 		if err := r.read(lens[:n]); err != nil {
 			return err
 		}
-		clear(found)
-		at := 0
-		for i, id := range ids[:n] {
-			if taken[id] {
-				found[id] = r.stack(at, at+int(lens[i]), whole[i])
+		at, found := 0, 0
+		for i := range n {
+			end := at + int(lens[i])
+			if found < len(taken) && taken[found].row == row+i {
+				l.take(r, taken[found].number, at, end, whole[i])
+				found++
 			}
-			at += int(lens[i])
+			at = end
 		}
 		l.mu.Lock()
-		for id, st := range found {
-			l.found[id] = st
-			delete(taken, id)
+		for _, p := range taken[:found] {
+			l.states[p.number] = stackFound
 		}
 		l.mu.Unlock()
-		ids = ids[n:]
+		taken = taken[found:]
 	}
 	return nil
 }
@@ -285,6 +356,7 @@ type frameReader struct {
 	single [][]knownFrame
 	path   []*profile.Location // under construction
 	slab   []*profile.Location
+	compactReader
 }
 
 type knownFrame struct {
@@ -297,8 +369,8 @@ const maxKnownFrames = 16
 
 // open begins a row group.
 func (r *frameReader) open(g *rowGroup) (err error) {
-	for i, name := range frameColumns {
-		if r.columns[i], err = g.column("frames", "list", "element", name); err != nil {
+	for _, i := range r.lookUp.columns {
+		if r.columns[i], err = g.column("frames", "list", "element", frameColumns[i]); err != nil {
 			return err
 		}
 	}
@@ -321,9 +393,9 @@ func (r *frameReader) read(lens []int32) error {
 	if err != nil {
 		return err
 	}
-	for i, c := range r.columns {
+	for _, i := range r.lookUp.columns {
 		r.words[i] = resize(r.words[i], total)
-		if err := c.readIDs(r.words[i]); err != nil {
+		if err := r.columns[i].readIDs(r.words[i]); err != nil {
 			return err
 		}
 	}
@@ -339,14 +411,14 @@ func (r *frameReader) frame(i int) (f frame) {
 }
 
 // stack makes a stack of frames: those of the kernel, then the user's, each with the reason why it ends early, if it does.
-func (r *frameReader) stack(at, end int, whole bool) *stackPair {
+func (r *frameReader) stack(known *locations, at, end int, whole bool) *stackPair {
 	var kernel, user profile.Stack
-	kinds, isKernel, isTruncated := r.words[frameKind], r.lookUp.known.kernel, r.lookUp.known.truncated
+	kinds, isKernel, isTruncated := r.words[frameKind], known.kernel, known.truncated
 	next := at
 	for next < end && kinds[next] == isKernel {
 		next++
 	}
-	kernel.Locations = r.locations(at, next)
+	kernel.Locations = r.locations(known, at, next)
 	if next+1 < end && kinds[next] == isTruncated {
 		kernel.Truncated = r.lookUp.scan.words.text(r.words[frameMissing][next])
 		next++
@@ -355,7 +427,7 @@ func (r *frameReader) stack(at, end int, whole bool) *stackPair {
 	for next < end && kinds[next] != isTruncated {
 		next++
 	}
-	user.Locations = r.locations(at, next)
+	user.Locations = r.locations(known, at, next)
 	if next < end {
 		user.Truncated = r.lookUp.scan.words.text(r.words[frameMissing][next])
 	}
@@ -371,7 +443,7 @@ func (r *frameReader) stack(at, end int, whole bool) *stackPair {
 }
 
 // locations makes locations of frames: those that were inlined belong to the next one.
-func (r *frameReader) locations(at, end int) []*profile.Location {
+func (r *frameReader) locations(known *locations, at, end int) []*profile.Location {
 	r.path = r.path[:0]
 	for at < end {
 		first := at
@@ -379,7 +451,7 @@ func (r *frameReader) locations(at, end int) []*profile.Location {
 			at++
 		}
 		at++
-		r.path = append(r.path, r.location(first, at))
+		r.path = append(r.path, r.location(known, first, at))
 	}
 	const slabSize = 8 << 10
 	if len(r.path) > len(r.slab) {
@@ -391,13 +463,13 @@ func (r *frameReader) locations(at, end int) []*profile.Location {
 	return locations
 }
 
-func (r *frameReader) location(first, end int) *profile.Location {
+func (r *frameReader) location(of *locations, first, end int) *profile.Location {
 	if end-first > 1 {
 		frames := make([]frame, 0, 8)
 		for i := first; i < end; i++ {
 			frames = append(frames, r.frame(i))
 		}
-		return r.lookUp.location(frames...)
+		return of.get(frames...)
 	}
 	f := r.frame(first)
 	function := int(f[frameFunction])
@@ -409,21 +481,16 @@ func (r *frameReader) location(first, end int) *profile.Location {
 			return known.location
 		}
 	}
-	l := r.lookUp.location(f)
+	l := of.get(f)
 	if len(r.single[function]) < maxKnownFrames {
 		r.single[function] = append(r.single[function], knownFrame{f, l})
 	}
 	return l
 }
 
-func (l *lookUp) location(frames ...frame) *profile.Location {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.known.get(frames)
-}
-
-// locations are those of a profile, each once.
+// locations are those of a profile, each once. Safe for concurrent use.
 type locations struct {
+	mu                sync.Mutex
 	words             *words
 	kernel, truncated uint32 // kinds
 	functions         map[profile.Function]*profile.Function
@@ -440,7 +507,9 @@ func newLocations(w *words) *locations {
 	}
 }
 
-func (l *locations) get(frames []frame) *profile.Location {
+func (l *locations) get(frames ...frame) *profile.Location {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.key = l.key[:0]
 	for i := range frames {
 		for _, word := range frames[i] {

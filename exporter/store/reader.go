@@ -77,7 +77,7 @@ func (r *Reader) Read(ctx context.Context, q query.Query, labels ...string) (*pr
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
 	}
-	stacks, err := s.lookUp(total)
+	stacks, err := s.pairs(total)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
 	}
@@ -110,6 +110,7 @@ func (r *Reader) newScan(ctx context.Context, q query.Query) *scan {
 // sums adds up rows by stack and labels. One worker uses it.
 type sums struct {
 	kept   [labelCount]bool // labels that tell rows apart
+	told   bool             // there are such
 	labels map[labelKey]uint32
 	keys   []labelKey           // of labels
 	recent [recentLabels]uint32 // IDs of labels, by the last digits of their process
@@ -133,7 +134,7 @@ type total struct {
 }
 
 func newSums(kept [labelCount]bool) *sums {
-	return &sums{kept: kept, labels: make(map[labelKey]uint32), lost: make(map[uint32]int64)}
+	return &sums{kept: kept, told: kept != [labelCount]bool{}, labels: make(map[labelKey]uint32), lost: make(map[uint32]int64)}
 }
 
 func (v *sums) visit(b *batch) {
@@ -147,17 +148,21 @@ func (v *sums) visit(b *batch) {
 			continue
 		}
 		var labels labelKey
-		for label, kept := range v.kept {
-			if kept {
-				labels[label] = b.labels[label][i]
+		if v.told {
+			for label, kept := range v.kept {
+				if kept {
+					labels[label] = b.labels[label][i]
+				}
 			}
 		}
 		key := rowKey{}
 		if len(b.stacks) > 0 {
 			key.stack = b.stacks[i]
 		}
-		if last < 0 || v.totals[last].stack != key.stack || v.keys[v.totals[last].labels] != labels {
-			key.labels = v.labelID(labels)
+		if last < 0 || v.totals[last].stack != key.stack || v.told && v.keys[v.totals[last].labels] != labels {
+			if v.told || len(v.keys) == 0 {
+				key.labels = v.labelID(labels)
+			}
 			last = v.index(key)
 		}
 		v.totals[last].count += b.counts[i]
@@ -238,8 +243,8 @@ func mergeSums(all []*sums) *sums {
 	return merged
 }
 
-// profile makes a profile of sums.
-func (s *scan) profile(v *sums, stacks map[int64]*stackPair) *profile.Profile {
+// header makes a profile of sums, but for its samples.
+func (s *scan) header(v *sums) *profile.Profile {
 	p := &profile.Profile{Type: profile.Type{Name: s.query.Type, Unit: s.words.text(s.facts.unit)}, Period: s.facts.period}
 	if s.facts.seen {
 		p.Start = time.UnixMilli(s.facts.spans.from).UTC()
@@ -248,18 +253,8 @@ func (s *scan) profile(v *sums, stacks map[int64]*stackPair) *profile.Profile {
 			p.Duration = covered
 		}
 	}
-	labels := make([]*profile.Labels, len(v.keys))
-	for i, key := range v.keys {
-		labels[i] = s.profileLabels(key)
-	}
-	p.Samples = make([]profile.Sample, len(v.totals))
-	for i, t := range v.totals {
-		sample := profile.Sample{Labels: labels[t.labels], Count: t.count, Value: t.value}
-		if st := stacks[t.stack]; st != nil {
-			sample.Kernel, sample.User = st.kernel, st.user
-		}
-		p.Samples[i] = sample
-		p.Account.Exported += uint64(t.count)
+	for i := range v.totals {
+		p.Account.Exported += uint64(v.totals[i].count)
 	}
 	p.Account.Taken = p.Account.Exported
 	for reason, n := range v.lost {
@@ -272,6 +267,27 @@ func (s *scan) profile(v *sums, stacks map[int64]*stackPair) *profile.Profile {
 		}
 		return 1
 	})
+	return p
+}
+
+// profile makes a profile of sums.
+func (s *scan) profile(v *sums, stacks map[int64]*stackPair) *profile.Profile {
+	p := s.header(v)
+	labels := make([]*profile.Labels, len(v.keys))
+	for i, key := range v.keys {
+		labels[i] = s.profileLabels(key)
+	}
+	rare := &profile.Stack{Truncated: reasonRare}
+	p.Samples = make([]profile.Sample, len(v.totals))
+	for i, t := range v.totals {
+		sample := profile.Sample{Labels: labels[t.labels], Count: t.count, Value: t.value}
+		if st := stacks[t.stack]; st != nil {
+			sample.Kernel, sample.User = st.kernel, st.user
+		} else if t.stack != 0 {
+			sample.User = rare
+		}
+		p.Samples[i] = sample
+	}
 	return p
 }
 

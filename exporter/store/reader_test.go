@@ -360,4 +360,25 @@ func TestRareStacksKeepTheirSamples(t *testing.T) {
 	if rare != more || len(answer.Warnings) != 1 || !strings.Contains(answer.Warnings[0].Error(), "ask for a shorter time") {
 		t.Errorf("%d samples without frames, not %d: %v", rare, more, answer.Warnings)
 	}
+
+	scan := NewReader(dir, nil).newScan(t.Context(), query.Query{})
+	defer scan.cancel(nil)
+	scan.stacks = true
+	sums, err := scan.sums([labelCount]bool{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := scan.compact(sums, maxStacks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	top := c.stacks.Top()
+	i := slices.IndexFunc(top.Rows, func(r flame.Row) bool { return r.Name == "[truncated: history rare]" })
+	if i < 0 || top.Rows[i].Total.Samples != more || top.Total.Samples != int64(p.Account.Exported) || len(top.Rows) != maxStacks+1 ||
+		!slices.Contains(c.complete.Reasons, profile.Loss{Reason: reasonRare, Count: more}) || c.complete.Stacks != p.Account.Exported {
+		t.Errorf("stacks of %d functions and %+v, %+v", len(top.Rows), top.Total, c.complete)
+	}
+	if s, answer, err := NewReader(dir, nil).Stacks(t.Context(), query.Query{}); err != nil || len(answer.Warnings) > 0 || s.Tree(1).Nodes != maxStacks+more {
+		t.Errorf("%v, %v", err, answer)
+	}
 }

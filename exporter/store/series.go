@@ -9,9 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/pilotlight/pilotlight/exporter/flame"
 	"github.com/pilotlight/pilotlight/exporter/query"
-	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
 // Bounds of series.
@@ -134,20 +132,16 @@ func (s *scan) selectStacks() error {
 	if err != nil {
 		return err
 	}
-	found, err := all.lookUp(sums)
+	c, err := all.compact(sums, maxCompactStacks)
 	if err != nil {
 		return err
 	}
-	var p profile.Profile
-	for i := range sums.totals {
-		sample := profile.Sample{Value: sums.totals[i].stack} // to know it again
-		if st := found[sample.Value]; st != nil {
-			sample.Kernel, sample.User = st.kernel, st.user
-		}
-		p.Samples = append(p.Samples, sample)
-	}
+	stacks := c.stacks
 	s.stacks, s.selected = true, make(map[int64]bool)
-	for _, sample := range flame.Select(&p, s.query.Focus, s.query.Ignore, nil, "").Samples {
+	for i := range stacks.Samples { // to know them again
+		stacks.Samples[i].Value = sums.totals[i].stack
+	}
+	for _, sample := range stacks.Select(s.query.Focus, s.query.Ignore, nil).Samples {
 		s.selected[sample.Value] = true
 	}
 	return nil

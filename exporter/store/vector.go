@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 
 	"github.com/parquet-go/parquet-go"
@@ -37,6 +36,24 @@ func (w *words) id(text []byte) uint32 {
 	w.texts = append(w.texts, string(text))
 	w.ids[w.texts[id]] = id
 	return id
+}
+
+// idsOf gives the IDs of texts that stand one after the other.
+func (w *words) idsOf(bytes []byte, offsets []uint32) []uint32 {
+	ids := make([]uint32, max(len(offsets), 1)-1)
+	fresh := ids[:0:0]
+	w.mu.RLock()
+	for i := range ids {
+		id, ok := w.ids[string(bytes[offsets[i]:offsets[i+1]])]
+		if ids[i] = id; !ok {
+			fresh = append(fresh, uint32(i))
+		}
+	}
+	w.mu.RUnlock()
+	for _, i := range fresh {
+		ids[i] = w.id(bytes[offsets[i]:offsets[i+1]])
+	}
+	return ids
 }
 
 func (w *words) text(id uint32) string {
@@ -97,17 +114,14 @@ func (c *vector) dictionary() (bool, error) {
 	switch c.chunk.Type().Kind() {
 	case parquet.ByteArray:
 		bytes, offsets := values.ByteArray()
-		c.ids = make([]uint32, max(len(offsets), 1)-1)
-		for i := range c.ids {
-			c.ids[i] = c.words.id(bytes[offsets[i]:offsets[i+1]])
-		}
+		c.ids = c.words.idsOf(bytes, offsets)
 	case parquet.Int32:
 		c.ids = make([]uint32, len(values.Int32()))
 		for i, v := range values.Int32() {
 			c.ids[i] = uint32(v)
 		}
 	case parquet.Int64:
-		c.longs = slices.Clone(values.Int64())
+		c.longs = values.Int64()
 	default:
 		return false, fmt.Errorf("a dictionary of %s", c.chunk.Type().Kind())
 	}

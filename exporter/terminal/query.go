@@ -23,7 +23,7 @@ type QueryOptions struct {
 
 // WriteSummary writes what a profile of the past is of, in a line or two.
 func WriteSummary(w io.Writer, p *profile.Profile) error {
-	if len(p.Samples) == 0 {
+	if p.Account.Exported == 0 {
 		_, err := fmt.Fprintln(w, "no samples")
 		return err
 	}
@@ -96,7 +96,7 @@ func WriteTree(w io.Writer, tree *flame.Tree, o QueryOptions) error {
 			indent := strings.Repeat("  ", min(depth, (o.Width-18)/4))
 			fmt.Fprintf(out, "%s  %s  %s%s\n", share(c.Total.Value, whole), share(c.Self.Value, whole), indent, fit(functionName(*c.Function), o.Width-18-len(indent)))
 			next := depth + 1
-			if len(c.Children) == 1 && len(n.Children) == 1 {
+			if c.Calls() == 1 && n.Calls() == 1 {
 				next = depth
 			}
 			write(c, next)
@@ -108,9 +108,9 @@ func WriteTree(w io.Writer, tree *flame.Tree, o QueryOptions) error {
 }
 
 // WriteCallers writes who calls a function, the function, and whom it calls.
-func WriteCallers(w io.Writer, p *profile.Profile, name string, o QueryOptions) error {
+func WriteCallers(w io.Writer, s *flame.Stacks, name string, o QueryOptions) error {
 	out := bufio.NewWriter(w)
-	table := flame.Top(p)
+	table := s.Top()
 	fmt.Fprintln(out)
 	list := func(neighbours []flame.Neighbour) {
 		for _, n := range neighbours[:min(len(neighbours), o.Rows)] {
@@ -119,14 +119,14 @@ func WriteCallers(w io.Writer, p *profile.Profile, name string, o QueryOptions) 
 		writeMore(out, len(neighbours)-o.Rows, "functions")
 	}
 	fmt.Fprintln(out, "  TOTAL     SELF  callers")
-	list(flame.Callers(p, name))
+	list(s.Callers(name))
 	for _, r := range table.Rows {
 		if r.Name == name {
 			fmt.Fprintf(out, "%s  %s  %s\n", share(r.Total.Value, table.Total.Value), share(r.Self.Value, table.Total.Value), fit(functionName(r.Function), o.Width-18))
 		}
 	}
 	fmt.Fprintln(out, "                  callees")
-	list(flame.Callees(p, name))
+	list(s.Callees(name))
 	return out.Flush()
 }
 

@@ -27,6 +27,7 @@ import (
 // History answers queries about the past. *store.Reader is one.
 type History interface {
 	Read(ctx context.Context, q query.Query, labels ...string) (*profile.Profile, *store.Answer, error)
+	Stacks(ctx context.Context, q query.Query) (*store.Stacks, *store.Answer, error)
 	Series(ctx context.Context, q query.Query, step time.Duration) (*store.Series, *store.Answer, error)
 	Heatmap(ctx context.Context, q query.Query, step time.Duration) (*store.Series, *store.Answer, error)
 	Labels(ctx context.Context, q query.Query, label string) ([]store.LabelValue, *store.Answer, error)
@@ -371,14 +372,10 @@ type found struct {
 	Total   flame.Weight      `json:"total"`
 }
 
-func newFound(p *profile.Profile) found {
-	f := found{Start: p.Start, Seconds: p.Duration.Seconds(), Type: p.Type.Name, Unit: p.Type.Unit, Period: p.Period, Lost: map[string]uint64{}}
+func newFound(p *profile.Profile, total flame.Weight) found {
+	f := found{Start: p.Start, Seconds: p.Duration.Seconds(), Type: p.Type.Name, Unit: p.Type.Unit, Period: p.Period, Lost: map[string]uint64{}, Total: total}
 	for _, l := range p.Account.Lost {
 		f.Lost[l.Reason] += l.Count
-	}
-	for i := range p.Samples {
-		f.Total.Samples += p.Samples[i].Count
-		f.Total.Value += p.Samples[i].Value
 	}
 	return f
 }
@@ -397,15 +394,15 @@ func (s *Server) read(ctx context.Context, q query.Query) (*profile.Profile, *st
 }
 
 func (s *Server) tree(ctx context.Context, q *historyQuery) (any, error) {
-	p, answer, err := s.read(ctx, q.Query)
+	stacks, answer, err := s.options.History.Stacks(ctx, q.Query)
 	if err != nil {
 		return nil, err
 	}
-	tree := flame.NewTree(p)
 	limit := q.limit
 	if limit == 0 {
 		limit = defaultNodes
 	}
+	tree := stacks.Tree(limit)
 	kept := prune(tree, limit)
 	return struct {
 		about
@@ -413,7 +410,7 @@ func (s *Server) tree(ctx context.Context, q *historyQuery) (any, error) {
 		Root    *flame.Node `json:"root"`
 		Nodes   int         `json:"nodes"`   // in the answer, without the root
 		Omitted int         `json:"omitted"` // lighter ones that are counted in those above them
-	}{newAbout(q, answer), newFound(p), tree.Root, kept, tree.Nodes - kept}, nil
+	}{newAbout(q, answer), newFound(stacks.Profile, stacks.Total()), tree.Root, kept, tree.Nodes - kept}, nil
 }
 
 // maxNameBytes bounds the names of an answer: a process chooses how long those of its functions are, and they stand in each node of a tree.
@@ -448,17 +445,18 @@ func prune(tree *flame.Tree, limit int) (kept int) {
 }
 
 func (s *Server) top(ctx context.Context, q *historyQuery) (any, error) {
-	p, answer, err := s.read(ctx, q.Query)
+	stacks, answer, err := s.options.History.Stacks(ctx, q.Query)
 	if err != nil {
 		return nil, err
 	}
-	rows := flame.Top(p).Rows
+	table := stacks.Top()
+	rows := table.Rows
 	return struct {
 		about
 		found
 		Functions int         `json:"functions"` // all, also those that are not in rows
 		Rows      []flame.Row `json:"rows"`
-	}{newAbout(q, answer), newFound(p), len(rows), first(rows, q.limit, rowBytes)}, nil
+	}{newAbout(q, answer), newFound(stacks.Profile, table.Total), len(rows), first(rows, q.limit, rowBytes)}, nil
 }
 
 // first are the first elements of a list, a list also where there is none: as many as the limit, and fewer where their names, which bytes counts, are too long.
@@ -490,7 +488,8 @@ func (s *Server) callers(ctx context.Context, q *historyQuery) (any, error) {
 		return nil, err
 	}
 	of := []flame.Row{}
-	for _, row := range flame.Top(p).Rows {
+	table := flame.Top(p)
+	for _, row := range table.Rows {
 		if row.Name == q.Function {
 			of = append(of, row)
 		}
@@ -502,7 +501,7 @@ func (s *Server) callers(ctx context.Context, q *historyQuery) (any, error) {
 		Callers []flame.Neighbour `json:"callers"`
 		Callees []flame.Neighbour `json:"callees"`
 	}{
-		newAbout(q, answer), newFound(p), first(of, maxRows, rowBytes),
+		newAbout(q, answer), newFound(p, table.Total), first(of, maxRows, rowBytes),
 		first(flame.Callers(p, q.Function), q.limit, neighbourBytes), first(flame.Callees(p, q.Function), q.limit, neighbourBytes),
 	}, nil
 }

@@ -124,7 +124,7 @@ func TestHistory(t *testing.T) {
 // slowHistory takes until its context ends.
 type slowHistory struct{ History }
 
-func (slowHistory) Read(ctx context.Context, _ query.Query, _ ...string) (*profile.Profile, *store.Answer, error) {
+func (slowHistory) Stacks(ctx context.Context, _ query.Query) (*store.Stacks, *store.Answer, error) {
 	<-ctx.Done()
 	return nil, nil, fmt.Errorf("read: %w", ctx.Err())
 }

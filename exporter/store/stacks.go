@@ -1,0 +1,255 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"sync"
+
+	"github.com/pilotlight/pilotlight/exporter/flame"
+	"github.com/pilotlight/pilotlight/exporter/pprof"
+	"github.com/pilotlight/pilotlight/exporter/query"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// Stacks are samples as trees and tables are made of them.
+type Stacks struct {
+	*flame.Stacks
+	// Profile is the one that the samples are of, without them.
+	Profile *profile.Profile
+	// Completeness is that of all the profile's samples.
+	Completeness profile.Completeness
+}
+
+// Stacks adds up the samples that a query means, with Focus, Ignore, Hide and By done. It says the same as Read and
+// flame.Select do, in a quarter of the time and of the memory: of a frame there are only the function and the file that it is in.
+func (r *Reader) Stacks(ctx context.Context, q query.Query) (*Stacks, *Answer, error) {
+	s := r.newScan(ctx, q)
+	defer s.cancel(nil)
+	s.stacks, s.coarse = true, true
+	var kept [labelCount]bool
+	by := slices.Index(query.Labels, q.By)
+	if by >= 0 {
+		kept[by], s.labels[by] = true, true
+	}
+	total, err := s.sums(kept)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
+	}
+	out := &Stacks{Profile: s.header(total)}
+	c, err := s.compact(total, maxCompactStacks)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
+	}
+	out.Stacks, out.Completeness = c.stacks, c.complete
+	out.Type = out.Profile.Type
+	if by >= 0 {
+		c.group(total, by)
+	}
+	out.Stacks = out.Select(q.Focus, q.Ignore, q.Hide)
+	return out, s.answer, nil
+}
+
+// group puts samples into groups by a label.
+func (c *compactor) group(v *sums, by int) {
+	groups := make([]flame.Frame, len(v.keys))
+	for i, key := range v.keys {
+		name := c.lookUp.scan.labelText(by, key[by])
+		if name == "" {
+			name = "[no " + query.Labels[by] + "]"
+		}
+		groups[i] = c.label(name, flame.KindLabel)
+	}
+	c.stacks.Grouped = true
+	for i := range c.stacks.Samples {
+		c.stacks.Samples[i].Group = groups[v.totals[i].labels]
+	}
+}
+
+// compact finds the stacks that rows refer to, those with most samples. The samples are in the order of the rows.
+func (s *scan) compact(v *sums, most int) (*compactor, error) {
+	l := s.newLookUp(v, most, []int{frameFunction, frameKind, frameModule, frameMissing})
+	c := &compactor{lookUp: l, stacks: new(flame.Stacks), found: make([][]flame.Frame, len(l.ids)), truncated: s.words.id([]byte(kindTruncated))}
+	l.take = c.take
+	if err := l.run(); err != nil {
+		return nil, err
+	}
+	c.completeness()
+	missing, rare := []flame.Frame{c.label(pprof.Truncated(reasonMissing), flame.KindTruncated)}, []flame.Frame{c.label(pprof.Truncated(reasonRare), flame.KindTruncated)}
+	c.stacks.Samples = make([]flame.StackSample, len(v.totals))
+	for i, t := range v.totals {
+		sample := flame.StackSample{Weight: flame.Weight{Samples: t.count, Value: t.value}}
+		if t.stack != 0 {
+			switch number := l.number(t.stack); {
+			case number < 0:
+				sample.Frames = rare
+			case l.states[number] == stackFound:
+				sample.Frames = c.found[number]
+			default:
+				sample.Frames = missing
+			}
+		}
+		c.complete.Stacks += uint64(t.count)
+		c.stacks.Samples[i] = sample
+	}
+	return c, nil
+}
+
+// compactor makes flame.Stacks of the frames that are read.
+type compactor struct {
+	lookUp    *lookUp
+	truncated uint32          // a kind
+	found     [][]flame.Frame // by the number of the stack
+
+	complete profile.Completeness // in the end
+
+	mu     sync.Mutex
+	stacks *flame.Stacks
+	// numbers are those of the functions, by their name and that of their file alone.
+	numbers functionIndex
+}
+
+// compactReader is what a worker has of its own.
+type compactReader struct {
+	frames   functionIndex
+	slab     []flame.Frame
+	complete profile.Completeness
+	reasons  map[uint32]uint64 // samples by reason, a word
+	noted    []uint32          // reasons of one stack
+}
+
+// functionKey is what a function is known by, as words.
+type functionKey struct{ name, module, kind, missing uint32 }
+
+// functionIndex finds functions by their name, and those of one name one after the other: there are few.
+type functionIndex struct {
+	first   []int32 // by the name: an index of entries plus 1
+	entries []functionEntry
+}
+
+type functionEntry struct {
+	functionKey
+	frame flame.Frame // not inlined
+	next  int32
+}
+
+func (x *functionIndex) find(key functionKey) (flame.Frame, bool) {
+	if int(key.name) < len(x.first) {
+		for i := x.first[key.name]; i > 0; i = x.entries[i-1].next {
+			if e := &x.entries[i-1]; e.functionKey == key {
+				return e.frame, true
+			}
+		}
+	}
+	return 0, false
+}
+
+func (x *functionIndex) add(key functionKey, f flame.Frame) {
+	if int(key.name) >= len(x.first) {
+		x.first = slices.Grow(x.first, int(key.name)+1-len(x.first))[:key.name+1]
+	}
+	x.entries = append(x.entries, functionEntry{key, f, x.first[key.name]})
+	x.first[key.name] = int32(len(x.entries))
+}
+
+func (c *compactor) take(r *frameReader, number int32, at, end int, whole bool) {
+	w := &r.compactReader
+	w.slab = flame.Room(w.slab, end-at)
+	from := len(w.slab)
+	w.noted = w.noted[:0]
+	count := uint64(c.lookUp.counts[number])
+	locations, named := uint64(0), uint64(0)
+	for i := at; i < end; i++ {
+		key := functionKey{r.words[frameFunction][i], r.words[frameModule][i], r.words[frameKind][i], r.words[frameMissing][i]}
+		f, ok := w.frames.find(key)
+		if !ok {
+			f = c.frame(key)
+			w.frames.add(key, f)
+		}
+		if r.inlined[i] {
+			f |= flame.Inlined
+		} else if key.kind != c.truncated {
+			locations++
+			if key.missing == 0 {
+				named++
+			}
+		}
+		if key.missing != 0 && !r.inlined[i] && !slices.Contains(w.noted, key.missing) {
+			w.noted = append(w.noted, key.missing)
+		}
+		w.slab = append(w.slab, f)
+	}
+	c.found[number] = w.slab[from:len(w.slab):len(w.slab)]
+	w.complete.Frames += locations * count
+	w.complete.Named += named * count
+	if whole {
+		w.complete.Whole += count
+	}
+	for _, reason := range w.noted {
+		if w.reasons == nil {
+			w.reasons = make(map[uint32]uint64)
+		}
+		w.reasons[reason] += count
+	}
+}
+
+// frame gives the frame of a function, not inlined.
+func (c *compactor) frame(key functionKey) flame.Frame {
+	words := c.lookUp.scan.words
+	kind := flame.Kind(words.text(key.kind))
+	if key.missing != 0 && key.kind != c.truncated {
+		kind = flame.KindUnknown
+	}
+	function := flame.Function{Name: words.text(key.name)}
+	of := functionKey{name: key.name}
+	if key.module != 0 {
+		of.module = words.id([]byte(path.Base(words.text(key.module))))
+		function.Module = words.text(of.module)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f, ok := c.numbers.find(of)
+	if !ok {
+		f = c.stacks.Add(function)
+		c.numbers.add(of, f)
+	}
+	c.stacks.Saw(f, kind)
+	return f
+}
+
+// label gives the frame of a text that is no function of a program.
+func (c *compactor) label(text string, kind flame.Kind) flame.Frame {
+	words := c.lookUp.scan.words
+	return c.frame(functionKey{name: words.id([]byte(text)), kind: words.id([]byte(kind))})
+}
+
+// completeness adds up what workers found, and what there is of stacks that were not.
+func (c *compactor) completeness() {
+	sum := &c.complete
+	reasons := make(map[string]uint64)
+	for range cap(c.lookUp.workers) {
+		r := <-c.lookUp.workers
+		sum.Whole += r.complete.Whole
+		sum.Frames += r.complete.Frames
+		sum.Named += r.complete.Named
+		for word, n := range r.reasons {
+			reasons[c.lookUp.scan.words.text(word)] += n
+		}
+	}
+	for number, state := range c.lookUp.states {
+		if state != stackFound {
+			reasons[reasonMissing] += uint64(c.lookUp.counts[number])
+		}
+	}
+	if c.lookUp.rare > 0 {
+		reasons[reasonRare] = uint64(c.lookUp.rare)
+	}
+	for reason, n := range reasons {
+		sum.Reasons = append(sum.Reasons, profile.Loss{Reason: reason, Count: n})
+	}
+	slices.SortFunc(sum.Reasons, func(a, b profile.Loss) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Reason, b.Reason))
+	})
+}
