@@ -3,10 +3,13 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -139,4 +142,52 @@ func TestDamagedFilesAreLeftOut(t *testing.T) {
 	got := make(sumOf)
 	got.add(mustRead(t, r, query.Query{}, query.Labels...), everything)
 	checkSum(t, "whole again", got, want)
+}
+
+// A directory and a file that cannot be opened are left out and said; the others answer.
+func TestUnreadableIsLeftOut(t *testing.T) {
+	dir := t.TempDir()
+	const nobody = 65534
+	for _, path := range []string{dir, filepath.Dir(dir)} { // the test's own
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, start := clockAt(t, "2026-11-23T23:00:00Z")
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	host := smallHost(9)
+	var sent []uint64
+	for i := range 4 { // two before midnight, two after
+		p := host.Interval(start.Add(time.Duration(i)*30*time.Minute), 10*time.Second)
+		sent = append(sent, p.Account.Exported)
+		c.set(p.Start.Add(p.Duration))
+		s.Export(p)
+	}
+	files, err := list(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	intervals := arrange(files).intervals
+	for _, f := range files {
+		err = errors.Join(err, os.Chmod(filepath.Join(dir, f.path()), 0o644), os.Chmod(filepath.Join(dir, f.dir()), 0o755), os.Chmod(filepath.Join(dir, filepath.Dir(f.dir())), 0o755))
+	}
+	for at := filepath.Join(dir, filepath.Dir(intervals[0].dir())); at != dir; at = filepath.Dir(at) {
+		err = errors.Join(err, os.Chmod(at, 0o755))
+	}
+	err = errors.Join(err, os.Chmod(filepath.Join(dir, "v1", "stacks"), 0o755), // the first date's samples, and one of the second's
+		os.Chmod(filepath.Join(dir, intervals[0].dir()), 0), os.Chmod(filepath.Join(dir, intervals[2].path()), 0), syscall.Setresuid(-1, nobody, -1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, answer, readErr := NewReader(dir, nil).Read(t.Context(), query.Query{})
+	if err := syscall.Setresuid(-1, 0, -1); err != nil {
+		t.Fatal(err)
+	}
+	if readErr != nil {
+		t.Fatal(readErr)
+	}
+	said := fmt.Sprint(answer.Warnings)
+	if p.Account.Exported != sent[3] || len(answer.Warnings) != 2 || !strings.Contains(said, intervals[0].dir()) || !strings.Contains(said, intervals[2].path()) {
+		t.Errorf("%d samples, not %d: %s", p.Account.Exported, sent[3], said)
+	}
 }

@@ -129,7 +129,7 @@ func (h *history) plan(times timeRange, coarse bool) []unit {
 }
 
 // look lists what there is. While one directory is read files may be put into it and others taken out, so that neither
-// is seen; a second look sees what replaced those. Damaged files that were set aside are told.
+// is seen; a second look sees what replaced those. Damaged files that were set aside are told. Of what cannot be looked at the error tells: the rest is there.
 func (r *Reader) look() (history, []string, error) {
 	var aside []string
 	other := func(path string, _ fs.FileInfo) {
@@ -137,14 +137,8 @@ func (r *Reader) look() (history, []string, error) {
 			aside = append(aside, path)
 		}
 	}
-	first, err := list(r.dir, nil)
-	if err != nil {
-		return history{}, nil, err
-	}
+	first, _ := list(r.dir, nil) // what stands in the way of the first look stands in that of the second
 	second, err := list(r.dir, other)
-	if err != nil {
-		return history{}, nil, err
-	}
 	seen := make(map[string]bool, len(second))
 	for i := range second {
 		seen[second[i].path()] = true
@@ -154,7 +148,7 @@ func (r *Reader) look() (history, []string, error) {
 			second = append(second, first[i])
 		}
 	}
-	return arrange(second), aside, nil
+	return arrange(second), aside, err
 }
 
 // asideTimes are those of the rows that a file set aside held; false where they are not known.

@@ -94,7 +94,7 @@ func (s *scan) run(newVisitor func() visitor) error {
 	times := rangeOf(s.query.From, s.query.To)
 	h, aside, err := s.reader.look()
 	if err != nil {
-		return err
+		s.warn(err)
 	}
 	for _, path := range aside {
 		if held, ok := s.reader.asideTimes(path); !ok || !held.and(times).empty() {
@@ -155,10 +155,7 @@ func (s *scan) open(u unit) ([]openPiece, error) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return files, err
 		}
-		h, _, err := s.reader.look()
-		if err != nil {
-			return nil, err
-		}
+		h, _, _ := s.reader.look() // what cannot be looked at has been said
 		// The time that this unit was for may be in several now, or in one for a longer time.
 		again := h.plan(u.times, s.coarse)
 		again = slices.DeleteFunc(again, func(other unit) bool { return other.host != u.host })
