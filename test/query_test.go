@@ -104,12 +104,14 @@ func TestQueryHistory(t *testing.T) {
 		}
 	}
 	for text, args := range map[string][]string{
-		"at 5: expected =, !=, =~ or !~": {"--filter", "comm>1"},
-		"is no time":                     {"--from", "yesterday"},
-		"needs --function":               {"--format", "callers"},
-		"needs --by":                     {"--format", "labels"},
-		"want top, tree":                 {"--format", "nonsense"},
-		"is not before":                  {"--from", "now"},
+		"at 5: expected =, !=, =~ or !~":               {"--filter", "comm>1"},
+		"is no time":                                   {"--from", "yesterday"},
+		"needs --function":                             {"--format", "callers"},
+		"needs --by":                                   {"--format", "labels"},
+		"--format series shows none":                   {"--format", "series", "--hide", "main"},
+		"--format labels shows none":                   {"--format", "labels", "--by", "comm", "--hide", "main"},
+		"want top, tree":                               {"--format", "nonsense"},
+		"is not before":                                {"--from", "now"},
 		`there is no label "name": known are pid, tid`: {"--by", "name"},
 	} {
 		if r := run(t, append([]string{"query", "--data-dir", a.dataDir}, args...)...); r.code != 2 || !strings.Contains(r.stderr, text) {

@@ -89,6 +89,8 @@ func (f *queryFlags) parse(now time.Time) (q query.Query, err error) {
 		return q, errors.New("--format callers needs --function NAME: whose callers and callees are wanted")
 	case f.format == "labels" && q.By == "":
 		return q, fmt.Errorf("--format labels needs --by LABEL (%s)", strings.Join(query.Labels, ", "))
+	case (f.format == "labels" || f.format == "series") && q.Hide != nil:
+		return q, fmt.Errorf("--hide leaves functions out of stacks, and --format %s shows none: give --ignore to leave samples out", f.format)
 	case f.rows < 1:
 		return q, fmt.Errorf("rows %d: want 1 or more", f.rows)
 	case f.step < 0 || f.step%time.Second != 0:
