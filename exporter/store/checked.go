@@ -189,6 +189,16 @@ func (c *checkedFile) ReadAt(p []byte, offset int64) (int, error) {
 	return c.file.ReadAt(p, offset)
 }
 
+// checkAll checks the whole file.
+func (c *checkedFile) checkAll() error {
+	for block := range c.sums {
+		if err := c.check(int64(block)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // blocks are buffers for reading one.
 var blocks = sync.Pool{New: func() any { return new([checkedBlock]byte) }}
 

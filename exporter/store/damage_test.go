@@ -120,14 +120,17 @@ func TestDamagedFilesAreLeftOut(t *testing.T) {
 					t.Errorf("%s at %d: %v", f.path(), offset, warning)
 				}
 			}
-			if damage != nil {
+			if damage != nil && f.resolution != resolutionHour { // what such a file holds, another one holds too
 				said++
 				if p.Account.Exported > total || f.table == tableStacks && p.Account.Exported != total {
 					t.Errorf("%s at %d: %d samples of %d", f.path(), offset, p.Account.Exported, total)
 				}
 				continue
 			}
-			// Nobody noticed: then it was where nothing stands that this query reads.
+			if damage != nil {
+				said++
+			}
+			// If nobody noticed, it was where nothing stands that this query reads.
 			got := make(sumOf)
 			got.add(p, everything)
 			checkSum(t, f.path(), got, want)
@@ -189,5 +192,41 @@ func TestUnreadableIsLeftOut(t *testing.T) {
 	said := fmt.Sprint(answer.Warnings)
 	if p.Account.Exported != sent[3] || len(answer.Warnings) != 2 || !strings.Contains(said, intervals[0].dir()) || !strings.Contains(said, intervals[2].path()) {
 		t.Errorf("%d samples, not %d: %s", p.Account.Exported, sent[3], said)
+	}
+}
+
+// A query that needs hours of intervals opens an hour's files at a time: it does not need as many descriptors as there are files.
+func TestDescriptorsAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	c, start := clockAt(t, "2026-11-24T14:00:00Z")
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	p := smallHost(9).Interval(start, 10*time.Second)
+	s.Export(p)
+	files, err := list(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := arrange(files).intervals[0]
+	for i := 1; i < 3*360; i++ { // the same file: none of its rows are of the time that the other names tell
+		f := first
+		f.start = start.Add(time.Duration(i) * 10 * time.Second)
+		if err := os.Link(filepath.Join(dir, first.path()), filepath.Join(dir, f.path())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: maxOpenFiles + 100, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	if got := mustRead(t, NewReader(dir, nil), query.Query{}); got.Account.Exported != p.Account.Exported {
+		t.Errorf("%d samples, not %d", got.Account.Exported, p.Account.Exported)
 	}
 }

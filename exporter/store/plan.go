@@ -49,8 +49,14 @@ func (f *file) times() timeRange {
 
 // piece is a file of the table samples, and which of its rows are to be read.
 type piece struct {
-	file  file
-	times timeRange
+	file    file
+	times   timeRange
+	minutes *file // of a rollup: what it was made of
+}
+
+// instead is what is read in the place of a rollup.
+func (p *piece) instead() unit {
+	return unit{p.file.host, p.times, []piece{{file: *p.minutes, times: p.times}}}
 }
 
 // unit is what is read of a host's history at one point of time: an hour, or a day that has been compacted.
@@ -100,7 +106,7 @@ func (h *history) plan(times timeRange, coarse bool) []unit {
 	}
 	for i := range h.intervals {
 		f := &h.intervals[i]
-		add(f, piece{*f, times.and(f.times())})
+		add(f, piece{file: *f, times: times.and(f.times())})
 	}
 	for i := range h.minutes {
 		f := &h.minutes[i]
@@ -109,11 +115,12 @@ func (h *history) plan(times timeRange, coarse bool) []unit {
 			const hour = int64(time.Hour / time.Millisecond)
 			whole := timeRange{(wanted.from + hour - 1) / hour * hour, wanted.to / hour * hour}
 			if !whole.empty() {
-				add(f, piece{twin, whole}, piece{*f, timeRange{wanted.from, whole.from}}, piece{*f, timeRange{whole.to, wanted.to}})
+				add(f, piece{twin, whole, f},
+					piece{file: *f, times: timeRange{wanted.from, whole.from}}, piece{file: *f, times: timeRange{whole.to, wanted.to}})
 				continue
 			}
 		}
-		add(f, piece{*f, wanted})
+		add(f, piece{file: *f, times: wanted})
 	}
 	plan := make([]unit, 0, len(units))
 	for _, u := range units {

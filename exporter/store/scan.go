@@ -110,22 +110,30 @@ func (s *scan) run(newVisitor func() visitor) error {
 		workers <- s.newWorker(newVisitor())
 	}
 	var wait sync.WaitGroup
-	places := make(chan struct{}, maxOpenUnits)
+	places := make(chan struct{}, maxOpenFiles)
 	for _, u := range h.plan(times, s.coarse) {
-		files, err := s.open(u)
+		for range min(len(u.pieces), maxOpenFiles) {
+			places <- struct{}{}
+		}
+		files, err := s.open(u, s.coarse)
 		if err != nil {
 			s.cancel(err)
 			break
 		}
-		places <- struct{}{}
 		var unitWait sync.WaitGroup
-		for _, f := range files {
-			unitWait.Go(func() { s.readFile(f, workers) })
+		taken := min(len(u.pieces), maxOpenFiles)
+		for i, f := range files {
+			unitWait.Go(func() {
+				s.readFile(f, workers)
+				if i < taken {
+					<-places
+				}
+			})
 		}
-		wait.Go(func() {
-			unitWait.Wait()
+		for range taken - min(taken, len(files)) {
 			<-places
-		})
+		}
+		wait.Go(unitWait.Wait)
 	}
 	wait.Wait()
 	for range cap(workers) {
@@ -136,8 +144,8 @@ func (s *scan) run(newVisitor func() visitor) error {
 	return context.Cause(s.ctx)
 }
 
-// maxOpenUnits bounds the files that are open: an hour has 360 intervals.
-const maxOpenUnits = 3
+// maxOpenFiles bounds the files that are open, as long as a unit has not more: an hour has 360 intervals.
+const maxOpenFiles = 400
 
 // maxLooks bounds how often a unit is looked for again.
 const maxLooks = 20
@@ -149,7 +157,7 @@ type openPiece struct {
 }
 
 // open opens the files of a unit: all, or none.
-func (s *scan) open(u unit) ([]openPiece, error) {
+func (s *scan) open(u unit, coarse bool) ([]openPiece, error) {
 	for range maxLooks {
 		files, err := s.openAll([]unit{u})
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -157,7 +165,7 @@ func (s *scan) open(u unit) ([]openPiece, error) {
 		}
 		h, _, _ := s.reader.look() // what cannot be looked at has been said
 		// The time that this unit was for may be in several now, or in one for a longer time.
-		again := h.plan(u.times, s.coarse)
+		again := h.plan(u.times, coarse)
 		again = slices.DeleteFunc(again, func(other unit) bool { return other.host != u.host })
 		if files, err = s.openAll(again); !errors.Is(err, fs.ErrNotExist) {
 			return files, err
@@ -173,10 +181,16 @@ func (s *scan) openAll(units []unit) (open []openPiece, err error) {
 			f, err := os.Open(path)
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
-				for _, o := range open {
-					_ = o.file.Close() // nothing was written to it
-				}
+				closeAll(open)
 				return nil, err
+			case err != nil && p.minutes != nil:
+				s.warn(fmt.Errorf("%w; its minutes answer in its place", err))
+				minutes, err := s.openAll([]unit{p.instead()})
+				if err != nil {
+					closeAll(open)
+					return nil, err
+				}
+				open = append(open, minutes...)
 			case err != nil:
 				s.warn(err) // the others answer
 			default:
@@ -185,6 +199,12 @@ func (s *scan) openAll(units []unit) (open []openPiece, err error) {
 		}
 	}
 	return open, nil
+}
+
+func closeAll(open []openPiece) {
+	for _, o := range open {
+		_ = o.file.Close() // nothing was written to it
+	}
 }
 
 // warn notes what is missing in the answer.
@@ -198,8 +218,25 @@ func (s *scan) warn(err error) {
 func (s *scan) readFile(p openPiece, workers chan *worker) {
 	w := <-workers
 	c, err := newChecked(p.file)
+	if err == nil && p.minutes != nil {
+		// Before a row of it counts: there is another file for all of them.
+		if err = c.checkAll(); err != nil {
+			_ = c.Close() // it was only read
+		}
+	}
 	workers <- w
-	if err != nil {
+	switch {
+	case err != nil && p.minutes != nil:
+		s.warn(fmt.Errorf("%w; its minutes answer in its place", err))
+		files, err := s.open(p.instead(), false)
+		if err != nil {
+			s.warn(err)
+		}
+		for _, f := range files {
+			s.readFile(f, workers)
+		}
+		return
+	case err != nil:
 		s.warn(err)
 		return
 	}
