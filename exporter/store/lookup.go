@@ -259,12 +259,8 @@ func (l *lookUp) readGroup(r *frameReader, c *checkedFile, index int) error {
 	err := guard(c, index, func() error {
 		g := &rowGroup{RowGroup: c.RowGroups()[index], words: l.scan.words, columns: make(map[string]*vector)}
 		defer g.close()
-		idColumn, err := g.column("stack_id")
+		ids, err := g.stackIDs()
 		if err != nil {
-			return err
-		}
-		ids := make([]int64, g.NumRows())
-		if err := idColumn.readLongs(ids); err != nil {
 			return err
 		}
 		if taken = l.claim(ids); len(taken) == 0 {
@@ -287,6 +283,39 @@ func (l *lookUp) readGroup(r *frameReader, c *checkedFile, index int) error {
 type place struct {
 	row    int
 	number int32
+}
+
+// readStackIDs adds the IDs of a file of the table stacks.
+func readStackIDs(path string, ids map[int64]struct{}) (err error) {
+	f, err := openChecked(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	for i, group := range f.RowGroups() {
+		if err := guard(f, i, func() error {
+			g := &rowGroup{RowGroup: group, columns: make(map[string]*vector)}
+			defer g.close()
+			of, err := g.stackIDs()
+			for _, id := range of {
+				ids[id] = struct{}{}
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stackIDs are those of the rows.
+func (g *rowGroup) stackIDs() ([]int64, error) {
+	c, err := g.column("stack_id")
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]int64, g.NumRows())
+	return ids, c.readLongs(ids)
 }
 
 // claim takes those of ids that are wanted, for nobody else to look for.

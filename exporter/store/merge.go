@@ -15,17 +15,23 @@ const maxMerged = 32 << 10
 
 const minutesPerHour = 60
 
+// batchRows are read and written at once.
+const batchRows = 1024
+
 // merger adds up the rows of one hour by minute and by hour. It holds what it has until flush.
 type merger struct {
 	hour    time.Time
 	minutes *parquet.GenericWriter[SampleRow] // nil: only hours are wanted
 	hours   *parquet.GenericWriter[SampleRow]
 
-	series map[series]uint32
+	series map[seriesKey]uint32
 	all    []series
+	words  *words // of series and of what is read
 	index  map[entry]uint32
 	merged []merged
 	batch  []SampleRow
+	longs  [5][]int64 // of the rows that are read
+	ids    [10][]uint32
 }
 
 // series is all that a row has but for stack and numbers.
@@ -54,15 +60,21 @@ func newMerger(hour time.Time, minutes, hours *parquet.GenericWriter[SampleRow])
 }
 
 func (m *merger) clear() {
-	m.series, m.index = make(map[series]uint32), make(map[entry]uint32)
+	m.series, m.index, m.words = make(map[seriesKey]uint32), make(map[entry]uint32), newWords()
 	m.all, m.merged = m.all[:0], m.merged[:0]
 }
 
-// The columns that add reads.
+// The columns that add reads: 64-bit numbers, and strings and 32-bit ones.
 var (
-	mergedInts  = []string{"time", "stack_id", "period", "pid", "tid", "count", "value"}
-	mergedTexts = []string{"type", "unit", "loss_reason", "comm", "thread", "exe", "cgroup", "container_id"}
+	mergedLongs = []string{"time", "stack_id", "period", "count", "value"}
+	mergedIDs   = []string{"type", "unit", "loss_reason", "pid", "tid", "comm", "thread", "exe", "cgroup", "container_id"}
 )
+
+// seriesKey is a series with strings as words.
+type seriesKey struct {
+	period int64
+	ids    [10]uint32 // of mergedIDs
+}
 
 // add adds the rows of a file, and what it covers.
 func (m *merger) add(path string, covered coverage) (err error) {
@@ -70,34 +82,86 @@ func (m *merger) add(path string, covered coverage) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(f.asDamage(err), f.Close()) }()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	covered.add(f)
-	return readColumns(f, mergedInts, mergedTexts, func(n int, c []*column) error {
-		for i := range n {
-			s := series{
-				kind: c[7].texts[i], unit: c[8].texts[i], loss: c[9].texts[i], period: c[2].ints[i],
-				labels: labels{
-					pid: int32(c[3].ints[i]), tid: int32(c[4].ints[i]), comm: c[10].texts[i], thread: c[11].texts[i],
-					exe: c[12].texts[i], cgroup: c[13].texts[i], containerID: c[14].texts[i],
-				},
-			}
-			minute := (c[0].ints[i] - m.hour.UnixMilli()) / time.Minute.Milliseconds()
-			m.row(c[1].ints[i], &s, min(max(minute, 0), minutesPerHour-1), c[5].ints[i], c[6].ints[i])
+	for i := range f.RowGroups() {
+		if err := m.addGroup(f, i); err != nil {
+			return err
 		}
-		if len(m.merged) >= maxMerged {
-			return m.flush()
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
-func (m *merger) row(stack int64, s *series, minute, count, value int64) {
-	number, ok := m.series[*s]
+func (m *merger) addGroup(f *checkedFile, index int) error {
+	g := &rowGroup{RowGroup: f.RowGroups()[index], words: m.words, columns: make(map[string]*vector)}
+	defer g.close()
+	for rows := int(g.NumRows()); rows > 0; rows -= batchRows {
+		if err := guard(f, index, func() error { return m.addRows(g, min(rows, batchRows)) }); err != nil {
+			return err
+		}
+		if len(m.merged) < maxMerged {
+			continue
+		}
+		if err := m.flush(); err != nil { // which is not about what was read
+			return err
+		}
+		if err := guard(f, index, func() error { return g.use(m.words) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *merger) addRows(g *rowGroup, n int) error {
+	for i, name := range mergedLongs {
+		c, err := g.column(name)
+		if err != nil {
+			return err
+		}
+		m.longs[i] = resize(m.longs[i], n)
+		if err := c.readLongs(m.longs[i]); err != nil {
+			return err
+		}
+	}
+	for i, name := range mergedIDs {
+		c, err := g.column(name)
+		if err != nil {
+			return err
+		}
+		m.ids[i] = resize(m.ids[i], n)
+		if err := c.readIDs(m.ids[i]); err != nil {
+			return err
+		}
+	}
+	for i := range n {
+		key := seriesKey{period: m.longs[2][i]}
+		for column := range key.ids {
+			key.ids[column] = m.ids[column][i]
+		}
+		minute := (m.longs[0][i] - m.hour.UnixMilli()) / time.Minute.Milliseconds()
+		m.row(m.longs[1][i], key, min(max(minute, 0), minutesPerHour-1), m.longs[3][i], m.longs[4][i])
+	}
+	return nil
+}
+
+func (m *merger) newSeries(key seriesKey) series {
+	text := func(column int) string { return m.words.text(key.ids[column]) }
+	return series{
+		kind: text(0), unit: text(1), loss: text(2), period: key.period,
+		labels: labels{
+			pid: int32(key.ids[3]), tid: int32(key.ids[4]), comm: text(5), thread: text(6), exe: text(7), cgroup: text(8), containerID: text(9),
+		},
+	}
+}
+
+func (m *merger) row(stack int64, of seriesKey, minute, count, value int64) {
+	number, ok := m.series[of]
 	if !ok {
 		number = uint32(len(m.all))
-		m.series[*s] = number
-		m.all = append(m.all, *s)
+		m.series[of] = number
+		m.all = append(m.all, m.newSeries(of))
 	}
+	s := &m.all[number]
 	key := entry{stack, number}
 	i, ok := m.index[key]
 	if !ok {

@@ -262,7 +262,8 @@ func (s *scan) readFile(p openPiece, workers chan *worker) {
 	wait.Wait()
 }
 
-// guard makes of what goes wrong in a row group, panics of the decoder included, an error with file and offset.
+// guard makes of what goes wrong in a row group, panics of the decoder included, an error with file and offset. What the file system says is none about
+// the content.
 func guard(c *checkedFile, group int, read func() error) (err error) {
 	offset := int64(0)
 	if groups := c.Metadata().RowGroups; group < len(groups) && len(groups[group].Columns) > 0 {
@@ -277,7 +278,7 @@ func guard(c *checkedFile, group int, read func() error) (err error) {
 		}
 	}()
 	err = read()
-	if err == nil || errors.As(err, new(*DamageError)) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if err == nil || errors.As(err, new(*DamageError)) || errors.As(err, new(*fs.PathError)) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return c.damage(offset, err)
@@ -302,6 +303,17 @@ func (g *rowGroup) close() {
 	for _, c := range g.columns {
 		c.close()
 	}
+}
+
+// use has strings from now on be words of another list.
+func (g *rowGroup) use(w *words) error {
+	g.words = w
+	for _, c := range g.columns {
+		if err := c.use(w); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // chunk finds a column by its path, as "stack_id" or "ticks.list.element".

@@ -128,6 +128,17 @@ func (c *vector) dictionary() (bool, error) {
 	return true, nil
 }
 
+// use has strings from now on be words of another list.
+func (c *vector) use(w *words) error {
+	c.words = w
+	if c.dict == nil {
+		return nil
+	}
+	c.ready = false
+	_, err := c.dictionary()
+	return err
+}
+
 // fill reads the next page where the last one has been read.
 func (c *vector) fill() error {
 	for c.page == nil || c.at == c.leaves {
