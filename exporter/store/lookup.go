@@ -44,10 +44,12 @@ var frameColumns = [frameWords]string{"function", "linkage_name", "file", "line"
 // reasonRare is why a stack has no frames that is none of the maxStacks which most samples of an answer have.
 var reasonRare = bpf.ReasonHistoryRare.String()
 
-// maxStacks bounds the memory that a profile takes, with all that is made of it, and maxCompactStacks that of flame.Stacks. A busy host shows 20,000 in an hour.
+// maxStacks bounds the memory that a profile takes, with all that is made of it; maxCompactStacks and maxCompactFrames that of flame.Stacks, of which the frames
+// take 32 MB. A busy host shows 20,000 stacks in an hour, some 80,000 in a day.
 const (
 	maxStacks        = 64 << 10
-	maxCompactStacks = 112 << 10
+	maxCompactStacks = 96 << 10
+	maxCompactFrames = 8 << 20
 )
 
 // stackWindow is how many stacks are looked at together: one can have more than a thousand frames.

@@ -361,22 +361,32 @@ func TestRareStacksKeepTheirSamples(t *testing.T) {
 		t.Errorf("%d samples without frames, not %d: %v", rare, more, answer.Warnings)
 	}
 
-	scan := NewReader(dir, nil).newScan(t.Context(), query.Query{})
-	defer scan.cancel(nil)
-	scan.stacks = true
-	sums, err := scan.sums([labelCount]bool{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := scan.compact(sums, maxStacks)
-	if err != nil {
-		t.Fatal(err)
-	}
-	top := c.stacks.Top()
-	i := slices.IndexFunc(top.Rows, func(r flame.Row) bool { return r.Name == "[truncated: history rare]" })
-	if i < 0 || top.Rows[i].Total.Samples != more || top.Total.Samples != int64(p.Account.Exported) || len(top.Rows) != maxStacks+1 ||
-		!slices.Contains(c.complete.Reasons, profile.Loss{Reason: reasonRare, Count: more}) || c.complete.Stacks != p.Account.Exported {
-		t.Errorf("stacks of %d functions and %+v, %+v", len(top.Rows), top.Total, c.complete)
+	// The same of Stacks, which have room for more: of so many stacks, or frames.
+	for _, bound := range [][2]int{{maxStacks, maxCompactFrames}, {maxCompactStacks, maxStacks}} {
+		scan := NewReader(dir, nil).newScan(t.Context(), query.Query{})
+		scan.stacks = true
+		sums, err := scan.sums([labelCount]bool{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := scan.compact(sums, bound[0], int64(bound[1]))
+		scan.cancel(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		top := c.stacks.Top()
+		named, rare := int64(0), int64(0)
+		for _, row := range top.Rows {
+			if row.Name == "[truncated: history rare]" {
+				rare = row.Total.Samples
+			} else {
+				named++
+			}
+		}
+		if named != maxStacks || rare < more || top.Total.Samples != int64(p.Account.Exported) || c.complete.Stacks != p.Account.Exported ||
+			!slices.Contains(c.complete.Reasons, profile.Loss{Reason: reasonRare, Count: uint64(rare)}) || len(scan.answer.Warnings) != 1 {
+			t.Errorf("bound %d: %d functions, %d rare samples of %d, %+v, %v", bound, named, rare, top.Total.Samples, c.complete, scan.answer.Warnings)
+		}
 	}
 	if s, answer, err := NewReader(dir, nil).Stacks(t.Context(), query.Query{}); err != nil || len(answer.Warnings) > 0 || s.Tree(1).Nodes != maxStacks+more {
 		t.Errorf("%v, %v", err, answer)

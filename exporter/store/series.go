@@ -132,7 +132,7 @@ func (s *scan) selectStacks() error {
 	if err != nil {
 		return err
 	}
-	c, err := all.compact(sums, maxCompactStacks)
+	c, err := all.compact(sums, maxCompactStacks, maxCompactFrames)
 	if err != nil {
 		return err
 	}
