@@ -19,9 +19,9 @@ import (
 //go:embed assets
 var assets embed.FS
 
-// static serves the style and the script of the page.
-func static() http.Handler {
-	files, err := fs.Sub(assets, "assets/static")
+// files serves a directory of the assets.
+func files(dir string) http.Handler {
+	files, err := fs.Sub(assets, dir)
 	if err != nil {
 		panic(err) // the name is a constant: it is valid
 	}
@@ -30,7 +30,7 @@ func static() http.Handler {
 
 var pages = template.Must(template.New("").Funcs(template.FuncMap{
 	"percent": func(p float64) string { return fmt.Sprintf("%.1f %%", p) },
-}).ParseFS(assets, "assets/*.html"))
+}).ParseFS(assets, "assets/page/*.html"))
 
 // status is what the page shows, and what its script fetches.
 type status struct {
@@ -106,7 +106,7 @@ func (s *Server) statusJSON(w http.ResponseWriter, r *http.Request) {
 
 // page says what runs.
 func (s *Server) page(w http.ResponseWriter, r *http.Request) {
-	s.render(w, "page.html", struct {
+	s.render(w, "index.html", struct {
 		Options
 		status
 	}{s.options, s.status(r.Context())})

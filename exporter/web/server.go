@@ -169,7 +169,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("/debug/pprof/profile", s.profile)
 	mux.HandleFunc("/healthz", s.healthz)
 	mux.HandleFunc("/readyz", s.readyz)
-	mux.Handle("/static/", http.StripPrefix("/static/", static()))
+	mux.Handle("/static/", http.StripPrefix("/static/", files("assets/static")))
+	mux.Handle("/assets/", http.StripPrefix("/assets/", files("assets/page/assets")))
 	if s.options.Metrics != nil {
 		mux.Handle("/metrics", s.options.Metrics)
 	}

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -443,11 +444,20 @@ func TestHostIsAddressReached(t *testing.T) {
 func TestHeadersAndMethods(t *testing.T) {
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "pilotlight_x 1") })
 	s := serve(t, Options{Metrics: metrics})
-	for path, want := range map[string]int{
-		"/": 200, "/metrics": 200, "/healthz": 200, "/readyz": 200, "/debug/pprof/": 200, "/api/v1/status": 200, "/static/page.css": 200,
-		"/static/page.js": 200, "/static/flame.svg": 200, "/debug/pprof/profile?seconds=0.1": 200, "/debug/pprof/profile?seconds=x": 400,
-		"/none": 404, "/static/none": 404, "/debug/pprof/heap": 404, "/static/../page.html": 404, "/api/v1/none": 404,
-	} {
+	paths := map[string]int{
+		"/": 200, "/metrics": 200, "/healthz": 200, "/readyz": 200, "/debug/pprof/": 200, "/api/v1/status": 200,
+		"/debug/pprof/profile?seconds=0.1": 200, "/debug/pprof/profile?seconds=x": 400,
+		"/none": 404, "/static/none": 404, "/assets/none": 404, "/static/../page/index.html": 404, "/assets/../index.html": 404,
+		"/debug/pprof/heap": 404, "/api/v1/none": 404,
+	}
+	loaded := regexp.MustCompile(`(?:src|href)="(/(?:static|assets)/[^"]+)"`).FindAllStringSubmatch(send(t, request(t, http.MethodGet, s.url+"/")).body, -1)
+	if len(loaded) < 3 {
+		t.Errorf("the page loads %q: no icon, script and style", loaded)
+	}
+	for _, l := range loaded {
+		paths[l[1]] = 200
+	}
+	for path, want := range paths {
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
 			a := send(t, request(t, method, s.url+path))
 			policy := a.header.Get("Content-Security-Policy")
@@ -497,7 +507,7 @@ func TestToken(t *testing.T) {
 		"": 401, "Bearer": 401, "Bearer ": 401, "Bearer wrong": 401, token: 401, "Basic !": 401, "Bearer " + token + "x": 401,
 		"Bearer " + token: 200, "bearer " + token: 200,
 	} {
-		for _, path := range []string{"/", "/debug/pprof/profile?seconds=0.1", "/api/v1/status", "/static/page.css"} {
+		for _, path := range []string{"/", "/debug/pprof/profile?seconds=0.1", "/api/v1/status", "/static/flame.svg"} {
 			if a := with(path, authorization); a.code != want || want == 401 && len(a.header["Www-Authenticate"]) == 0 {
 				t.Errorf("%s with %q: %d, not %d", path, authorization, a.code, want)
 			}
