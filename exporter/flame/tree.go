@@ -14,6 +14,8 @@ type Tree struct {
 	Root *Node `json:"root"`
 	// Nodes is how many there are, without Root.
 	Nodes int `json:"nodes"`
+
+	factor float64 // of a DiffTree: what weights before are multiplied by
 }
 
 // Heaviest tells which are the n heaviest nodes: those that weigh more than least, and as many as ties of those that weigh as much. A node is no heavier than
@@ -29,7 +31,7 @@ func (t *Tree) Heaviest(n int) (least int64, ties int) {
 	var collect func(n *Node)
 	collect = func(n *Node) {
 		for _, c := range n.Children {
-			weights = append(weights, c.Total.Value)
+			weights = append(weights, t.Weigh(c))
 			collect(c)
 		}
 	}
@@ -43,6 +45,14 @@ func (t *Tree) Heaviest(n int) (least int64, ties int) {
 	return least, ties
 }
 
+// Weigh is what a node is ordered by: its total value, and in a DiffTree also that before, as far as it can be compared.
+func (t *Tree) Weigh(n *Node) int64 {
+	if n.Before == nil {
+		return n.Total.Value
+	}
+	return n.Total.Value + int64(t.factor*float64(n.Before.Total.Value))
+}
+
 // Node is a function as it was called by the functions above it.
 type Node struct {
 	*Function      // shared by all nodes of the function
@@ -52,6 +62,8 @@ type Node struct {
 	// Self is what was sampled in the function itself, Total also what was sampled in what it called.
 	Self  Weight `json:"self"`
 	Total Weight `json:"total"`
+	// Before is set in a DiffTree alone.
+	Before *NodeBefore `json:"before,omitempty"`
 	// Children are what it called, the heaviest first.
 	Children []*Node `json:"children,omitempty"`
 }
