@@ -138,7 +138,7 @@ func runAgent(ctx context.Context, f *agentFlags, config profiler.Config, option
 	}
 	fanOut := exporter.NewFanOut(config.Log)
 	defer fanOut.Close()
-	config.Interval, config.Sink, config.SampleTimes = interval, fanOut.Export, history != nil
+	config.Interval, config.Sink, config.SampleTimes = interval, fanOut.Export, true
 	p, err := profiler.Start(config)
 	if err != nil {
 		return err

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strconv"
 	"time"
 
+	"github.com/pilotlight/pilotlight/exporter/folded"
 	"github.com/pilotlight/pilotlight/exporter/pprof"
+	"github.com/pilotlight/pilotlight/exporter/speedscope"
 	"github.com/pilotlight/pilotlight/profiler/collect"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
@@ -30,7 +33,7 @@ func (s *Server) profile(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.Method == http.MethodHead {
-		setDownload(w.Header())
+		downloads["pprof"].setHeader(w.Header())
 		return
 	}
 	select {
@@ -77,23 +80,38 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request, q liveQuery) {
 
 func (s *Server) send(w http.ResponseWriter, p *profile.Profile) {
 	var body bytes.Buffer
-	if err := pprof.Write(&body, p); err != nil {
+	as := downloads["pprof"]
+	if err := as.write(&body, p); err != nil {
 		s.options.Log.Error("cannot write a profile", "err", err)
 		http.Error(w, "the profile could not be written: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
-	sendDownload(w, &body)
+	as.send(w, &body)
 }
 
-func sendDownload(w http.ResponseWriter, body *bytes.Buffer) {
-	setDownload(w.Header())
+// download is a format of profiles.
+type download struct {
+	write     func(io.Writer, *profile.Profile) error
+	mediaType string
+	name      string
+}
+
+// downloads by the names that record and query give them.
+var downloads = map[string]download{
+	"pprof":      {pprof.Write, "application/octet-stream", "profile.pb.gz"},
+	"folded":     {folded.Write, "text/plain; charset=utf-8", "profile.folded"},
+	"speedscope": {speedscope.Write, "application/json", "profile.speedscope.json"},
+}
+
+func (d download) setHeader(h http.Header) {
+	h.Set("Content-Type", d.mediaType)
+	h.Set("Content-Disposition", `attachment; filename="`+d.name+`"`)
+}
+
+func (d download) send(w http.ResponseWriter, body *bytes.Buffer) {
+	d.setHeader(w.Header())
 	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
 	_, _ = body.WriteTo(w) // a client that goes away now has seen the agent do its part
-}
-
-func setDownload(h http.Header) {
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Content-Disposition", `attachment; filename="profile.pb.gz"`)
 }
 
 func (s *Server) refuse(w http.ResponseWriter, err error) {

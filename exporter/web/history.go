@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -17,7 +18,6 @@ import (
 	"time"
 
 	"github.com/pilotlight/pilotlight/exporter/flame"
-	"github.com/pilotlight/pilotlight/exporter/pprof"
 	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/exporter/store"
 	"github.com/pilotlight/pilotlight/profiler/profile"
@@ -28,7 +28,7 @@ type History interface {
 	Read(ctx context.Context, q query.Query, labels ...string) (*profile.Profile, *store.Answer, error)
 	Series(ctx context.Context, q query.Query, step time.Duration) (*store.Series, *store.Answer, error)
 	Heatmap(ctx context.Context, q query.Query, step time.Duration) (*store.Series, *store.Answer, error)
-	Labels(ctx context.Context, q query.Query, label string) ([]store.LabelValue, *store.Answer, error)
+	Groups(ctx context.Context, q query.Query, labels ...string) ([]store.Group, *store.Answer, error)
 }
 
 //go:embed assets/openapi.yaml
@@ -53,8 +53,11 @@ const (
 // historyQuery is what was asked of the history.
 type historyQuery struct {
 	query.Query
-	step  time.Duration // 0: to be chosen
-	limit int           // 0: to be chosen
+	history History       // that is asked
+	live    bool          // of memory, not of the history
+	step    time.Duration // 0: to be chosen
+	limit   int           // 0: to be chosen
+	format  string        // of a download; "": pprof
 	// Of a comparison: the time before, and what is compared.
 	before query.Query
 	scale  flame.Scale
@@ -115,6 +118,22 @@ var stepParameter = historyParameter{"step", "", func(q *historyQuery, v string,
 	if q.step, err = time.ParseDuration(v); err != nil || q.step <= 0 {
 		return fmt.Errorf("step=%s is no duration: give one such as 10s or 10ms", quote(v))
 	}
+	return nil
+}}
+
+// liveParameter asks for what is in memory: it costs little, and is there without a history.
+var liveParameter = historyParameter{"live", "", func(q *historyQuery, v string, _ time.Time) (err error) {
+	if q.live, err = strconv.ParseBool(v); err != nil {
+		return fmt.Errorf("live=%s is neither true nor false: give live=true for the last minute, as it is in memory", quote(v))
+	}
+	return nil
+}}
+
+var formatParameter = historyParameter{"format", "", func(q *historyQuery, v string, _ time.Time) error {
+	if _, ok := downloads[v]; !ok {
+		return fmt.Errorf("format=%s: give %s", quote(v), strings.Join(slices.Sorted(maps.Keys(downloads)), ", "))
+	}
+	q.format = v
 	return nil
 }}
 
@@ -210,6 +229,8 @@ var (
 	ofRows   = []string{"from", "to", "type", "filter"}
 	ofStacks = append(slices.Clone(ofRows), "focus", "ignore", "hide", "by")
 	ofSeries = append(slices.Clone(ofRows), "focus", "ignore", "by")
+
+	ofProcesses = append(slices.Clone(ofRows), "focus", "ignore")
 )
 
 // routeHistory adds what asks the history.
@@ -218,14 +239,24 @@ func (s *Server) routeHistory(mux *http.ServeMux) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(openAPI) // a client that went away is its own business
 	})
-	mux.HandleFunc("/api/v1/profile", s.pastProfile)
-	mux.HandleFunc("/api/v1/tree", s.ask(ofStacks, []historyParameter{limitParameter(maxNodes)}, s.tree))
-	mux.HandleFunc("/api/v1/top", s.ask(ofStacks, []historyParameter{limitParameter(maxRows)}, s.top))
-	mux.HandleFunc("/api/v1/callers", s.ask(append(slices.Clone(ofStacks), "function"), []historyParameter{limitParameter(maxRows)}, s.callers))
-	mux.HandleFunc("/api/v1/series", s.ask(ofSeries, []historyParameter{stepParameter}, s.series))
-	mux.HandleFunc("/api/v1/heatmap", s.ask(ofSeries, []historyParameter{stepParameter}, s.heatmap))
-	mux.HandleFunc("/api/v1/labels", s.ask(ofSeries, []historyParameter{limitParameter(maxRows)}, s.labels))
-	mux.HandleFunc("/api/v1/diff", s.ask(ofStacks, append(diffParameters, limitParameter(maxRows)), s.diff))
+	mux.HandleFunc("/api/v1/reasons", func(w http.ResponseWriter, _ *http.Request) {
+		s.sendJSON(w, struct {
+			Reasons []reason `json:"reasons"`
+		}{reasons})
+	})
+	mux.HandleFunc("/api/v1/profile", func(w http.ResponseWriter, r *http.Request) {
+		s.pastProfile(w, r, liveParameter, formatParameter)
+	})
+	rows, nodes := limitParameter(maxRows), limitParameter(maxNodes)
+	mux.HandleFunc("/api/v1/tree", s.ask(ofStacks, []historyParameter{liveParameter, nodes}, s.tree))
+	mux.HandleFunc("/api/v1/top", s.ask(ofStacks, []historyParameter{liveParameter, rows}, s.top))
+	mux.HandleFunc("/api/v1/callers", s.ask(append(slices.Clone(ofStacks), "function"), []historyParameter{liveParameter, rows}, s.callers))
+	mux.HandleFunc("/api/v1/series", s.ask(ofSeries, []historyParameter{liveParameter, stepParameter}, s.series))
+	mux.HandleFunc("/api/v1/heatmap", s.ask(ofSeries, []historyParameter{liveParameter, stepParameter}, s.heatmap))
+	mux.HandleFunc("/api/v1/labels", s.ask(ofSeries, []historyParameter{liveParameter, rows}, s.labels))
+	mux.HandleFunc("/api/v1/processes", s.ask(ofProcesses, []historyParameter{liveParameter, rows}, s.processes))
+	mux.HandleFunc("/api/v1/diff", s.ask(ofStacks, append(diffParameters, rows), s.diff))
+	mux.HandleFunc("/api/v1/difftree", s.ask(ofStacks, append(diffParameters, nodes), s.diffTree))
 }
 
 // ask answers with what make gives, as JSON.
@@ -234,7 +265,7 @@ func (s *Server) ask(allowed []string, more []historyParameter, make func(contex
 		q, err := parseHistory(r.URL.RawQuery, time.Now(), allowed, more)
 		var body []byte
 		if err == nil {
-			err = s.limited(r.Context(), func(ctx context.Context) error {
+			err = s.limited(r.Context(), q, func(ctx context.Context) error {
 				answer, err := make(ctx, q)
 				if err == nil {
 					body, err = json.Marshal(answer)
@@ -246,9 +277,13 @@ func (s *Server) ask(allowed []string, more []historyParameter, make func(contex
 			s.refuseQuery(w, r, err)
 			return
 		}
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(body) // a client that went away is its own business
+		writeJSON(w, body)
 	}
+}
+
+func writeJSON(w http.ResponseWriter, body []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(body) // a client that went away is its own business
 }
 
 // errBusy and errNoHistory are why a query is not begun.
@@ -257,9 +292,14 @@ var (
 	errNoHistory = errors.New("this agent keeps no history: start it without --no-history, and with a --data-dir that it can write to")
 )
 
-// limited runs a query when it is its turn, for a bounded time.
-func (s *Server) limited(ctx context.Context, run func(context.Context) error) error {
-	if s.options.History == nil {
+// limited runs a query when it is its turn, for a bounded time. It says what is asked.
+func (s *Server) limited(ctx context.Context, q *historyQuery, run func(context.Context) error) error {
+	q.history = s.options.History
+	if q.live {
+		now := s.recent.memory()
+		q.history, q.From, q.To = now, now.begin(), time.Now()
+	}
+	if q.history == nil {
 		return errNoHistory
 	}
 	select {
@@ -299,21 +339,22 @@ func (s *Server) refuseQuery(w http.ResponseWriter, r *http.Request, err error) 
 	}
 }
 
-// pastProfile sends a profile of the history as pprof.
-func (s *Server) pastProfile(w http.ResponseWriter, r *http.Request) {
+// pastProfile sends a profile of the history, or of the memory.
+func (s *Server) pastProfile(w http.ResponseWriter, r *http.Request, more ...historyParameter) {
 	w.Header().Set("X-Go-Pprof", "1")
-	q, err := parseHistory(r.URL.RawQuery, time.Now(), ofStacks, nil)
+	q, err := parseHistory(r.URL.RawQuery, time.Now(), ofStacks, more)
 	if err != nil {
 		s.refuse(w, err)
 		return
 	}
+	as := downloads[cmp.Or(q.format, "pprof")]
 	if r.Method == http.MethodHead {
-		setDownload(w.Header())
+		as.setHeader(w.Header())
 		return
 	}
 	var body bytes.Buffer
-	err = s.limited(r.Context(), func(ctx context.Context) error {
-		p, answer, err := s.options.History.Read(ctx, q.Query, query.Labels...)
+	err = s.limited(r.Context(), q, func(ctx context.Context) error {
+		p, answer, err := q.history.Read(ctx, q.Query, query.Labels...)
 		if err != nil {
 			return err
 		}
@@ -322,13 +363,13 @@ func (s *Server) pastProfile(w http.ResponseWriter, r *http.Request) {
 		}
 		// A client learns by this that the profile is not all that was asked for; the tool that reads it has no place for more.
 		w.Header().Set("X-Pilotlight-Warnings", strconv.Itoa(len(answer.Warnings)))
-		return pprof.Write(&body, flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By))
+		return as.write(&body, flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By))
 	})
 	if err != nil {
 		s.refuseQuery(w, r, err)
 		return
 	}
-	sendDownload(w, &body)
+	as.send(w, &body)
 }
 
 // about is what every answer says.
@@ -356,10 +397,29 @@ type found struct {
 	Period  int64             `json:"period"`
 	Lost    map[string]uint64 `json:"lost"` // samples by reason, whosever they were
 	Total   flame.Weight      `json:"total"`
+	Trust   trust             `json:"trust"`
 }
 
-func newFound(p *profile.Profile) found {
-	f := found{Start: p.Start, Seconds: p.Duration.Seconds(), Type: p.Type.Name, Unit: p.Type.Unit, Period: p.Period, Lost: map[string]uint64{}}
+// trust is profile.Completeness in JSON. It counts samples, and frames of samples, before anything was focused, ignored or hidden.
+type trust struct {
+	Stacks  uint64            `json:"stacks"`
+	Whole   uint64            `json:"whole"`
+	Frames  uint64            `json:"frames"`
+	Named   uint64            `json:"named"`
+	Reasons map[string]uint64 `json:"reasons"` // samples by what is missing of their stack or names
+}
+
+func newTrust(p *profile.Profile) trust {
+	c := p.Completeness()
+	t := trust{c.Stacks, c.Whole, c.Frames, c.Named, make(map[string]uint64, len(c.Reasons))}
+	for _, r := range c.Reasons {
+		t.Reasons[r.Reason] = r.Count
+	}
+	return t
+}
+
+func newFound(p *profile.Profile, t trust) found {
+	f := found{Start: p.Start, Seconds: p.Duration.Seconds(), Type: p.Type.Name, Unit: p.Type.Unit, Period: p.Period, Lost: map[string]uint64{}, Trust: t}
 	for _, l := range p.Account.Lost {
 		f.Lost[l.Reason] += l.Count
 	}
@@ -370,37 +430,33 @@ func newFound(p *profile.Profile) found {
 	return f
 }
 
-// read gives the profile that a query is about, with what it says of stacks done.
-func (s *Server) read(ctx context.Context, q query.Query) (*profile.Profile, *store.Answer, error) {
+// read gives the profile that a query is about, with what it says of stacks done, and how complete it was before.
+func read(ctx context.Context, from History, q query.Query) (*profile.Profile, trust, *store.Answer, error) {
 	var labels []string
 	if q.By != "" {
 		labels = append(labels, q.By)
 	}
-	p, answer, err := s.options.History.Read(ctx, q, labels...)
+	p, answer, err := from.Read(ctx, q, labels...)
 	if err != nil {
-		return nil, nil, err
+		return nil, trust{}, nil, err
 	}
-	return flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By), answer, nil
+	return flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By), newTrust(p), answer, nil
 }
 
 func (s *Server) tree(ctx context.Context, q *historyQuery) (any, error) {
-	p, answer, err := s.read(ctx, q.Query)
+	p, t, answer, err := read(ctx, q.history, q.Query)
 	if err != nil {
 		return nil, err
 	}
 	tree := flame.NewTree(p)
-	limit := q.limit
-	if limit == 0 {
-		limit = defaultNodes
-	}
-	kept := prune(tree, limit)
+	kept := prune(tree, cmp.Or(q.limit, defaultNodes))
 	return struct {
 		about
 		found
 		Root    *flame.Node `json:"root"`
 		Nodes   int         `json:"nodes"`   // in the answer, without the root
 		Omitted int         `json:"omitted"` // lighter ones that are counted in those above them
-	}{newAbout(q, answer), newFound(p), tree.Root, kept, tree.Nodes - kept}, nil
+	}{newAbout(q, answer), newFound(p, t), tree.Root, kept, tree.Nodes - kept}, nil
 }
 
 // maxTreeBytes bounds the names of an answer: a process chooses how long those of its functions are, and they stand in each node.
@@ -413,9 +469,9 @@ func prune(tree *flame.Tree, limit int) (kept int) {
 	var cut func(n *flame.Node)
 	cut = func(n *flame.Node) {
 		i := 0
-		for i < len(n.Children) && n.Children[i].Total.Value >= least { // the heaviest first
+		for i < len(n.Children) && tree.Weigh(n.Children[i]) >= least { // the heaviest first
 			c := n.Children[i]
-			if c.Total.Value == least {
+			if tree.Weigh(c) == least {
 				if ties == 0 {
 					break
 				}
@@ -435,7 +491,7 @@ func prune(tree *flame.Tree, limit int) (kept int) {
 }
 
 func (s *Server) top(ctx context.Context, q *historyQuery) (any, error) {
-	p, answer, err := s.read(ctx, q.Query)
+	p, t, answer, err := read(ctx, q.history, q.Query)
 	if err != nil {
 		return nil, err
 	}
@@ -445,22 +501,19 @@ func (s *Server) top(ctx context.Context, q *historyQuery) (any, error) {
 		found
 		Functions int         `json:"functions"` // all, also those that are not in rows
 		Rows      []flame.Row `json:"rows"`
-	}{newAbout(q, answer), newFound(p), len(rows), first(rows, q.limit)}, nil
+	}{newAbout(q, answer), newFound(p, t), len(rows), first(rows, q.limit)}, nil
 }
 
 // first are the first elements of a list, a list also where there is none.
 func first[T any](list []T, limit int) []T {
-	if limit == 0 {
-		limit = defaultRows
-	}
-	return append([]T{}, list[:min(len(list), limit)]...)
+	return append([]T{}, list[:min(len(list), cmp.Or(limit, defaultRows))]...)
 }
 
 func (s *Server) callers(ctx context.Context, q *historyQuery) (any, error) {
 	if q.Function == "" {
 		return nil, badRequest("function is missing: give the whole name of the one whose callers and callees are wanted")
 	}
-	p, answer, err := s.read(ctx, q.Query)
+	p, t, answer, err := read(ctx, q.history, q.Query)
 	if err != nil {
 		return nil, err
 	}
@@ -474,9 +527,10 @@ func (s *Server) callers(ctx context.Context, q *historyQuery) (any, error) {
 		about
 		found
 		Of      []flame.Row       `json:"of"` // the functions of that name: one for each file that has one
+		Places  []flame.Place     `json:"places"`
 		Callers []flame.Neighbour `json:"callers"`
 		Callees []flame.Neighbour `json:"callees"`
-	}{newAbout(q, answer), newFound(p), of, first(flame.Callers(p, q.Function), q.limit), first(flame.Callees(p, q.Function), q.limit)}, nil
+	}{newAbout(q, answer), newFound(p, t), of, first(flame.Places(p, q.Function), q.limit), first(flame.Callers(p, q.Function), q.limit), first(flame.Callees(p, q.Function), q.limit)}, nil
 }
 
 // line and seriesAnswer are store.Series in JSON.
@@ -510,7 +564,7 @@ func (s *Server) series(ctx context.Context, q *historyQuery) (any, error) {
 	if step == 0 {
 		step = store.NiceStep(q.To.Sub(q.From), defaultSteps)
 	}
-	series, answer, err := s.options.History.Series(ctx, q.Query, step)
+	series, answer, err := q.history.Series(ctx, q.Query, step)
 	if err != nil {
 		return nil, err
 	}
@@ -523,7 +577,7 @@ func (s *Server) heatmap(ctx context.Context, q *historyQuery) (any, error) {
 	if step == 0 {
 		step = max(cell, (q.To.Sub(q.From) / defaultCells).Truncate(cell))
 	}
-	series, answer, err := s.options.History.Heatmap(ctx, q.Query, step)
+	series, answer, err := q.history.Heatmap(ctx, q.Query, step)
 	if err != nil {
 		return nil, err
 	}
@@ -540,7 +594,7 @@ func (s *Server) labels(ctx context.Context, q *historyQuery) (any, error) {
 	if q.By == "" {
 		return nil, badRequest("by is missing: give the label whose values are wanted (%s)", strings.Join(query.Labels, ", "))
 	}
-	values, answer, err := s.options.History.Labels(ctx, q.Query, q.By)
+	groups, answer, err := q.history.Groups(ctx, q.Query, q.By)
 	if err != nil {
 		return nil, err
 	}
@@ -549,14 +603,89 @@ func (s *Server) labels(ctx context.Context, q *historyQuery) (any, error) {
 		Label  string       `json:"by"`
 		Count  int          `json:"count"` // all, also those that are not in values
 		Values []labelValue `json:"values"`
-	}{newAbout(q, answer), q.By, len(values), []labelValue{}}
-	for _, v := range first(values, q.limit) {
-		out.Values = append(out.Values, labelValue{v.Label, flame.Weight{Samples: v.Samples, Value: v.Value}})
+	}{newAbout(q, answer), q.By, len(groups), []labelValue{}}
+	for _, g := range first(groups, q.limit) {
+		out.Values = append(out.Values, labelValue{g.Labels[0], flame.Weight{Samples: g.Samples, Value: g.Value}})
 	}
 	return out, nil
 }
 
+// process is what processes took that agree in all of it: one, or several that had the same number one after the other.
+type process struct {
+	PID         int          `json:"pid"` // 0: not known
+	Comm        string       `json:"comm"`
+	Exe         string       `json:"exe"`
+	Cgroup      string       `json:"cgroup"`
+	ContainerID string       `json:"container_id"`
+	Weight      flame.Weight `json:"weight"`
+}
+
+func (s *Server) processes(ctx context.Context, q *historyQuery) (any, error) {
+	groups, answer, err := q.history.Groups(ctx, q.Query, "pid", "comm", "exe", "cgroup", "container_id")
+	if err != nil {
+		return nil, err
+	}
+	out := struct {
+		about
+		Count     int       `json:"count"` // all, also those that are not in processes
+		Processes []process `json:"processes"`
+	}{newAbout(q, answer), len(groups), []process{}}
+	for _, g := range first(groups, q.limit) {
+		pid, _ := strconv.Atoi(g.Labels[0]) // "": not known
+		out.Processes = append(out.Processes, process{
+			pid, g.Labels[1], g.Labels[2], g.Labels[3], g.Labels[4], flame.Weight{Samples: g.Samples, Value: g.Value},
+		})
+	}
+	return out, nil
+}
+
+// compared is what the answers of comparisons say.
+type compared struct {
+	about
+	Before string `json:"before_query"`
+	Count  int    `json:"count"` // of functions, or nodes, also of those that are not in the answer
+}
+
 func (s *Server) diff(ctx context.Context, q *historyQuery) (any, error) {
+	a, b, about, err := s.sides(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	d, err := flame.Diff(a, b, q.scale)
+	if err != nil {
+		return nil, badRequest("%v", err)
+	}
+	about.Count = len(d.Functions)
+	d.Functions = first(d.Functions, q.limit)
+	return struct {
+		compared
+		*flame.Difference
+	}{about, d}, nil
+}
+
+func (s *Server) diffTree(ctx context.Context, q *historyQuery) (any, error) {
+	a, b, about, err := s.sides(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	tree, d, err := flame.DiffTree(a, b, q.scale)
+	if err != nil {
+		return nil, badRequest("%v", err)
+	}
+	about.Count = tree.Nodes
+	kept := prune(tree, cmp.Or(q.limit, defaultNodes))
+	return struct {
+		compared
+		*flame.Difference
+		Factor  float64     `json:"factor"` // of weights before, to be compared with those after
+		Root    *flame.Node `json:"root"`
+		Nodes   int         `json:"nodes"`   // in the answer, without the root
+		Omitted int         `json:"omitted"` // lighter ones that are counted in those above them
+	}{about, d, d.Factor(), tree.Root, kept, tree.Nodes - kept}, nil
+}
+
+// sides reads what is to be compared.
+func (s *Server) sides(ctx context.Context, q *historyQuery) (a, b *profile.Profile, c compared, err error) {
 	before := q.Query
 	before.From, before.To = q.before.From, q.before.To
 	if before.To.IsZero() {
@@ -566,34 +695,21 @@ func (s *Server) diff(ctx context.Context, q *historyQuery) (any, error) {
 		before.From = before.To.Add(-q.To.Sub(q.From))
 	}
 	if err := before.Check(); err != nil {
-		return nil, badRequest("before: %v", err)
+		return nil, nil, c, badRequest("before: %v", err)
 	}
-	if q.scale == "" {
-		q.scale = flame.ByShare
-	}
-	a, answerA, err := s.read(ctx, before)
+	q.scale = cmp.Or(q.scale, flame.ByShare)
+	a, _, answerA, err := read(ctx, q.history, before)
 	if err != nil {
-		return nil, err
+		return nil, nil, c, err
 	}
-	b, answerB, err := s.read(ctx, q.Query)
+	b, _, answerB, err := read(ctx, q.history, q.Query)
 	if err != nil {
-		return nil, err
+		return nil, nil, c, err
 	}
 	for _, p := range []*profile.Profile{a, b} {
 		if len(p.Samples) == 0 {
 			p.Type = profile.Type{Name: p.Type.Name, Unit: max(a.Type.Unit, b.Type.Unit)} // nothing is of any unit
 		}
 	}
-	d, err := flame.Diff(a, b, q.scale)
-	if err != nil {
-		return nil, badRequest("%v", err)
-	}
-	count := len(d.Functions)
-	d.Functions = first(d.Functions, q.limit)
-	return struct {
-		about
-		Before string `json:"before_query"`
-		Count  int    `json:"count"` // of functions, also those that are not in the answer
-		*flame.Difference
-	}{newAbout(q, answerA, answerB), before.String(), count, d}, nil
+	return a, b, compared{about: newAbout(q, answerA, answerB), Before: before.String()}, nil
 }

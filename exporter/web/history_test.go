@@ -13,6 +13,7 @@ import (
 
 	pb "github.com/google/pprof/profile"
 
+	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/exporter/flame"
 	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/exporter/store"
@@ -82,14 +83,20 @@ func TestHistory(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]string{
-		"tree?limit=1":                  `"name":"main"`,
-		"tree?by=comm":                  `"name":"redis"`,
-		"callers?function=read":         `"callers":[{"name":"main"`,
-		"labels?by=pid":                 `"count":3,"values":[{"label":"1","weight":{"samples":2,`,
-		"series?by=comm&step=1m":        `"label":"redis"`,
-		"heatmap?step=10ms&from=-2m":    `"step":0.01`,
-		"diff?from=-5m&before_from=-2h": `"functions":[`,
-		"openapi.yaml":                  "openapi: 3",
+		"tree?limit=1":                      `"name":"main"`,
+		"tree?by=comm":                      `"name":"redis"`,
+		"callers?function=read":             `"callers":[{"name":"main"`,
+		"labels?by=pid":                     `"count":3,"values":[{"label":"1","weight":{"samples":2,`,
+		"series?by=comm&step=1m":            `"label":"redis"`,
+		"heatmap?step=10ms&from=-2m":        `"step":0.01`,
+		"diff?from=-5m&before_from=-2h":     `"functions":[`,
+		"difftree?from=-5m&before_from=-2h": `"before":{"self":{"samples":0,`,
+		"profile?format=folded":             "main;read 2\n",
+		"profile?format=speedscope":         `{"name":"read"}`,
+		"processes?comm=redis":              `"count":1,"processes":[{"pid":1,"comm":"redis",`,
+		"tree?live=true":                    `"samples":0`,
+		"reasons":                           `"reason":"ring_full","title":"ring full","loses":"sample"`,
+		"openapi.yaml":                      "openapi: 3",
 	} {
 		if a := s.get(t, "/api/v1/"+path); a.code != http.StatusOK || !strings.Contains(a.body, want) {
 			t.Errorf("%s: %d: %.300s has no %s", path, a.code, a.body, want)
@@ -105,6 +112,9 @@ func TestHistory(t *testing.T) {
 		"top?pid=x":                  "not a process id",
 		"top?from=1&from=2":          "given 2 times",
 		"labels":                     "by is missing",
+		"tree?live=perhaps":          "live=",
+		"profile?format=xml":         "give folded, ",
+		"diff?live=true":             `no parameter "live" here`,
 		"callers":                    "function is missing",
 		"series?step=1ms":            "want a multiple of a second",
 		"heatmap?from=-1d&step=10ms": "too many steps",
@@ -157,5 +167,17 @@ func TestPruneKeepsTheHeaviest(t *testing.T) {
 	}
 	if len(tree.Root.Children) != 2 || tree.Root.Children[1].Name != "narrow" || len(tree.Root.Children[0].Children) != 8 {
 		t.Errorf("%+v", tree.Root.Children)
+	}
+}
+
+// Every reason that there is says what it means, and what to do.
+func TestReasonsAreExplained(t *testing.T) {
+	if len(reasons) != bpf.ReasonCount-1 {
+		t.Errorf("%d reasons are told", len(reasons))
+	}
+	for _, r := range reasons {
+		if r.Loses == "" || r.Meaning == "" || r.Remedy == "" {
+			t.Errorf("%+v", r)
+		}
 	}
 }
