@@ -95,6 +95,9 @@ func agent(f *agentFlags) error {
 	if err := web.CheckListen(options.Listen, options.Security); err != nil {
 		return err
 	}
+	if risk := web.Risk(options.Listen, options.Security); risk != "" {
+		fmt.Fprintf(os.Stderr, "pilotlight: warning: %s\n", risk)
+	}
 	// A guest takes one core at most. It also saves a fifth of the CPU time: with more, the Go
 	// scheduler wakes threads that look for work which is done before they find it.
 	if os.Getenv("GOMAXPROCS") == "" {

@@ -67,6 +67,9 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request, q liveQuery) {
 	case errors.Is(err, collect.ErrNotOfTarget):
 		s.refuse(w, badRequest("%v, which is %s: leave pid out, or ask an agent that samples that process", err, s.options.Target))
 		return
+	case errors.Is(err, errNothingSampled):
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
 	case err != nil && (s.stopping.Err() != nil || s.sampled()):
 		http.Error(w, "the agent is stopping: "+err.Error(), http.StatusServiceUnavailable)
 		return

@@ -3,6 +3,7 @@ package web
 import (
 	"bytes"
 	"cmp"
+	"compress/gzip"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -169,9 +171,18 @@ func isHistory(raw string) bool {
 	return err == nil && (values.Has("from") || values.Has("to") || values.Has("filter"))
 }
 
+// parse is parseHistory for what is shown here: of files the last one is meant without a time, and its end is now.
+func (s *Server) parse(raw string, allowed []string, more []historyParameter) (*historyQuery, error) {
+	if len(s.files) == 0 {
+		return parseHistory(raw, time.Now(), defaultRange, allowed, more)
+	}
+	last := s.files[len(s.files)-1]
+	return parseHistory(raw, last.To, last.To.Sub(last.From), allowed, more)
+}
+
 // parseHistory reads the part of a URL behind the question mark; allowed are the names of the language that the
-// endpoint takes. Without a time the last 15 minutes are meant. Its errors are refusals.
-func parseHistory(raw string, now time.Time, allowed []string, more []historyParameter) (*historyQuery, error) {
+// endpoint takes. Without a time the last one of the usual length is meant. Its errors are refusals.
+func parseHistory(raw string, now time.Time, usual time.Duration, allowed []string, more []historyParameter) (*historyQuery, error) {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
 		return nil, badRequest("the query %s is malformed: give name=value pairs separated by &", quote(raw))
@@ -216,7 +227,7 @@ func parseHistory(raw string, now time.Time, allowed []string, more []historyPar
 		q.To = now
 	}
 	if q.From.IsZero() {
-		q.From = q.To.Add(-defaultRange)
+		q.From = q.To.Add(-usual)
 	}
 	if err := q.Check(); err != nil {
 		return nil, badRequest("%v", err)
@@ -239,8 +250,8 @@ func (s *Server) routeHistory(mux *http.ServeMux) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(openAPI) // a client that went away is its own business
 	})
-	mux.HandleFunc("/api/v1/reasons", func(w http.ResponseWriter, _ *http.Request) {
-		s.sendJSON(w, struct {
+	mux.HandleFunc("/api/v1/reasons", func(w http.ResponseWriter, r *http.Request) {
+		s.sendJSON(w, r, struct {
 			Reasons []reason `json:"reasons"`
 		}{reasons})
 	})
@@ -262,7 +273,7 @@ func (s *Server) routeHistory(mux *http.ServeMux) {
 // ask answers with what make gives, as JSON.
 func (s *Server) ask(allowed []string, more []historyParameter, make func(context.Context, *historyQuery) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		q, err := parseHistory(r.URL.RawQuery, time.Now(), allowed, more)
+		q, err := s.parse(r.URL.RawQuery, allowed, more)
 		var body []byte
 		if err == nil {
 			err = s.limited(r.Context(), q, func(ctx context.Context) error {
@@ -277,12 +288,18 @@ func (s *Server) ask(allowed []string, more []historyParameter, make func(contex
 			s.refuseQuery(w, r, err)
 			return
 		}
-		writeJSON(w, body)
+		writeJSON(w, r, body)
 	}
 }
 
-func writeJSON(w http.ResponseWriter, body []byte) {
+// writeJSON zips what goes to another machine. On this one that would cost more than it saves.
+func writeJSON(w http.ResponseWriter, r *http.Request, body []byte) {
+	const small = 4 << 10
 	w.Header().Set("Content-Type", "application/json")
+	if remote, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && !remote.Addr().Unmap().IsLoopback() && len(body) > small && takesZipped(r) {
+		w.Header().Set("Content-Encoding", "gzip")
+		body = zip(body, gzip.BestSpeed)
+	}
 	_, _ = w.Write(body) // a client that went away is its own business
 }
 
@@ -342,7 +359,7 @@ func (s *Server) refuseQuery(w http.ResponseWriter, r *http.Request, err error) 
 // pastProfile sends a profile of the history, or of the memory.
 func (s *Server) pastProfile(w http.ResponseWriter, r *http.Request, more ...historyParameter) {
 	w.Header().Set("X-Go-Pprof", "1")
-	q, err := parseHistory(r.URL.RawQuery, time.Now(), ofStacks, more)
+	q, err := s.parse(r.URL.RawQuery, ofStacks, more)
 	if err != nil {
 		s.refuse(w, err)
 		return
@@ -690,6 +707,9 @@ func (s *Server) sides(ctx context.Context, q *historyQuery) (a, b *profile.Prof
 	before.From, before.To = q.before.From, q.before.To
 	if before.To.IsZero() {
 		before.To = q.From
+	}
+	if len(s.files) > 1 && q.before.From.IsZero() && q.before.To.IsZero() {
+		before.From, before.To = s.files[0].From, s.files[0].To
 	}
 	if before.From.IsZero() {
 		before.From = before.To.Add(-q.To.Sub(q.From))

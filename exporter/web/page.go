@@ -3,29 +3,15 @@ package web
 import (
 	"bytes"
 	"context"
-	"embed"
 	"encoding/json"
 	"fmt"
 	"html/template"
-	"io/fs"
 	"net/http"
 	"time"
 
 	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/exporter/metrics"
 )
-
-//go:embed assets
-var assets embed.FS
-
-// files serves a directory of the assets.
-func files(dir string) http.Handler {
-	files, err := fs.Sub(assets, dir)
-	if err != nil {
-		panic(err) // the name is a constant: it is valid
-	}
-	return http.FileServerFS(files)
-}
 
 var pages = template.Must(template.New("").Funcs(template.FuncMap{
 	"percent": func(p float64) string { return fmt.Sprintf("%.1f %%", p) },
@@ -49,6 +35,8 @@ type status struct {
 	Started     time.Time `json:"started"`
 	History     bool      `json:"history"` // whether times of the past can be asked for
 	Account     account   `json:"account"`
+	// Files are what is shown instead of what is sampled; none: this is an agent.
+	Files []shownFile `json:"files,omitempty"`
 }
 
 // account is where the samples went since the start.
@@ -71,7 +59,7 @@ func (s *Server) status(ctx context.Context) status {
 
 		Version: s.options.Version, Hostname: s.options.Hostname, Target: s.options.Target, Event: s.options.Event,
 		FrequencyHz: s.options.FrequencyHz, Started: s.options.Profiler.Started(), History: s.options.History != nil,
-		Account: account{Lost: map[string]uint64{}},
+		Account: account{Lost: map[string]uint64{}}, Files: s.files,
 	}
 	now.Span = "no interval is over yet"
 	if now.Top.Seconds > 0 {
@@ -79,6 +67,8 @@ func (s *Server) status(ctx context.Context) status {
 	}
 	stats, err := s.options.Profiler.Stats(ctx)
 	switch {
+	case len(s.files) > 0:
+		now.Sampling, now.State = false, "showing files"
 	case s.sampled():
 		now.Sampling, now.State = false, "sampling has ended"
 	case stats.TargetsEnded:
@@ -111,17 +101,17 @@ func cost(up time.Duration) string {
 
 // statusJSON serves the part of the page that changes.
 func (s *Server) statusJSON(w http.ResponseWriter, r *http.Request) {
-	s.sendJSON(w, s.status(r.Context()))
+	s.sendJSON(w, r, s.status(r.Context()))
 }
 
-func (s *Server) sendJSON(w http.ResponseWriter, answer any) {
+func (s *Server) sendJSON(w http.ResponseWriter, r *http.Request, answer any) {
 	body, err := json.Marshal(answer)
 	if err != nil {
 		s.options.Log.Error("cannot make an answer", "err", err)
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	writeJSON(w, body)
+	writeJSON(w, r, body)
 }
 
 // page says what runs.

@@ -112,6 +112,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		"/api/v1/difftree?from=-10s&limit=5":              200,
 		"/api/v1/processes?live=true":                     200,
 		"/api/v1/reasons":                                 200,
+		"/api/v1/session":                                 204,
 		"/api/v1/tree?live=true":                          200,
 		"/api/v1/heatmap?live=true&step=50ms":             200,
 		"/api/v1/labels":                                  400,
