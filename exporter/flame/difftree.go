@@ -7,15 +7,7 @@ import (
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
-// NodeBefore is what a node was in the profile that is compared with.
-type NodeBefore struct {
-	Self  Weight `json:"self"`
-	Total Weight `json:"total"`
-	// Significant says of Total what [Comparison] says of a function's. The tests are corrected for the number of nodes.
-	Significant bool `json:"significant"`
-}
-
-// DiffTree is the tree of both profiles. Self and Total of its nodes are of the one after, Before is
+// DiffTree is the tree of both profiles. Self and Total of its nodes are of the one after, SelfBefore and TotalBefore
 // of the other: a node that is in one of them alone weighs nothing in the other. The Difference has no functions.
 func DiffTree(before, after *profile.Profile, scale Scale) (*Tree, *Difference, error) {
 	d, before, after, err := compare(before, after, scale)
@@ -28,7 +20,7 @@ func DiffTree(before, after *profile.Profile, scale Scale) (*Tree, *Difference, 
 	m.merge(tree.Root, NewTree(before).Root)
 	d.test(m.comparisons)
 	for i, c := range m.comparisons {
-		m.nodes[i].Before.Significant = c.Significant
+		m.nodes[i].Significant = c.Significant
 	}
 	tree.Nodes = len(m.nodes) - 1
 	d.Functions = []Change{}
@@ -44,14 +36,13 @@ type treeMerger struct {
 
 // merge adds to a node what it was before. nil: it was not there.
 func (m *treeMerger) merge(n, before *Node) {
-	n.Before = new(NodeBefore)
+	n.SelfBefore, n.TotalBefore = new(Weight), new(Weight)
 	var children []*Node
 	if before != nil {
-		n.Before.Self, n.Before.Total = before.Self, before.Total
-		children = before.Children
+		n.SelfBefore, n.TotalBefore, children = &before.Self, &before.Total, before.Children
 	}
 	m.nodes = append(m.nodes, n)
-	m.comparisons = append(m.comparisons, &Comparison{Before: n.Before.Total, After: n.Total})
+	m.comparisons = append(m.comparisons, &Comparison{Before: *n.TotalBefore, After: n.Total})
 	known := make(map[Function]*Node, len(children))
 	for _, c := range children {
 		known[*c.Function] = c

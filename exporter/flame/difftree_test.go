@@ -29,11 +29,11 @@ func TestDiffTree(t *testing.T) {
 		}
 		return out
 	}
-	b := half(tree.Root, func(n *Node) (Weight, Weight) { return n.Before.Self, n.Before.Total })
+	b := half(tree.Root, func(n *Node) (Weight, Weight) { return *n.SelfBefore, *n.TotalBefore })
 	a := half(tree.Root, func(n *Node) (Weight, Weight) { return n.Self, n.Total })
 	var visit func(n *Node)
 	visit = func(n *Node) {
-		if n.Before.Significant {
+		if n.Significant {
 			significant = append(significant, n.Name)
 		}
 		for _, c := range n.Children {

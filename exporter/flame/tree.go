@@ -47,10 +47,10 @@ func (t *Tree) Heaviest(n int) (least int64, ties int) {
 
 // Weigh is what a node is ordered by: its total value, and in a DiffTree also that before, as far as it can be compared.
 func (t *Tree) Weigh(n *Node) int64 {
-	if n.Before == nil {
+	if n.TotalBefore == nil {
 		return n.Total.Value
 	}
-	return n.Total.Value + int64(t.factor*float64(n.Before.Total.Value))
+	return n.Total.Value + int64(t.factor*float64(n.TotalBefore.Value))
 }
 
 // Node is a function as it was called by the functions above it.
@@ -62,8 +62,11 @@ type Node struct {
 	// Self is what was sampled in the function itself, Total also what was sampled in what it called.
 	Self  Weight `json:"self"`
 	Total Weight `json:"total"`
-	// Before is set in a DiffTree alone.
-	Before *NodeBefore `json:"before,omitempty"`
+	// In a DiffTree alone: what the node was before, and whether its total differs by more than chance, as [Comparison] says it of a
+	// function's. The tests are corrected for the number of nodes.
+	SelfBefore  *Weight `json:"selfBefore,omitempty"`
+	TotalBefore *Weight `json:"totalBefore,omitempty"`
+	Significant bool    `json:"significant,omitempty"`
 	// Children are what it called, the heaviest first.
 	Children []*Node `json:"children,omitempty"`
 }

@@ -90,7 +90,7 @@ func TestHistory(t *testing.T) {
 		"series?by=comm&step=1m":            `"label":"redis"`,
 		"heatmap?step=10ms&from=-2m":        `"step":0.01`,
 		"diff?from=-5m&before_from=-2h":     `"functions":[`,
-		"difftree?from=-5m&before_from=-2h": `"before":{"self":{"samples":0,`,
+		"difftree?from=-5m&before_from=-2h": `"selfBefore":{"samples":0,`,
 		"profile?format=folded":             "main;read 2\n",
 		"profile?format=speedscope":         `{"name":"read"}`,
 		"processes?comm=redis":              `"count":1,"processes":[{"pid":1,"comm":"redis",`,
