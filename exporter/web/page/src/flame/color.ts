@@ -46,11 +46,11 @@ export class ModuleColors {
   private readonly colors = new Map<string, string>();
 
   update(g: Graph) {
-    const self = new Map<string, number>();
-    for (let i = 1; i < g.length; i++) {
-      const m = moduleOf(g.func(i));
-      self.set(m, (self.get(m) ?? 0) + g.self[VALUE]![i]!);
-    }
+    const selfOf = new Float64Array(g.functions.length), self = new Map<string, number>();
+    for (let i = 1; i < g.length; i++) selfOf[g.fn[i]!]! += g.self[VALUE]![i]!;
+    g.functions.forEach((f, i) => {
+      if (f.name !== "") self.set(moduleOf(f), (self.get(moduleOf(f)) ?? 0) + selfOf[i]!);
+    });
     for (const m of this.colors.keys()) if (!self.has(m)) this.colors.delete(m);
     const free = MODULES.slice(0, -1).filter((c) => ![...this.colors.values()].includes(c));
     const news = [...self].filter(([m]) => !this.colors.has(m)).sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
@@ -72,5 +72,7 @@ export function colorsOf(g: Graph, mode: ColorMode, modules: ModuleColors): Uint
     if (mode === "diff" && g.isDifference) return changeColor(g.total[BEFORE]![i]!, g.total[AFTER]![i]!, (flags & SIGNIFICANT) !== 0);
     return mode === "module" ? modules.of(f) : kindColor(f, (flags & INLINED) !== 0);
   };
-  return Uint8Array.from(g.fn, (_, i) => index.get(i === 0 ? "root" : of(i))!);
+  const colors = new Uint8Array(g.length);
+  for (let i = 1; i < colors.length; i++) colors[i] = index.get(of(i))!;
+  return colors; // the root's is 0
 }

@@ -41,6 +41,7 @@ export function collapse(g: Graph, previous?: Graph): Graph {
   const fnOf: number[] = [-1]; // of nodes of b
   // What to undo when a node of g is left: take its node from the path, or put back what it had cut off.
   const undo: { end: number; node: number; cut: number[] }[] = [];
+  const none: number[] = [];
   b.add(0, g, 0);
   for (let i = 1; i < g.length; i++) {
     for (let u = undo[undo.length - 1]; u && u.end <= i; u = undo[undo.length - 1]) {
@@ -55,7 +56,7 @@ export function collapse(g: Graph, previous?: Graph): Graph {
       }
     }
     const fn = g.fn[i]!;
-    let node = -1, cut: number[] = [];
+    let node = -1, cut = none;
     if (at[fn]! >= 0) {
       cut = path.splice(path.lastIndexOf(at[fn]!) + 1);
       for (const n of cut) at[fnOf[n]!] = -1;
@@ -121,6 +122,15 @@ function climb(g: Graph, b: Builder, cursors: Int32Array, seeds: Int32Array, wei
     const { node, cursors: at, seeds: from } = group;
     if (b.length > limit) { // what is above is left out
       for (const seed of from) weights.forEach((w, k) => b.addRest(node, k, w[seed]!));
+      continue;
+    }
+    if (at.length === 1) { // most ways are soon alone, and have no more company on the way up
+      const seed = from[0]!;
+      let top = node;
+      for (let c = at[0]!; c > 0 && b.length <= limit; c = at[0] = g.parent[c]!) {
+        top = b.append(top, g.fn[c]!, (g.flags[c]! & INLINED) | (g.flags[seed]! & SIGNIFICANT));
+      }
+      for (let k = 0; k < weights.length; k++) (at[0] === 0 ? b.addSelf : b.addRest).call(b, top, k, weights[k]![seed]!);
       continue;
     }
     const fns: number[] = [], sizes: number[] = [], flags: number[] = [];
