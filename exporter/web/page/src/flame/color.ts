@@ -15,7 +15,7 @@ export const MODULES = ["m0", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "other"]
 
 /** From much less to much more; by what factor at least. No hue between blue and orange is confused by the colour-blind. */
 export const CHANGES: [name: string, label: string][] = [
-  ["less3", "≤ ½"], ["less2", "≤ ⅔"], ["less1", "less"], ["same", "may be chance"], ["more1", "more"], ["more2", "≥ 1½×"], ["more3", "≥ 2×"],
+  ["less3", "≤ ½×"], ["less2", "≤ ⅔×"], ["less1", "less"], ["same", "may be chance"], ["more1", "more"], ["more2", "≥ 1½×"], ["more3", "≥ 2×"],
 ];
 
 export function kindColor(f: Func, inlined: boolean): string {

@@ -1,6 +1,6 @@
 // Draws what is seen on a canvas. All numbers are device pixels; the transformation is left alone, so that edges are sharp.
 
-import { COLORS } from "./color.ts";
+import { CHANGES, COLORS } from "./color.ts";
 import { visible, type View } from "./layout.ts";
 import type { Graph } from "./model.ts";
 import { Ruler, printable, shorten } from "./text.ts";
@@ -36,17 +36,19 @@ const MATCH = COLORS.indexOf("match");
 
 /** Reads the custom properties of flame.css. */
 export function readPalette(host: HTMLElement): Palette {
-  const style = getComputedStyle(host);
+  const style = getComputedStyle(host), context = document.createElement("canvas").getContext("2d")!;
   const rgb = (name: string): number[] => {
-    const hex = style.getPropertyValue(`--flame-${name}`).trim();
+    context.fillStyle = style.getPropertyValue(`--flame-${name}`).trim(); // minifiers write #fff, and even tan
+    const hex = context.fillStyle;
     return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
   };
   const mix = (a: number[], b: number[], part: number) => `rgb(${a.map((v, i) => Math.round(v + (b[i]! - v) * part)).join(" ")})`;
   const paper = rgb("paper"), ink = rgb("ink");
   const fills: string[] = [];
+  const plain = ["root", "match", ...CHANGES.map(([name]) => name)]; // where a shade would say something else
   COLORS.forEach((name, color) => {
     for (let shade = 0; shade < SHADES; shade++) {
-      fills[bucket(color, shade, false)] = mix(rgb(name), paper, name === "root" || name === "match" ? 0 : shade * 0.11);
+      fills[bucket(color, shade, false)] = mix(rgb(name), paper, plain.includes(name) ? 0 : shade * 0.11);
       fills[bucket(color, shade, true)] = mix(rgb(name), paper, 0.68);
     }
   });

@@ -189,6 +189,7 @@ export class FlameGraph {
     this.showNotes();
     this.showDetails();
     if (this.hover && !this.tip.hidden) this.fillTip();
+    else this.tip.hidden = true;
     this.empty.hidden = this.main!.graph.value(0) > 0;
     this.view.dataset["nodes"] = String(this.panes.reduce((n, p) => n + p.graph.length - 1, 0));
   }
