@@ -12,14 +12,21 @@ import (
 
 	"github.com/pilotlight/pilotlight/exporter/folded"
 	"github.com/pilotlight/pilotlight/exporter/pprof"
+	"github.com/pilotlight/pilotlight/exporter/speedscope"
+	"github.com/pilotlight/pilotlight/exporter/web"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
 // formats are those that record can write.
 var formats = map[string]func(io.Writer, *profile.Profile) error{
-	"pprof":  pprof.Write,
-	"folded": folded.Write,
+	"pprof":      pprof.Write,
+	"folded":     folded.Write,
+	"html":       web.WriteHTML,
+	"speedscope": speedscope.Write,
 }
+
+// defaultOutputs are the names of files that programs know by their ending.
+var defaultOutputs = map[string]string{"html": "profile.html", "speedscope": "profile.speedscope.json"}
 
 // output is where a profile goes. A file is made beside its final place when
 // sampling starts, so that an unwritable place is known then, and replaces the

@@ -103,6 +103,7 @@ type download struct {
 var downloads = map[string]download{
 	"pprof":      {pprof.Write, "application/octet-stream", "profile.pb.gz"},
 	"folded":     {folded.Write, "text/plain; charset=utf-8", "profile.folded"},
+	"html":       {WriteHTML, "text/html; charset=utf-8", "profile.html"},
 	"speedscope": {speedscope.Write, "application/json", "profile.speedscope.json"},
 }
 

@@ -92,6 +92,7 @@ func TestHistory(t *testing.T) {
 		"diff?from=-5m&before_from=-2h":     `"functions":[`,
 		"difftree?from=-5m&before_from=-2h": `"selfBefore":{"samples":0,`,
 		"profile?format=folded":             "main;read 2\n",
+		"profile?format=html":               "Hottest functions",
 		"profile?format=speedscope":         `{"name":"read"}`,
 		"processes?comm=redis":              `"count":1,"processes":[{"pid":1,"comm":"redis",`,
 		"tree?live=true":                    `"samples":0`,
