@@ -86,7 +86,7 @@ const (
 func files(dir, cache string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, name, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-		a, ok := assetFiles()[dir+"/"+name]
+		a, ok := assetFiles()[dir+"/"+cmp.Or(name, "index.html")]
 		if !ok {
 			http.NotFound(w, r)
 			return
@@ -102,5 +102,17 @@ func files(dir, cache string) http.Handler {
 		}
 		h.Set("ETag", `"`+tag+`"`)
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+	})
+}
+
+// speedscopePolicy is that of a program of others: its styles are made by its script, and so inline. What it opens it asks of this server, with
+// the cookie that the reader has.
+const speedscopePolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; " +
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+func withPolicy(policy string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", policy)
+		next.ServeHTTP(w, r)
 	})
 }

@@ -182,6 +182,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("/healthz", s.healthz)
 	mux.HandleFunc("/readyz", s.readyz)
 	mux.HandleFunc("/api/v1/session", s.session)
+	mux.Handle("/speedscope/", withPolicy(speedscopePolicy, files("speedscope", cacheAsked)))
 	mux.Handle("/static/", files("static", cacheAsked))
 	mux.Handle("/assets/", files("page/assets", cacheForever))
 	if s.options.Metrics != nil {

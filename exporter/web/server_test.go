@@ -448,7 +448,7 @@ func TestHeadersAndMethods(t *testing.T) {
 	paths := map[string]int{
 		"/": 200, "/metrics": 200, "/healthz": 200, "/readyz": 200, "/debug/pprof/": 200, "/api/v1/status": 200,
 		"/debug/pprof/profile?seconds=0.1": 200, "/debug/pprof/profile?seconds=x": 400,
-		"/none": 404, "/static/none": 404, "/assets/none": 404, "/static/../page/index.html": 404, "/assets/../index.html": 404,
+		"/none": 404, "/static/none": 404, "/assets/none": 404, "/speedscope/": 200, "/speedscope/LICENSE": 200, "/speedscope/none": 404, "/static/../page/index.html": 404, "/assets/../index.html": 404,
 		"/debug/pprof/heap": 404, "/api/v1/none": 404,
 	}
 	loaded := regexp.MustCompile(`(?:src|href)="(/(?:static|assets)/[^"]+)"`).FindAllStringSubmatch(send(t, request(t, http.MethodGet, s.url+"/")).body, -1)
