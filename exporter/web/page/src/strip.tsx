@@ -9,7 +9,7 @@ import { duration, local, rate, rateUnit, time } from "./format.ts";
 import { change, freeze, fixedRange, iso, isLive, rangeSeconds, ranges, selected, stripSpan, type State } from "./state.ts";
 
 const axisWidth = 46;
-const endSpace = 8;
+const endSpace = 16;
 const top = 12; // for the unit
 const plotHeight = 96;
 const axisHeight = 24;
@@ -56,7 +56,7 @@ export function Strip({ s, series, list, drop }: { s: State; series: Answer<Seri
         {shown.error && <Problem error={shown.error} compact />}
       </div>
       {!s.heat && data && <Legend data={data} label={s.stack} />}
-      {s.heat && <p class="hint">Each column is {duration(heat.column * 1000)}, each cell {duration(heat.column * 20)}; the darker, the more was running. Drag from cell to cell.</p>}
+      {s.heat && <p class="hint">Each column is {duration(heat.column * 1000)}, each cell {duration(heat.column * 20)}; the stronger its colour, the more was running. Drag from cell to cell.</p>}
       {drop && <Selection s={s} />}
     </section>
   );
