@@ -23,7 +23,6 @@ export function kindColor(f: Func, inlined: boolean): string {
     case "native": return inlined ? "inlined" : "native";
     case "go": return inlined ? "go-inlined" : "go";
     case "kernel": case "jit": case "interpreted": case "label": case "truncated": case "lost": return f.kind;
-    case "python": case "node": case "ruby": case "php": case "perl": case "lua": return "interpreted";
     default: return "unknown";
   }
 }

@@ -40,7 +40,7 @@ export function visible(g: Graph, v: View, width: number, firstRow: number, last
   const value = g.total[VALUE]!, rest = g.rest[VALUE]!, n = g.length;
   const { x, end, depth } = g;
   // By row, the run that may grow.
-  const rows = Math.max(0, Math.min(lastRow, g.maxDepth + 1) - firstRow + 1);
+  const rows = Math.max(0, Math.min(lastRow, g.lastRow) - firstRow + 1);
   const first = new Int32Array(rows).fill(-1), last = new Int32Array(rows), left = new Float64Array(rows), right = new Float64Array(rows);
   const flush = (row: number) => {
     if (first[row]! < 0) return;

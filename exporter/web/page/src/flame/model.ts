@@ -42,7 +42,8 @@ export class Graph {
   readonly self: Float64Array[];
   readonly rest: Float64Array[];
   readonly total: Float64Array[];
-  readonly maxDepth: number;
+  /** The deepest row that something stands in: a node, or what is not there below one. */
+  readonly lastRow: number;
 
   constructor(functions: Func[], fn: Int32Array, parent: Int32Array, flags: Uint8Array, self: Float64Array[], rest: Float64Array[]) {
     const n = fn.length;
@@ -56,12 +57,12 @@ export class Graph {
     this.depth = new Uint16Array(n);
     this.x = new Float64Array(n);
     this.total = self.map((s, k) => s.map((v, i) => v + rest[k]![i]!));
-    let deepest = 0;
-    for (let i = 1; i < n; i++) {
-      this.depth[i] = this.depth[parent[i]!]! + 1;
-      deepest = Math.max(deepest, this.depth[i]!);
+    let last = 0;
+    for (let i = 0; i < n; i++) {
+      if (i > 0) this.depth[i] = this.depth[parent[i]!]! + 1;
+      last = Math.max(last, this.depth[i]! + (rest[VALUE]![i]! > 0 ? 1 : 0));
     }
-    this.maxDepth = deepest;
+    this.lastRow = last;
     for (let i = n - 1; i >= 0; i--) {
       this.end[i] = Math.max(this.end[i]!, i + 1);
       if (i === 0) break;

@@ -79,6 +79,7 @@ export class Painter {
   palette: Palette;
   private ruler: Ruler | undefined;
   private font = "";
+  private scale = 0;
   private hatches: [plain: CanvasPattern, match: CanvasPattern] | undefined;
   private readonly buckets: number[][] = [];
   private readonly labels = new Map<string, [long: string, short: string]>();
@@ -95,6 +96,8 @@ export class Painter {
     const p = this.palette, least = LEAST * scale, gap = Math.max(1, Math.floor(scale)), scroll = Math.round(scene.scroll * scale);
     c.fillStyle = p.panel;
     c.fillRect(0, 0, width, height);
+    if (scale !== this.scale) this.hatches = undefined;
+    this.scale = scale;
     this.hatches ??= [hatch(c, p.panel, p.hatch, scale), hatch(c, p.panel, p.matchHatch, scale)];
     const firstRow = Math.floor(scroll / row), lastRow = Math.floor((scroll + height - 1) / row);
     const merged: [number[], number[]] = [[], []], texts: [Pane, number, number, number, number][] = [];

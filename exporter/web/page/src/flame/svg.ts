@@ -10,7 +10,7 @@ export function toSVG(panes: Pane[], rows: number, palette: Palette, unit: strin
   const out: string[] = [];
   for (const pane of panes) {
     const g = pane.graph;
-    visible(g, view, WIDTH, pane.up ? 1 : 0, g.maxDepth + 1, LEAST / 2, {
+    visible(g, view, WIDTH, pane.up ? 1 : 0, g.lastRow, LEAST / 2, {
       frame(node, left, width) {
         const l = Math.max(0, left), w = Math.min(WIDTH, left + width) - l, y = rowOf(pane, g.depth[node]!) * ROW;
         const name = labelOf(g, node), short = shorten(name), room = Math.floor((w - 6) / CHAR);

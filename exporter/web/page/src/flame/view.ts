@@ -51,7 +51,7 @@ export class FlameGraph {
   private readonly item = element("div", "fg-hidden");
   private readonly painter: Painter;
   private readonly cleanup: (() => void)[] = [];
-  private readonly row: number; // CSS pixels
+  private readonly tall = matchMedia("(pointer: coarse)").matches ? 26 : 20;
   private readonly still = matchMedia("(prefers-reduced-motion: reduce)");
 
   private data: Graph | undefined; // as it was given
@@ -75,6 +75,7 @@ export class FlameGraph {
   private match = -1;
   private hits: Spot[] = [];
   private moving: number | undefined; // the animation's frame request
+  private goal = { view: ALL, scroll: 0 }; // of the animation
   private drawing: number | undefined;
   private pointers = new Map<number, PointerEvent>();
   private dragged = false;
@@ -83,20 +84,20 @@ export class FlameGraph {
 
   constructor(host: HTMLElement, options: Options) {
     this.options = options;
-    this.row = matchMedia("(pointer: coarse)").matches ? 26 : 20;
     this.view.tabIndex = 0;
     this.view.dataset["test"] = "flame";
     this.view.setAttribute("role", "tree");
     this.view.setAttribute("aria-label", "Flame graph");
     this.view.setAttribute("aria-keyshortcuts", "ArrowUp ArrowDown ArrowLeft ArrowRight Enter Escape");
     this.item.setAttribute("role", "treeitem");
+    this.item.id = "fg-item-a";
+    this.view.setAttribute("aria-activedescendant", this.item.id);
     this.canvas.setAttribute("aria-hidden", "true");
     this.map.setAttribute("aria-hidden", "true"); // the keys do the same
     this.tip.setAttribute("aria-hidden", "true"); // the item says it
     this.legend.setAttribute("aria-label", "Colours");
     this.live.setAttribute("role", "status");
     this.tip.hidden = true;
-    this.empty.textContent = "No samples.";
     this.empty.hidden = true;
     this.map.append(this.mapCanvas, this.window);
     this.view.append(this.canvas, this.item, this.empty);
@@ -154,16 +155,17 @@ export class FlameGraph {
   /** Makes of the data what is shown. */
   private shape(keepView: boolean) {
     if (!this.data) return;
-    const before = keepView && this.panes.length ? this.panes[this.panes.length - 1]!.graph : undefined;
+    this.settle();
+    const before = keepView ? this.main?.graph : undefined;
     const anchor = before && this.anchor(), selected = before && place(this.selected), hover = before && place(this.hover);
     let g = this.data;
-    if (this.focus || this.ignore) g = filter(g, exact(this.focus), exact(this.ignore));
-    if (this.collapsed) g = collapse(g, this.middle || this.inverted ? undefined : before);
+    if (this.focus || this.ignore) g = filter(g, exact(this.focus), exact(this.ignore), before);
+    if (this.collapsed) g = collapse(g, before);
     let shapes: { graph: Graph; up: boolean; base: number }[];
     if (this.middle) {
       this.halves = sandwich(g, this.middle, before && this.halves);
-      const base = this.halves.callers.maxDepth + (this.halves.callers.rest[VALUE]!.some((v) => v > 0) ? 1 : 0);
-      shapes = [{ graph: this.halves.callers, up: true, base }, { graph: this.halves.callees, up: false, base }];
+      const { callers, callees } = this.halves, base = callers.lastRow;
+      shapes = [{ graph: callers, up: true, base }, { graph: callees, up: false, base }];
     } else {
       this.halves = undefined;
       shapes = [{ graph: this.inverted ? invert(g, before) : g, up: false, base: 0 }];
@@ -183,28 +185,35 @@ export class FlameGraph {
     } else if (anchor) {
       this.at = anchor();
     }
-    this.stop();
     this.find();
     this.paintPanes();
     this.showNotes();
     this.showDetails();
+    this.fillItem(this.selected ?? { pane: this.main!, node: 0 });
     if (this.hover && !this.tip.hidden) this.fillTip();
     else this.tip.hidden = true;
     this.empty.hidden = this.main!.graph.value(0) > 0;
+    this.empty.textContent = this.middle ? `No samples with ${printable(this.middle)}.` : "No samples.";
     this.view.dataset["nodes"] = String(this.panes.reduce((n, p) => n + p.graph.length - 1, 0));
   }
 
   /** Remembers the view by the frame it is about, and gives the same view of that frame when the data is another. */
   private anchor(): () => View {
-    const about = this.hover && this.at !== ALL && !this.zoomed.length ? this.hover : this.zoomedSpot();
-    const from = about ? extent(about.pane.graph, about.node) : ALL, size = from.to - from.from, v = this.at;
-    const path = place(about);
+    const v = this.at, all = v.to - v.from > 0.9999, zoomed = this.extentOf(this.zoomedSpot());
+    if (all || same(v, zoomed)) return () => (this.zoomed.length ? this.extentOf(this.zoomedSpot()) : ALL);
+    const about = this.hover ?? this.zoomedSpot(), was = this.extentOf(about), path = place(about), part = was.to - was.from;
     return () => {
       const pane = path && this.panes.find((p) => p.up === path.up), found = pane?.graph.find(path!.path);
-      if (!found?.whole) return about && this.zoomed.length ? this.extentOf(this.zoomedSpot()) : v;
-      const to = extent(pane!.graph, found.node), now = to.to - to.from;
-      return within({ from: to.from + (v.from - from.from) / size * now, to: to.from + (v.to - from.from) / size * now });
+      if (!found?.whole) return v;
+      const is = extent(pane!.graph, found.node), size = is.to - is.from;
+      return within({ from: is.from + (v.from - was.from) / part * size, to: is.from + (v.to - was.from) / part * size });
     };
+  }
+
+  /** The height of a row in CSS pixels: a whole number of the screen's. */
+  private get row(): number {
+    const scale = devicePixelRatio || 1;
+    return Math.round(this.tall * scale) / scale;
   }
 
   private get main(): Pane | undefined { return this.panes[this.panes.length - 1]; }
@@ -318,6 +327,7 @@ export class FlameGraph {
   private glide(to: View, scroll: number) {
     this.stop();
     const target = within(to), down = this.limit(scroll);
+    this.goal = { view: target, scroll: down };
     if (this.still.matches || document.hidden) {
       this.at = target;
       this.scroll = down;
@@ -335,12 +345,20 @@ export class FlameGraph {
     this.moving = requestAnimationFrame(step);
   }
 
+  /** Ends the animation where it goes to. */
+  private settle() {
+    if (this.moving === undefined) return;
+    this.stop();
+    this.at = this.goal.view;
+    this.scroll = this.goal.scroll;
+  }
+
   private stop() {
     if (this.moving !== undefined) cancelAnimationFrame(this.moving);
     this.moving = undefined;
   }
 
-  private get rows(): number { return this.panes.reduce((n, p) => Math.max(n, p.up ? p.base : p.base + p.graph.maxDepth + (p.graph.rest[VALUE]!.some((v) => v > 0) ? 1 : 0)), 0) + 1; }
+  private get rows(): number { return 1 + Math.max(0, ...this.panes.map((p) => p.base + (p.up ? 0 : p.graph.lastRow))); }
   private limit(scroll: number) { return Math.max(0, Math.min(scroll, this.rows * this.row - this.view.clientHeight)); }
 
   private pan(dx: number, dy: number) {
@@ -393,7 +411,7 @@ export class FlameGraph {
     context.fillRect(0, 0, width, height);
     for (const pane of this.panes) {
       const put = (depth: number, left: number, size: number) => context.fillRect(left, rowOf(pane, depth) * tall, Math.max(0.5, size), Math.max(0.5, tall));
-      visible(pane.graph, ALL, width, 0, pane.graph.maxDepth, scale, {
+      visible(pane.graph, ALL, width, 0, pane.graph.lastRow, scale, {
         frame: (node, left, size) => {
           context.fillStyle = fillOf(this.painter.palette, pane, node);
           put(pane.graph.depth[node]!, left, size);
@@ -552,16 +570,20 @@ export class FlameGraph {
 
   private mark(spot: Spot) {
     this.selected = spot;
-    const g = spot.pane.graph;
     // A reader is told of a new element, not of a changed one.
     this.item.id = this.item.id === "fg-item-a" ? "fg-item-b" : "fg-item-a";
+    this.view.setAttribute("aria-activedescendant", this.item.id);
+    this.fillItem(spot);
+    this.showDetails();
+  }
+
+  private fillItem(spot: Spot) {
+    const g = spot.pane.graph;
     this.item.textContent = this.describe(spot);
     this.item.setAttribute("aria-level", String(g.depth[spot.node]! + 1));
     this.item.setAttribute("aria-selected", "true");
     if (g.end[spot.node]! > spot.node + 1) this.item.setAttribute("aria-expanded", "true");
     else this.item.removeAttribute("aria-expanded");
-    this.view.setAttribute("aria-activedescendant", this.item.id);
-    this.showDetails();
   }
 
   /** The neighbour of the selected frame in a direction of the picture. */
@@ -812,12 +834,17 @@ export class FlameGraph {
       this.select(spot);
       this.menu(spot, e.clientX, e.clientY);
     });
+    // In the map the window is moved; where there is none, or beside it, a range is chosen.
+    let grip: { at: number; view: View | undefined } | undefined;
     const drag = (e: PointerEvent) => {
-      if (e.type === "pointermove" && !this.map.hasPointerCapture(e.pointerId)) return;
-      if (e.type === "pointerdown") this.map.setPointerCapture(e.pointerId);
-      const box = this.map.getBoundingClientRect(), at = (e.clientX - box.left) / box.width, size = this.at.to - this.at.from;
+      const box = this.map.getBoundingClientRect(), at = (e.clientX - box.left) / box.width, { from, to } = this.at;
+      if (e.type === "pointerdown") {
+        this.map.setPointerCapture(e.pointerId);
+        grip = { at, view: to - from < 0.9999 && at >= from && at <= to ? this.at : undefined };
+      } else if (!this.map.hasPointerCapture(e.pointerId)) return;
+      if (!grip || Math.abs(at - grip.at) * box.width < 3) return;
       this.stop();
-      this.at = within({ from: at - size / 2, to: at + size / 2 });
+      this.at = within(grip.view ? { from: grip.view.from + at - grip.at, to: grip.view.to + at - grip.at } : { from: Math.min(at, grip.at), to: Math.max(at, grip.at) });
       this.redraw();
     };
     on(this.map, "pointerdown", drag);
@@ -872,6 +899,8 @@ function element<K extends keyof HTMLElementTagNameMap>(tag: K, className = ""):
   if (className) e.className = className;
   return e;
 }
+
+const same = (a: View, b: View) => Math.abs(a.from - b.from) + Math.abs(a.to - b.to) < (b.to - b.from) * 1e-9;
 
 const place = (spot: Spot | undefined) => spot && { up: spot.pane.up, path: spot.pane.graph.path(spot.node) };
 
