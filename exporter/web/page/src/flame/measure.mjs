@@ -1,4 +1,4 @@
-// Prints what drawing costs: node src/flame/measure.mjs [NODES [FRAMES]], in exporter/web/page. It needs playwright-core, of the directory in
+// Checks what only a browser shows (check.ts), and prints what drawing costs (measure.ts): node src/flame/measure.mjs [NODES [FRAMES]], in exporter/web/page. It needs playwright-core, of the directory in
 // PLAYWRIGHT, and chromium (CHROMIUM, /usr/bin/chromium).
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
@@ -9,11 +9,11 @@ const { chromium } = createRequire(`${process.env.PLAYWRIGHT ?? "../../../test/b
 const [nodes = 200_000, frames = 240] = process.argv.slice(2).map(Number);
 const { output } = await build({
   configFile: false, logLevel: "error",
-  build: { write: false, minify: true, target: "es2022", rollupOptions: { input: fileURLToPath(new URL("measure.ts", import.meta.url)) } },
+  build: { write: false, minify: true, target: "es2022", rollupOptions: { input: ["check.ts", "measure.ts"].map((f) => fileURLToPath(new URL(f, import.meta.url))) } },
 });
 const files = new Map(output.map((f) => [`/${f.fileName}`, f.code ?? f.source]));
-const script = output.find((f) => f.isEntry).fileName, style = output.find((f) => f.fileName.endsWith(".css")).fileName;
-files.set("/", `<!doctype html><link rel="stylesheet" href="/${style}"><div id="host" style="height:900px"></div><script type="module" src="/${script}"></script>`);
+const scripts = output.filter((f) => f.isEntry).map((f) => f.fileName), style = output.find((f) => f.fileName.endsWith(".css")).fileName;
+files.set("/", `<!doctype html><link rel="stylesheet" href="/${style}"><div id="host" style="height:900px"></div>${scripts.map((s) => `<script type="module" src="/${s}"></script>`).join("")}`);
 const types = { js: "text/javascript", css: "text/css" };
 const server = createServer((request, response) => {
   response.writeHead(files.has(request.url) ? 200 : 404, { "content-type": types[request.url.split(".").pop()] ?? "text/html" });
@@ -25,7 +25,8 @@ try {
   const page = await browser.newPage({ viewport: { width: 1440, height: 950 } });
   page.on("pageerror", (e) => console.error(e));
   await page.goto(`http://127.0.0.1:${server.address().port}/`);
-  await page.waitForFunction("window.measure");
+  await page.waitForFunction("window.measure && window.check");
+  await page.evaluate(() => window.check(document.getElementById("host")));
   const figures = await page.evaluate(([n, f]) => window.measure(document.getElementById("host"), n, f), [nodes, frames]);
   const heap = await page.evaluate(() => {
     window.gc();

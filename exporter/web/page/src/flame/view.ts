@@ -321,7 +321,7 @@ export class FlameGraph {
     let spot = this.zoomedSpot();
     const size = (this.at.to - this.at.from) * 1.01;
     while (spot && spot.node > 0 && (this.extentOf(spot).to - this.extentOf(spot).from) <= size) spot = { pane: spot.pane, node: spot.pane.graph.parent[spot.node]! };
-    this.choose(spot && spot.node > 0 ? spot : undefined);
+    this.choose(spot && !same(this.extentOf(spot), ALL) ? spot : undefined);
   }
 
   private glide(to: View, scroll: number) {
