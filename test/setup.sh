@@ -13,15 +13,13 @@ packages='clang-19 llvm-19 libbpf-dev gcc g++ musl-tools libc6-dev libc6-dbg bin
 if ! command -v rustc >/dev/null && [ ! -x "${HOME:-/root}/.cargo/bin/rustc" ]; then
 	packages="$packages rustc"
 fi
-# ClickHouse comes by npm (test/engines/setup.sh).
-if [ -n "${PILOTLIGHT_LONG:-}" ] && ! command -v npm >/dev/null; then
-	packages="$packages npm"
-fi
+# They build the page, and ClickHouse comes by npm (test/engines/setup.sh). Node.js may be from elsewhere.
+command -v node >/dev/null || packages="$packages nodejs"
+command -v npm >/dev/null || packages="$packages npm"
 # Some of it is services. They are not wanted here, neither now nor at the next boot.
 services='redis-server nginx postgresql'
 if [ "${1:-}" = bench ]; then
 	packages="$packages redis-server redis-tools nginx wrk postgresql openssl xz-utils python3"
-	command -v node >/dev/null || packages="$packages nodejs"
 fi
 
 missing=

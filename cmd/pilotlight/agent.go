@@ -95,6 +95,9 @@ func agent(f *agentFlags) error {
 	if err := web.CheckListen(options.Listen, options.Security); err != nil {
 		return err
 	}
+	if risk := web.Risk(options.Listen, options.Security); risk != "" {
+		fmt.Fprintf(os.Stderr, "pilotlight: warning: %s\n", risk)
+	}
 	// A guest takes one core at most. It also saves a fifth of the CPU time: with more, the Go
 	// scheduler wakes threads that look for work which is done before they find it.
 	if os.Getenv("GOMAXPROCS") == "" {
@@ -138,7 +141,7 @@ func runAgent(ctx context.Context, f *agentFlags, config profiler.Config, option
 	}
 	fanOut := exporter.NewFanOut(config.Log)
 	defer fanOut.Close()
-	config.Interval, config.Sink, config.SampleTimes = interval, fanOut.Export, history != nil
+	config.Interval, config.Sink, config.SampleTimes = interval, fanOut.Export, true
 	p, err := profiler.Start(config)
 	if err != nil {
 		return err

@@ -69,8 +69,8 @@ func newRootCommand() *cobra.Command {
 		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newRecordCommand(), newAgentCommand(), newTopCommand(), newQueryCommand(), newDiffCommand(), newDoctorCommand(), newVersionCommand())
-	for _, name := range []string{"web", "convert", "symbolize"} {
+	root.AddCommand(newRecordCommand(), newAgentCommand(), newTopCommand(), newQueryCommand(), newDiffCommand(), newWebCommand(), newDoctorCommand(), newVersionCommand())
+	for _, name := range []string{"convert", "symbolize"} {
 		root.AddCommand(newUnavailableCommand(name))
 	}
 	return root

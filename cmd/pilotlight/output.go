@@ -13,14 +13,21 @@ import (
 
 	"github.com/pilotlight/pilotlight/exporter/folded"
 	"github.com/pilotlight/pilotlight/exporter/pprof"
+	"github.com/pilotlight/pilotlight/exporter/speedscope"
+	"github.com/pilotlight/pilotlight/exporter/web"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
 // formats are those that record can write.
 var formats = map[string]func(io.Writer, *profile.Profile) error{
-	"pprof":  func(w io.Writer, p *profile.Profile) error { return pprof.Write(w, p) },
-	"folded": folded.Write,
+	"pprof":      func(w io.Writer, p *profile.Profile) error { return pprof.Write(w, p) },
+	"folded":     folded.Write,
+	"html":       web.WriteHTML,
+	"speedscope": speedscope.Write,
 }
+
+// defaultOutputs are the names of files that programs know by their ending.
+var defaultOutputs = map[string]string{"html": "profile.html", "speedscope": "profile.speedscope.json"}
 
 // output is where a profile goes. A file is made beside its final place when
 // sampling starts, so that an unwritable place is known then, and replaces the

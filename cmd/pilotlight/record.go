@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"slices"
 	"strings"
 	"time"
 
@@ -48,13 +47,16 @@ func newRecordCommand() *cobra.Command {
 			if err := f.samplingFlags.check(cmd.Flags()); err != nil {
 				return err
 			}
+			if name := defaultOutputs[f.format]; name != "" && !cmd.Flags().Changed("output") {
+				f.output = name
+			}
 			return record(&f, args)
 		},
 	}
 	f.add(cmd.Flags())
 	cmd.Flags().DurationVarP(&f.duration, "duration", "d", 0, "sample for this long, such as 4s (default: until interrupted or the target has ended)")
-	cmd.Flags().StringVarP(&f.output, "output", "o", "profile.pb.gz", "write to this `FILE`; - is standard output")
-	cmd.Flags().StringVar(&f.format, "format", "pprof", "pprof or folded")
+	cmd.Flags().StringVarP(&f.output, "output", "o", "profile.pb.gz", "write to this `FILE` (profile.html, profile.speedscope.json for these formats); - is standard output")
+	cmd.Flags().StringVar(&f.format, "format", "pprof", "pprof, folded, html (one file that opens in a browser, offline) or speedscope")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "say on stderr what could not be read, and why")
 	// What stands after the first word that is no flag belongs to CMD.
 	cmd.Flags().SetInterspersed(false)
@@ -112,10 +114,10 @@ func rescued(err error, p *profile.Profile, name string, write func(io.Writer, *
 func (f *recordFlags) check(args []string) (func(io.Writer, *profile.Profile) error, error) {
 	write, ok := formats[f.format]
 	if !ok {
-		if slices.Contains([]string{"otlp", "speedscope", "html"}, f.format) {
-			return nil, fmt.Errorf("format %s is not available in this version; want pprof or folded", f.format)
+		if f.format == "otlp" {
+			return nil, errors.New("format otlp is not available in this version; want pprof, folded, html or speedscope")
 		}
-		return nil, fmt.Errorf("format %q: want pprof or folded", f.format)
+		return nil, fmt.Errorf("format %q: want pprof, folded, html or speedscope", f.format)
 	}
 	if f.output == "" {
 		return nil, errors.New("output: want a file name, or - for standard output")

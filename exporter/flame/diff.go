@@ -75,8 +75,29 @@ func (c *Comparison) Change() float64 { return c.AfterPart - c.BeforePart }
 // been drawn for itself. Samples of one burst of work are not. So a significant difference says that the two spans of time differ by more than
 // the sampling blurs; it does not say that two other spans would.
 func Diff(before, after *profile.Profile, scale Scale) (*Difference, error) {
+	d, before, after, err := compare(before, after, scale)
+	if err != nil {
+		return nil, err
+	}
+	d.join(Top(before), Top(after))
+	for _, of := range []func(*Change) *Comparison{
+		func(c *Change) *Comparison { return &c.Self },
+		func(c *Change) *Comparison { return &c.Total },
+	} {
+		all := make([]*Comparison, len(d.Functions))
+		for i := range d.Functions {
+			all[i] = of(&d.Functions[i])
+		}
+		d.test(all)
+	}
+	d.Sort(false)
+	return d, nil
+}
+
+// compare begins a comparison, and gives the profiles as they are compared.
+func compare(before, after *profile.Profile, scale Scale) (*Difference, *profile.Profile, *profile.Profile, error) {
 	if before.Type != after.Type {
-		return nil, fmt.Errorf("profiles of %s/%s and %s/%s cannot be compared",
+		return nil, nil, nil, fmt.Errorf("profiles of %s/%s and %s/%s cannot be compared",
 			before.Type.Name, before.Type.Unit, after.Type.Name, after.Type.Unit)
 	}
 	a, b := Top(before), Top(after)
@@ -86,19 +107,15 @@ func Diff(before, after *profile.Profile, scale Scale) (*Difference, error) {
 		After:  Side{b.Total, after.Duration, after.Period},
 	}
 	if scale == ByTime && (before.Duration <= 0 || after.Duration <= 0) {
-		return nil, errors.New("a profile does not tell its duration: compare by share")
-	}
-	if !a.hasModules() || !b.hasModules() {
-		a, b = Top(withoutModules(before)), Top(withoutModules(after))
+		return nil, nil, nil, errors.New("a profile does not tell its duration: compare by share")
 	}
 	if err := errors.Join(a.check(), b.check()); err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
-	d.join(a, b)
-	d.test(func(c *Change) *Comparison { return &c.Self })
-	d.test(func(c *Change) *Comparison { return &c.Total })
-	d.Sort(false)
-	return d, nil
+	if !a.hasModules() || !b.hasModules() {
+		before, after = withoutModules(before), withoutModules(after)
+	}
+	return d, before, after, nil
 }
 
 // Sort orders the functions by Self, or else by Total: the significant differences first, and of those the largest.
@@ -206,12 +223,11 @@ func (d *Difference) part(side *Side, w Weight) float64 {
 	return float64(w.Value) / whole
 }
 
-// test sets the significance of one quantity of all functions.
-func (d *Difference) test(of func(*Change) *Comparison) {
+// test sets the significance of one quantity of all functions, or nodes.
+func (d *Difference) test(all []*Comparison) {
 	var tested []*Comparison
 	var ps []float64
-	for i := range d.Functions {
-		c := of(&d.Functions[i])
+	for _, c := range all {
 		c.P, c.Q = 1, 1
 		n := c.Before.Samples + c.After.Samples
 		if n == 0 || d.Before.Samples == 0 || d.After.Samples == 0 {

@@ -15,6 +15,8 @@ type Tree struct {
 	Root *Node `json:"root"`
 	// Nodes is how many there are, without Root, and with those that were left out.
 	Nodes int `json:"nodes"`
+
+	factor float64 // of a DiffTree: what weights before are multiplied by
 }
 
 // Heaviest tells which are the n heaviest nodes: those that weigh more than least, and as many as ties of those that weigh as much. A node is no heavier than
@@ -30,7 +32,7 @@ func (t *Tree) Heaviest(n int) (least int64, ties int) {
 	var collect func(n *Node)
 	collect = func(n *Node) {
 		for _, c := range n.Children {
-			weights = append(weights, c.Total.Value)
+			weights = append(weights, t.Weigh(c))
 			collect(c)
 		}
 	}
@@ -47,6 +49,14 @@ func (t *Tree) Heaviest(n int) (least int64, ties int) {
 	return least, ties
 }
 
+// Weigh is what a node is ordered by: its total value, and in a DiffTree also that before, as far as it can be compared.
+func (t *Tree) Weigh(n *Node) int64 {
+	if n.TotalBefore == nil {
+		return n.Total.Value
+	}
+	return n.Total.Value + int64(t.factor*float64(n.TotalBefore.Value))
+}
+
 // Node is a function as it was called by the functions above it.
 type Node struct {
 	*Function      // shared by all nodes of the function
@@ -56,6 +66,11 @@ type Node struct {
 	// Self is what was sampled in the function itself, Total also what was sampled in what it called.
 	Self  Weight `json:"self"`
 	Total Weight `json:"total"`
+	// In a DiffTree alone: what the node was before, and whether its total differs by more than chance, as [Comparison] says it of a
+	// function's. The tests are corrected for the number of nodes.
+	SelfBefore  *Weight `json:"selfBefore,omitempty"`
+	TotalBefore *Weight `json:"totalBefore,omitempty"`
+	Significant bool    `json:"significant,omitempty"`
 	// Children are what it called, the heaviest first.
 	Children []*Node `json:"children,omitempty"`
 	calls    int

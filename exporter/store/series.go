@@ -281,41 +281,67 @@ func (p *points) fill(line *Line, first int64) {
 
 // Labels gives the values of a label among the samples that a query means, those with most samples first.
 func (r *Reader) Labels(ctx context.Context, q query.Query, label string) ([]LabelValue, *Answer, error) {
-	by := slices.Index(query.Labels, label)
-	if by < 0 {
-		return nil, nil, fmt.Errorf("there is no label %q", label)
+	groups, answer, err := r.Groups(ctx, q, label)
+	if err != nil {
+		return nil, nil, err
 	}
+	values := make([]LabelValue, len(groups))
+	for i, g := range groups {
+		values[i] = LabelValue{g.Labels[0], g.Samples, g.Value}
+	}
+	return values, answer, nil
+}
+
+// Group is how much of a profile has values of several labels.
+type Group struct {
+	Labels  []string // in the order that they were asked for
+	Samples int64
+	Value   int64
+}
+
+// Groups gives the values that labels have together among the samples that a query means, those with most samples first.
+func (r *Reader) Groups(ctx context.Context, q query.Query, labels ...string) ([]Group, *Answer, error) {
 	s := r.newScan(ctx, q)
 	defer s.cancel(nil)
-	s.labels[by] = true
+	var kept [labelCount]bool
+	columns := make([]int, len(labels))
+	for i, label := range labels {
+		if columns[i] = slices.Index(query.Labels, label); columns[i] < 0 {
+			return nil, nil, fmt.Errorf("there is no label %q", label)
+		}
+		kept[columns[i]], s.labels[columns[i]] = true, true
+	}
 	s.coarse = true
 	if err := s.selectStacks(); err != nil {
 		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
 	}
-	var kept [labelCount]bool
-	kept[by] = true
 	v, err := s.sums(kept)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
 	}
-	sums := make(map[uint32]*LabelValue)
+	groups := make(map[labelKey]*Group)
 	for _, t := range v.totals {
 		if s.selected != nil && !s.selected[t.stack] {
 			continue
 		}
-		id := v.keys[t.labels][by]
-		if sums[id] == nil {
-			sums[id] = &LabelValue{Label: s.labelText(by, id)}
+		key := v.keys[t.labels]
+		g := groups[key]
+		if g == nil {
+			g = new(Group)
+			for _, column := range columns {
+				g.Labels = append(g.Labels, s.labelText(column, key[column]))
+			}
+			groups[key] = g
 		}
-		sums[id].Samples += t.count
-		sums[id].Value += t.value
+		g.Samples += t.count
+		g.Value += t.value
 	}
-	values := make([]LabelValue, 0, len(sums))
-	for _, sum := range sums {
-		values = append(values, *sum)
+	list := make([]Group, 0, len(groups))
+	for _, g := range groups {
+		list = append(list, *g)
 	}
-	slices.SortFunc(values, func(a, b LabelValue) int {
-		return cmp.Or(cmp.Compare(b.Samples, a.Samples), cmp.Compare(a.Label, b.Label))
+	slices.SortFunc(list, func(a, b Group) int {
+		return cmp.Or(cmp.Compare(b.Samples, a.Samples), slices.Compare(a.Labels, b.Labels))
 	})
-	return values, s.answer, nil
+	return list, s.answer, nil
 }

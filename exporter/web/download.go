@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strconv"
 	"time"
 
+	"github.com/pilotlight/pilotlight/exporter/folded"
 	"github.com/pilotlight/pilotlight/exporter/pprof"
+	"github.com/pilotlight/pilotlight/exporter/speedscope"
 	"github.com/pilotlight/pilotlight/profiler/collect"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
@@ -30,7 +33,7 @@ func (s *Server) profile(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.Method == http.MethodHead {
-		setDownload(w.Header())
+		downloads["pprof"].setHeader(w.Header())
 		return
 	}
 	select {
@@ -64,6 +67,9 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request, q liveQuery) {
 	case errors.Is(err, collect.ErrNotOfTarget):
 		s.refuse(w, badRequest("%v, which is %s: leave pid out, or ask an agent that samples that process", err, s.options.Target))
 		return
+	case errors.Is(err, errNothingSampled):
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
 	case err != nil && (s.stopping.Err() != nil || s.sampled()):
 		http.Error(w, "the agent is stopping: "+err.Error(), http.StatusServiceUnavailable)
 		return
@@ -77,23 +83,44 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request, q liveQuery) {
 
 func (s *Server) send(w http.ResponseWriter, p *profile.Profile) {
 	var body bytes.Buffer
-	if err := pprof.Write(&body, p); err != nil {
+	as := downloads["pprof"]
+	if err := as.write(&body, p); err != nil {
 		s.options.Log.Error("cannot write a profile", "err", err)
 		http.Error(w, "the profile could not be written: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
-	sendDownload(w, &body)
+	as.send(w, &body)
 }
 
-func sendDownload(w http.ResponseWriter, body *bytes.Buffer) {
-	setDownload(w.Header())
+// download is a format of profiles.
+type download struct {
+	write     func(w io.Writer, p *profile.Profile, comments ...string) error
+	mediaType string
+	name      string
+}
+
+// downloads by the names that record and query give them.
+var downloads = map[string]download{
+	"pprof":      {pprof.Write, "application/octet-stream", "profile.pb.gz"},
+	"folded":     {withoutComments(folded.Write), "text/plain; charset=utf-8", "profile.folded"},
+	"html":       {withoutComments(WriteHTML), "text/html; charset=utf-8", "profile.html"},
+	"speedscope": {withoutComments(speedscope.Write), "application/json", "profile.speedscope.json"},
+}
+
+// withoutComments is for formats that have no place for them.
+func withoutComments(write func(io.Writer, *profile.Profile) error) func(io.Writer, *profile.Profile, ...string) error {
+	return func(w io.Writer, p *profile.Profile, _ ...string) error { return write(w, p) }
+}
+
+func (d download) setHeader(h http.Header) {
+	h.Set("Content-Type", d.mediaType)
+	h.Set("Content-Disposition", `attachment; filename="`+d.name+`"`)
+}
+
+func (d download) send(w http.ResponseWriter, body *bytes.Buffer) {
+	d.setHeader(w.Header())
 	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
 	_, _ = body.WriteTo(w) // a client that goes away now has seen the agent do its part
-}
-
-func setDownload(h http.Header) {
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Content-Disposition", `attachment; filename="profile.pb.gz"`)
 }
 
 func (s *Server) refuse(w http.ResponseWriter, err error) {

@@ -18,9 +18,9 @@ import (
 
 // Security says who may ask. The zero value is plain HTTP for the host itself.
 type Security struct {
-	// TokenFile holds the secret that every request must carry, but for those to
-	// /healthz and /readyz: "Authorization: Bearer TOKEN", or as the password of a URL
-	// (http://pilotlight:TOKEN@host:7070), which is what browsers and go tool pprof can send.
+	// TokenFile holds the secret that every request must carry, but for those to /healthz, /readyz and files that are
+	// the same for everyone: "Authorization: Bearer TOKEN", or as the password of a URL (http://pilotlight:TOKEN@host:7070), which is
+	// what go tool pprof can send. A browser is asked for it once, and carries a cookie from then on.
 	TokenFile string
 	// CertFile and KeyFile (PEM) switch to HTTPS.
 	CertFile, KeyFile string
@@ -86,6 +86,20 @@ func (s Security) token() (*[sha256.Size]byte, error) {
 	return &sum, nil
 }
 
+// Risk says what is at stake in what CheckListen lets pass; "" where nothing is.
+func Risk(addr string, s Security) string {
+	host, _, err := net.SplitHostPort(addr)
+	switch {
+	case err != nil || isLoopback(host):
+		return ""
+	case s.TokenFile == "":
+		return "everyone who reaches " + addr + " can read every profile: give --token-file FILE"
+	case s.CertFile == "":
+		return "the token and the profiles cross the network in clear text: give --tls-cert FILE and --tls-key FILE"
+	}
+	return ""
+}
+
 // guard refuses requests that should not be answered, before anything looks at them.
 type guard struct {
 	hosts map[string]bool // names that requests may use beside loopback ones, in lower case
@@ -108,7 +122,7 @@ func newGuard(o Options) (*guard, error) {
 }
 
 // contentPolicy lets pages load what this server serves, and nothing else.
-const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 func (g *guard) protect(next http.Handler) http.Handler {
@@ -133,12 +147,15 @@ func (g *guard) protect(next http.Handler) http.Handler {
 			http.Error(w, "only GET and HEAD are answered", http.StatusMethodNotAllowed)
 		case r.ContentLength != 0:
 			http.Error(w, "requests with a body are not answered", http.StatusBadRequest)
-		case r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.Header.Get("Sec-Fetch-Mode") != "navigate":
-			// Another site's page cannot read the answer, but it could keep the agent busy.
+		case !allowsOrigin(r):
 			http.Error(w, "pages of other sites are not answered", http.StatusForbidden)
 		case !g.allowsClient(r):
-			h.Add("WWW-Authenticate", `Bearer realm="pilotlight"`)
-			h.Add("WWW-Authenticate", `Basic realm="pilotlight", charset="UTF-8"`)
+			// No Basic: browsers would ask for name and password in a window of their own.
+			h.Set("WWW-Authenticate", `Bearer realm="pilotlight"`)
+			if strings.Contains(r.Header.Get("Accept"), "text/html") {
+				askToken(w)
+				return
+			}
 			http.Error(w, `this agent wants its token: send "Authorization: Bearer TOKEN", or the token as password`, http.StatusUnauthorized)
 		default:
 			next.ServeHTTP(w, r)
@@ -167,11 +184,35 @@ func (g *guard) allowsHost(r *http.Request) bool {
 	return err == nil && addr.Unmap().WithZone("") == reached.Addr().Unmap().WithZone("")
 }
 
-// allowsClient checks the token. Probes carry none, and learn no more than that the agent runs.
+// allowsOrigin keeps out what pages of other origins ask for. They cannot read the answers, but they could keep the agent busy. Links on them may be
+// followed, but not in a frame. A page on another port of this host is of the same site, and another origin.
+func allowsOrigin(r *http.Request) bool {
+	if origin := r.Header.Get("Origin"); origin != "" {
+		_, host, ok := strings.Cut(origin, "://")
+		return ok && strings.EqualFold(host, r.Host)
+	}
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "cross-site", "same-site":
+		dest := r.Header.Get("Sec-Fetch-Dest")
+		return r.Header.Get("Sec-Fetch-Mode") == "navigate" && (dest == "document" || dest == "")
+	}
+	return true
+}
+
+// allowsClient checks the token. Probes carry none, and learn no more than that the agent runs; files that everybody
+// can have from the repository need none.
 func (g *guard) allowsClient(r *http.Request) bool {
-	if g.token == nil || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
+	if g.token == nil || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || isPublic(r.URL.Path) {
 		return true
 	}
+	return g.carriesToken(r) || g.carriesSession(r)
+}
+
+func isPublic(path string) bool {
+	return strings.HasPrefix(path, "/static/") || strings.HasPrefix(path, "/assets/") || strings.HasPrefix(path, "/speedscope/")
+}
+
+func (g *guard) carriesToken(r *http.Request) bool {
 	_, given, ok := r.BasicAuth()
 	if !ok {
 		scheme, rest, _ := strings.Cut(r.Header.Get("Authorization"), " ")

@@ -2,6 +2,8 @@ package web
 
 import (
 	"bytes"
+	"cmp"
+	"compress/gzip"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -9,6 +11,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -17,7 +20,6 @@ import (
 	"time"
 
 	"github.com/pilotlight/pilotlight/exporter/flame"
-	"github.com/pilotlight/pilotlight/exporter/pprof"
 	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/exporter/store"
 	"github.com/pilotlight/pilotlight/exporter/terminal"
@@ -30,7 +32,7 @@ type History interface {
 	Stacks(ctx context.Context, q query.Query) (*store.Stacks, *store.Answer, error)
 	Series(ctx context.Context, q query.Query, step time.Duration) (*store.Series, *store.Answer, error)
 	Heatmap(ctx context.Context, q query.Query, step time.Duration) (*store.Series, *store.Answer, error)
-	Labels(ctx context.Context, q query.Query, label string) ([]store.LabelValue, *store.Answer, error)
+	Groups(ctx context.Context, q query.Query, labels ...string) ([]store.Group, *store.Answer, error)
 }
 
 //go:embed assets/openapi.yaml
@@ -55,8 +57,11 @@ const (
 // historyQuery is what was asked of the history.
 type historyQuery struct {
 	query.Query
-	step  time.Duration // 0: to be chosen
-	limit int           // 0: to be chosen
+	history History       // that is asked
+	live    bool          // of memory, not of the history
+	step    time.Duration // 0: to be chosen
+	limit   int           // 0: to be chosen
+	format  string        // of a download; "": pprof
 	// Of a comparison: the time before, and what is compared.
 	before query.Query
 	scale  flame.Scale
@@ -120,6 +125,22 @@ var stepParameter = historyParameter{"step", "", func(q *historyQuery, v string,
 	return nil
 }}
 
+// liveParameter asks for what is in memory: it costs little, and is there without a history.
+var liveParameter = historyParameter{"live", "", func(q *historyQuery, v string, _ time.Time) (err error) {
+	if q.live, err = strconv.ParseBool(v); err != nil {
+		return fmt.Errorf("live=%s is neither true nor false: give live=true for the last minute, as it is in memory", query.Quote(v))
+	}
+	return nil
+}}
+
+var formatParameter = historyParameter{"format", "", func(q *historyQuery, v string, _ time.Time) error {
+	if _, ok := downloads[v]; !ok {
+		return fmt.Errorf("format=%s: give %s", query.Quote(v), strings.Join(slices.Sorted(maps.Keys(downloads)), ", "))
+	}
+	q.format = v
+	return nil
+}}
+
 func limitParameter(most int) historyParameter {
 	return historyParameter{"limit", "", func(q *historyQuery, v string, _ time.Time) (err error) {
 		if q.limit, err = strconv.Atoi(v); err != nil || q.limit < 1 || q.limit > most {
@@ -152,9 +173,18 @@ func isHistory(raw string) bool {
 	return err == nil && (values.Has("from") || values.Has("to") || values.Has("filter"))
 }
 
+// parse is parseHistory for what is shown here: of files the last one is meant without a time, and its end is now.
+func (s *Server) parse(raw string, allowed []string, more []historyParameter) (*historyQuery, error) {
+	if len(s.files) == 0 {
+		return parseHistory(raw, time.Now(), defaultRange, allowed, more)
+	}
+	last := s.files[len(s.files)-1]
+	return parseHistory(raw, last.To, last.To.Sub(last.From), allowed, more)
+}
+
 // parseHistory reads the part of a URL behind the question mark; allowed are the names of the language that the
-// endpoint takes. Without a time the last 15 minutes are meant. Its errors are refusals.
-func parseHistory(raw string, now time.Time, allowed []string, more []historyParameter) (*historyQuery, error) {
+// endpoint takes. Without a time the last one of the usual length is meant. Its errors are refusals.
+func parseHistory(raw string, now time.Time, usual time.Duration, allowed []string, more []historyParameter) (*historyQuery, error) {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
 		return nil, badRequest("the query %s is malformed: give name=value pairs separated by &", query.Quote(raw))
@@ -206,7 +236,7 @@ func parseHistory(raw string, now time.Time, allowed []string, more []historyPar
 		q.To = now
 	}
 	if q.From.IsZero() {
-		q.From = q.To.Add(-defaultRange)
+		q.From = q.To.Add(-usual)
 	}
 	if err := q.Check(); err != nil {
 		return nil, badRequest("%v", err)
@@ -219,6 +249,8 @@ var (
 	ofRows   = []string{"from", "to", "type", "filter"}
 	ofStacks = append(slices.Clone(ofRows), "focus", "ignore", "hide", "by")
 	ofSeries = append(slices.Clone(ofRows), "focus", "ignore", "by")
+
+	ofProcesses = append(slices.Clone(ofRows), "focus", "ignore")
 )
 
 // routeHistory adds what asks the history.
@@ -227,22 +259,32 @@ func (s *Server) routeHistory(mux *http.ServeMux) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(openAPI) // a client that went away is its own business
 	})
-	mux.HandleFunc("/api/v1/profile", s.pastProfile)
-	mux.HandleFunc("/api/v1/tree", s.ask(ofStacks, []historyParameter{limitParameter(maxNodes)}, s.tree))
-	mux.HandleFunc("/api/v1/top", s.ask(ofStacks, []historyParameter{limitParameter(maxRows)}, s.top))
-	mux.HandleFunc("/api/v1/callers", s.ask(append(slices.Clone(ofStacks), "function"), []historyParameter{limitParameter(maxRows)}, s.callers))
-	mux.HandleFunc("/api/v1/series", s.ask(ofSeries, []historyParameter{stepParameter}, s.series))
-	mux.HandleFunc("/api/v1/heatmap", s.ask(ofSeries, []historyParameter{stepParameter}, s.heatmap))
-	mux.HandleFunc("/api/v1/labels", s.ask(ofSeries, []historyParameter{limitParameter(maxRows)}, s.labels))
-	mux.HandleFunc("/api/v1/diff", s.ask(ofStacks, append(diffParameters, limitParameter(maxRows)), s.diff))
+	mux.HandleFunc("/api/v1/reasons", func(w http.ResponseWriter, r *http.Request) {
+		s.sendJSON(w, r, struct {
+			Reasons []reason `json:"reasons"`
+		}{reasons})
+	})
+	mux.HandleFunc("/api/v1/profile", func(w http.ResponseWriter, r *http.Request) {
+		s.pastProfile(w, r, liveParameter, formatParameter)
+	})
+	rows, nodes := limitParameter(maxRows), limitParameter(maxNodes)
+	mux.HandleFunc("/api/v1/tree", s.ask(ofStacks, []historyParameter{liveParameter, nodes}, s.tree))
+	mux.HandleFunc("/api/v1/top", s.ask(ofStacks, []historyParameter{liveParameter, rows}, s.top))
+	mux.HandleFunc("/api/v1/callers", s.ask(append(slices.Clone(ofStacks), "function"), []historyParameter{liveParameter, rows}, s.callers))
+	mux.HandleFunc("/api/v1/series", s.ask(ofSeries, []historyParameter{liveParameter, stepParameter}, s.series))
+	mux.HandleFunc("/api/v1/heatmap", s.ask(ofSeries, []historyParameter{liveParameter, stepParameter}, s.heatmap))
+	mux.HandleFunc("/api/v1/labels", s.ask(ofSeries, []historyParameter{liveParameter, rows}, s.labels))
+	mux.HandleFunc("/api/v1/processes", s.ask(ofProcesses, []historyParameter{liveParameter, rows}, s.processes))
+	mux.HandleFunc("/api/v1/diff", s.ask(ofStacks, append(diffParameters, rows), s.diff))
+	mux.HandleFunc("/api/v1/difftree", s.ask(ofStacks, append(diffParameters, nodes), s.diffTree))
 }
 
 // ask answers with what make gives, as JSON.
 func (s *Server) ask(allowed []string, more []historyParameter, make func(context.Context, *historyQuery) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		q, err := parseHistory(r.URL.RawQuery, time.Now(), allowed, more)
+		q, err := s.parse(r.URL.RawQuery, allowed, more)
 		if err == nil {
-			err = s.limited(r.Context(), func(ctx context.Context) error {
+			err = s.limited(r.Context(), q, func(ctx context.Context) error {
 				answer, err := make(ctx, q)
 				if err != nil {
 					return err
@@ -251,8 +293,7 @@ func (s *Server) ask(allowed []string, more []historyParameter, make func(contex
 				if err != nil {
 					return err
 				}
-				w.Header().Set("Content-Type", "application/json")
-				_, _ = w.Write(body) // a client that went away is its own business
+				writeJSON(w, r, body)
 				return nil
 			})
 		}
@@ -262,16 +303,32 @@ func (s *Server) ask(allowed []string, more []historyParameter, make func(contex
 	}
 }
 
+// writeJSON zips what goes to another machine. On this one that would cost more than it saves.
+func writeJSON(w http.ResponseWriter, r *http.Request, body []byte) {
+	const small = 4 << 10
+	w.Header().Set("Content-Type", "application/json")
+	if remote, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && !remote.Addr().Unmap().IsLoopback() && len(body) > small && takesZipped(r) {
+		w.Header().Set("Content-Encoding", "gzip")
+		body = zip(body, gzip.BestSpeed)
+	}
+	_, _ = w.Write(body) // a client that went away is its own business
+}
+
 // errBusy and errNoHistory are why a query is not begun.
 var (
 	errBusy      = fmt.Errorf("%d queries are being answered, as many as this agent answers at once: try again later", maxQueries)
 	errNoHistory = errors.New("this agent keeps no history: start it without --no-history, and with a --data-dir that it can write to")
 )
 
-// limited runs a query when it is its turn, for a bounded time. It sends the answer too: one that waits for a slow client takes as much memory as one
-// that is being made, for writeTimeout at most.
-func (s *Server) limited(ctx context.Context, run func(context.Context) error) error {
-	if s.options.History == nil {
+// limited runs a query when it is its turn, for a bounded time. It says what is asked. It sends the answer too: one that waits for a slow client takes as
+// much memory as one that is being made, for writeTimeout at most.
+func (s *Server) limited(ctx context.Context, q *historyQuery, run func(context.Context) error) error {
+	q.history = s.options.History
+	if q.live {
+		now := s.recent.memory()
+		q.history, q.From, q.To = now, now.begin(), time.Now()
+	}
+	if q.history == nil {
 		return errNoHistory
 	}
 	select {
@@ -311,20 +368,21 @@ func (s *Server) refuseQuery(w http.ResponseWriter, r *http.Request, err error) 
 	}
 }
 
-// pastProfile sends a profile of the history as pprof.
-func (s *Server) pastProfile(w http.ResponseWriter, r *http.Request) {
+// pastProfile sends a profile of the history, or of the memory.
+func (s *Server) pastProfile(w http.ResponseWriter, r *http.Request, more ...historyParameter) {
 	w.Header().Set("X-Go-Pprof", "1")
-	q, err := parseHistory(r.URL.RawQuery, time.Now(), ofStacks, nil)
+	q, err := s.parse(r.URL.RawQuery, ofStacks, more)
 	if err != nil {
 		s.refuse(w, err)
 		return
 	}
+	as := downloads[cmp.Or(q.format, "pprof")]
 	if r.Method == http.MethodHead {
-		setDownload(w.Header())
+		as.setHeader(w.Header())
 		return
 	}
-	err = s.limited(r.Context(), func(ctx context.Context) error {
-		p, answer, err := s.options.History.Read(ctx, q.Query, query.Labels...)
+	err = s.limited(r.Context(), q, func(ctx context.Context) error {
+		p, answer, err := q.history.Read(ctx, q.Query, query.Labels...)
 		if err != nil {
 			return err
 		}
@@ -332,12 +390,12 @@ func (s *Server) pastProfile(w http.ResponseWriter, r *http.Request) {
 			s.options.Log.Warn("a part of the history is left out of a download", "err", warning)
 		}
 		var body bytes.Buffer
-		if err := pprof.Write(&body, flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By), terminal.Warnings(answer)...); err != nil {
+		if err := as.write(&body, flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By), terminal.Warnings(answer)...); err != nil {
 			return err
 		}
 		// A client learns by this that the profile is not all that was asked for; who reads it, by its comments.
 		w.Header().Set("X-Pilotlight-Warnings", strconv.Itoa(len(answer.Warnings)))
-		sendDownload(w, &body)
+		as.send(w, &body)
 		return nil
 	})
 	if err != nil {
@@ -370,38 +428,55 @@ type found struct {
 	Period  int64             `json:"period"`
 	Lost    map[string]uint64 `json:"lost"` // samples by reason, whosever they were
 	Total   flame.Weight      `json:"total"`
+	Trust   trust             `json:"trust"`
 }
 
-func newFound(p *profile.Profile, total flame.Weight) found {
-	f := found{Start: p.Start, Seconds: p.Duration.Seconds(), Type: p.Type.Name, Unit: p.Type.Unit, Period: p.Period, Lost: map[string]uint64{}, Total: total}
+// trust is profile.Completeness in JSON. It counts samples, and frames of samples, before anything was focused, ignored or hidden.
+type trust struct {
+	Stacks  uint64            `json:"stacks"`
+	Whole   uint64            `json:"whole"`
+	Frames  uint64            `json:"frames"`
+	Named   uint64            `json:"named"`
+	Reasons map[string]uint64 `json:"reasons"` // samples by what is missing of their stack or names
+}
+
+func newTrust(c profile.Completeness) trust {
+	t := trust{c.Stacks, c.Whole, c.Frames, c.Named, make(map[string]uint64, len(c.Reasons))}
+	for _, r := range c.Reasons {
+		t.Reasons[r.Reason] = r.Count
+	}
+	return t
+}
+
+func newFound(p *profile.Profile, c profile.Completeness, total flame.Weight) found {
+	f := found{
+		Start: p.Start, Seconds: p.Duration.Seconds(), Type: p.Type.Name, Unit: p.Type.Unit, Period: p.Period, Lost: map[string]uint64{}, Total: total, Trust: newTrust(c),
+	}
 	for _, l := range p.Account.Lost {
 		f.Lost[l.Reason] += l.Count
 	}
 	return f
 }
 
-// read gives the profile that a query is about, with what it says of stacks done.
-func (s *Server) read(ctx context.Context, q query.Query) (*profile.Profile, *store.Answer, error) {
+// read gives the profile that a query is about, with what it says of stacks done, and how complete it was before.
+func read(ctx context.Context, from History, q query.Query) (*profile.Profile, profile.Completeness, *store.Answer, error) {
 	var labels []string
 	if q.By != "" {
 		labels = append(labels, q.By)
 	}
-	p, answer, err := s.options.History.Read(ctx, q, labels...)
+	p, answer, err := from.Read(ctx, q, labels...)
 	if err != nil {
-		return nil, nil, err
+		return nil, profile.Completeness{}, nil, err
 	}
-	return flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By), answer, nil
+	return flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By), p.Completeness(), answer, nil
 }
 
 func (s *Server) tree(ctx context.Context, q *historyQuery) (any, error) {
-	stacks, answer, err := s.options.History.Stacks(ctx, q.Query)
+	stacks, answer, err := q.history.Stacks(ctx, q.Query)
 	if err != nil {
 		return nil, err
 	}
-	limit := q.limit
-	if limit == 0 {
-		limit = defaultNodes
-	}
+	limit := cmp.Or(q.limit, defaultNodes)
 	tree := stacks.Tree(limit)
 	kept := prune(tree, limit)
 	return struct {
@@ -410,7 +485,7 @@ func (s *Server) tree(ctx context.Context, q *historyQuery) (any, error) {
 		Root    *flame.Node `json:"root"`
 		Nodes   int         `json:"nodes"`   // in the answer, without the root
 		Omitted int         `json:"omitted"` // lighter ones that are counted in those above them
-	}{newAbout(q, answer), newFound(stacks.Profile, stacks.Total()), tree.Root, kept, tree.Nodes - kept}, nil
+	}{newAbout(q, answer), newFound(stacks.Profile, stacks.Completeness, stacks.Total()), tree.Root, kept, tree.Nodes - kept}, nil
 }
 
 // maxNameBytes bounds the names of an answer: a process chooses how long those of its functions are, and they stand in each node of a tree.
@@ -423,9 +498,9 @@ func prune(tree *flame.Tree, limit int) (kept int) {
 	var cut func(n *flame.Node)
 	cut = func(n *flame.Node) {
 		i := 0
-		for i < len(n.Children) && n.Children[i].Total.Value >= least { // the heaviest first
+		for i < len(n.Children) && tree.Weigh(n.Children[i]) >= least { // the heaviest first
 			c := n.Children[i]
-			if c.Total.Value == least {
+			if tree.Weigh(c) == least {
 				if ties == 0 {
 					break
 				}
@@ -445,7 +520,7 @@ func prune(tree *flame.Tree, limit int) (kept int) {
 }
 
 func (s *Server) top(ctx context.Context, q *historyQuery) (any, error) {
-	stacks, answer, err := s.options.History.Stacks(ctx, q.Query)
+	stacks, answer, err := q.history.Stacks(ctx, q.Query)
 	if err != nil {
 		return nil, err
 	}
@@ -456,16 +531,13 @@ func (s *Server) top(ctx context.Context, q *historyQuery) (any, error) {
 		found
 		Functions int         `json:"functions"` // all, also those that are not in rows
 		Rows      []flame.Row `json:"rows"`
-	}{newAbout(q, answer), newFound(stacks.Profile, table.Total), len(rows), first(rows, q.limit, rowBytes)}, nil
+	}{newAbout(q, answer), newFound(stacks.Profile, stacks.Completeness, table.Total), len(rows), first(rows, q.limit, rowBytes)}, nil
 }
 
 // first are the first elements of a list, a list also where there is none: as many as the limit, and fewer where their names, which bytes counts, are too long.
 func first[T any](list []T, limit int, bytes func(*T) int) []T {
-	if limit == 0 {
-		limit = defaultRows
-	}
 	n, room := 0, maxNameBytes
-	for ; n < min(len(list), limit); n++ {
+	for ; n < min(len(list), cmp.Or(limit, defaultRows)); n++ {
 		if room -= bytes(&list[n]); room < 0 {
 			break
 		}
@@ -479,11 +551,15 @@ func functionBytes(f *flame.Function) int { return len(f.Name) + len(f.Module) }
 
 func neighbourBytes(n *flame.Neighbour) int { return functionBytes(&n.Function) }
 
+func placeBytes(p *flame.Place) int { return len(p.Path) + len(p.BuildID) + len(p.File) }
+
+func groupBytes(g *store.Group) int { return len(strings.Join(g.Labels, "")) }
+
 func (s *Server) callers(ctx context.Context, q *historyQuery) (any, error) {
 	if q.Function == "" {
 		return nil, badRequest("function is missing: give the whole name of the one whose callers and callees are wanted")
 	}
-	p, answer, err := s.read(ctx, q.Query)
+	p, c, answer, err := read(ctx, q.history, q.Query)
 	if err != nil {
 		return nil, err
 	}
@@ -498,10 +574,11 @@ func (s *Server) callers(ctx context.Context, q *historyQuery) (any, error) {
 		about
 		found
 		Of      []flame.Row       `json:"of"` // the functions of that name: one for each file that has one
+		Places  []flame.Place     `json:"places"`
 		Callers []flame.Neighbour `json:"callers"`
 		Callees []flame.Neighbour `json:"callees"`
 	}{
-		newAbout(q, answer), newFound(p, table.Total), first(of, maxRows, rowBytes),
+		newAbout(q, answer), newFound(p, c, table.Total), first(of, maxRows, rowBytes), first(flame.Places(p, q.Function), q.limit, placeBytes),
 		first(flame.Callers(p, q.Function), q.limit, neighbourBytes), first(flame.Callees(p, q.Function), q.limit, neighbourBytes),
 	}, nil
 }
@@ -537,7 +614,7 @@ func (s *Server) series(ctx context.Context, q *historyQuery) (any, error) {
 	if step == 0 {
 		step = store.NiceStep(q.To.Sub(q.From), defaultSteps)
 	}
-	series, answer, err := s.options.History.Series(ctx, q.Query, step)
+	series, answer, err := q.history.Series(ctx, q.Query, step)
 	if err != nil {
 		return nil, err
 	}
@@ -550,7 +627,7 @@ func (s *Server) heatmap(ctx context.Context, q *historyQuery) (any, error) {
 	if step == 0 {
 		step = max(cell, (q.To.Sub(q.From) / defaultCells).Truncate(cell))
 	}
-	series, answer, err := s.options.History.Heatmap(ctx, q.Query, step)
+	series, answer, err := q.history.Heatmap(ctx, q.Query, step)
 	if err != nil {
 		return nil, err
 	}
@@ -567,7 +644,7 @@ func (s *Server) labels(ctx context.Context, q *historyQuery) (any, error) {
 	if q.By == "" {
 		return nil, badRequest("by is missing: give the label whose values are wanted (%s)", strings.Join(query.Labels, ", "))
 	}
-	values, answer, err := s.options.History.Labels(ctx, q.Query, q.By)
+	groups, answer, err := q.history.Groups(ctx, q.Query, q.By)
 	if err != nil {
 		return nil, err
 	}
@@ -576,51 +653,116 @@ func (s *Server) labels(ctx context.Context, q *historyQuery) (any, error) {
 		Label  string       `json:"by"`
 		Count  int          `json:"count"` // all, also those that are not in values
 		Values []labelValue `json:"values"`
-	}{newAbout(q, answer), q.By, len(values), []labelValue{}}
-	for _, v := range first(values, q.limit, func(v *store.LabelValue) int { return len(v.Label) }) {
-		out.Values = append(out.Values, labelValue{v.Label, flame.Weight{Samples: v.Samples, Value: v.Value}})
+	}{newAbout(q, answer), q.By, len(groups), []labelValue{}}
+	for _, g := range first(groups, q.limit, groupBytes) {
+		out.Values = append(out.Values, labelValue{g.Labels[0], flame.Weight{Samples: g.Samples, Value: g.Value}})
 	}
 	return out, nil
 }
 
+// process is what processes took that agree in all of it: one, or several that had the same number one after the other.
+type process struct {
+	PID         int          `json:"pid"` // 0: not known
+	Comm        string       `json:"comm"`
+	Exe         string       `json:"exe"`
+	Cgroup      string       `json:"cgroup"`
+	ContainerID string       `json:"container_id"`
+	Weight      flame.Weight `json:"weight"`
+}
+
+func (s *Server) processes(ctx context.Context, q *historyQuery) (any, error) {
+	groups, answer, err := q.history.Groups(ctx, q.Query, "pid", "comm", "exe", "cgroup", "container_id")
+	if err != nil {
+		return nil, err
+	}
+	out := struct {
+		about
+		Count     int       `json:"count"` // all, also those that are not in processes
+		Processes []process `json:"processes"`
+	}{newAbout(q, answer), len(groups), []process{}}
+	for _, g := range first(groups, q.limit, groupBytes) {
+		pid, _ := strconv.Atoi(g.Labels[0]) // "": not known
+		out.Processes = append(out.Processes, process{
+			pid, g.Labels[1], g.Labels[2], g.Labels[3], g.Labels[4], flame.Weight{Samples: g.Samples, Value: g.Value},
+		})
+	}
+	return out, nil
+}
+
+// compared is what the answers of comparisons say.
+type compared struct {
+	about
+	Before string `json:"before_query"`
+	Count  int    `json:"count"` // of functions, or nodes, also of those that are not in the answer
+}
+
 func (s *Server) diff(ctx context.Context, q *historyQuery) (any, error) {
+	a, b, about, err := s.sides(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	d, err := flame.Diff(a, b, q.scale)
+	if err != nil {
+		return nil, badRequest("%v", err)
+	}
+	about.Count = len(d.Functions)
+	d.Functions = first(d.Functions, q.limit, func(c *flame.Change) int { return functionBytes(&c.Function) })
+	return struct {
+		compared
+		*flame.Difference
+	}{about, d}, nil
+}
+
+func (s *Server) diffTree(ctx context.Context, q *historyQuery) (any, error) {
+	a, b, about, err := s.sides(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	tree, d, err := flame.DiffTree(a, b, q.scale)
+	if err != nil {
+		return nil, badRequest("%v", err)
+	}
+	about.Count = tree.Nodes
+	kept := prune(tree, cmp.Or(q.limit, defaultNodes))
+	return struct {
+		compared
+		*flame.Difference
+		Factor  float64     `json:"factor"` // of weights before, to be compared with those after
+		Root    *flame.Node `json:"root"`
+		Nodes   int         `json:"nodes"`   // in the answer, without the root
+		Omitted int         `json:"omitted"` // lighter ones that are counted in those above them
+	}{about, d, d.Factor(), tree.Root, kept, tree.Nodes - kept}, nil
+}
+
+// sides reads what is to be compared.
+func (s *Server) sides(ctx context.Context, q *historyQuery) (a, b *profile.Profile, c compared, err error) {
 	before := q.Query
 	before.From, before.To = q.before.From, q.before.To
 	if before.To.IsZero() {
 		before.To = q.From
 	}
+	if len(s.files) > 1 && q.before.From.IsZero() && q.before.To.IsZero() {
+		before.From, before.To = s.files[0].From, s.files[0].To
+	}
 	if before.From.IsZero() {
 		before.From = before.To.Add(-q.To.Sub(q.From))
 	}
 	if err := before.Check(); err != nil {
-		return nil, badRequest("before: %v", err)
+		return nil, nil, c, badRequest("before: %v", err)
 	}
-	if q.scale == "" {
-		q.scale = flame.ByShare
-	}
-	a, answerA, err := s.read(ctx, before)
+	q.scale = cmp.Or(q.scale, flame.ByShare)
+	a, _, answerA, err := read(ctx, q.history, before)
 	if err != nil {
-		return nil, err
+		return nil, nil, c, err
 	}
-	b, answerB, err := s.read(ctx, q.Query)
+	b, _, answerB, err := read(ctx, q.history, q.Query)
 	if err != nil {
-		return nil, err
+		return nil, nil, c, err
 	}
 	for _, p := range []*profile.Profile{a, b} {
 		if len(p.Samples) == 0 {
 			p.Type = profile.Type{Name: p.Type.Name, Unit: max(a.Type.Unit, b.Type.Unit)} // nothing is of any unit
 		}
 	}
-	d, err := flame.Diff(a, b, q.scale)
-	if err != nil {
-		return nil, badRequest("%v", err)
-	}
-	count := len(d.Functions)
-	d.Functions = first(d.Functions, q.limit, func(c *flame.Change) int { return functionBytes(&c.Function) })
-	return struct {
-		about
-		Before string `json:"before_query"`
-		Count  int    `json:"count"` // of functions, also those that are not in the answer
-		*flame.Difference
-	}{newAbout(q, answerA, answerB), before.String(), count, d}, nil
+	return a, b, compared{about: newAbout(q, answerA, answerB), Before: before.String()}, nil
 }

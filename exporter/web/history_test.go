@@ -16,6 +16,7 @@ import (
 
 	pb "github.com/google/pprof/profile"
 
+	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/exporter/flame"
 	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/exporter/store"
@@ -86,14 +87,21 @@ func TestHistory(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]string{
-		"tree?limit=1":                  `"name":"main"`,
-		"tree?by=comm":                  `"name":"redis"`,
-		"callers?function=read":         `"callers":[{"name":"main"`,
-		"labels?by=pid":                 `"count":3,"values":[{"label":"1","weight":{"samples":2,`,
-		"series?by=comm&step=1m":        `"label":"redis"`,
-		"heatmap?step=10ms&from=-2m":    `"step":0.01`,
-		"diff?from=-5m&before_from=-2h": `"functions":[`,
-		"openapi.yaml":                  "openapi: 3",
+		"tree?limit=1":                      `"name":"main"`,
+		"tree?by=comm":                      `"name":"redis"`,
+		"callers?function=read":             `"callers":[{"name":"main"`,
+		"labels?by=pid":                     `"count":3,"values":[{"label":"1","weight":{"samples":2,`,
+		"series?by=comm&step=1m":            `"label":"redis"`,
+		"heatmap?step=10ms&from=-2m":        `"step":0.01`,
+		"diff?from=-5m&before_from=-2h":     `"functions":[`,
+		"difftree?from=-5m&before_from=-2h": `"selfBefore":{"samples":0,`,
+		"profile?format=folded":             "main;read 2\n",
+		"profile?format=html":               "Hottest functions",
+		"profile?format=speedscope":         `{"name":"read"}`,
+		"processes?comm=redis":              `"count":1,"processes":[{"pid":1,"comm":"redis",`,
+		"tree?live=true":                    `"samples":0`,
+		"reasons":                           `"reason":"ring_full","title":"ring full","loses":"sample"`,
+		"openapi.yaml":                      "openapi: 3",
 	} {
 		if a := s.get(t, "/api/v1/"+path); a.code != http.StatusOK || !strings.Contains(a.body, want) {
 			t.Errorf("%s: %d: %.300s has no %s", path, a.code, a.body, want)
@@ -110,6 +118,9 @@ func TestHistory(t *testing.T) {
 		"top?pid=x":                  "not a process id",
 		"top?from=1&from=2":          "given 2 times",
 		"labels":                     "by is missing",
+		"tree?live=perhaps":          "live=",
+		"profile?format=xml":         "give folded, ",
+		"diff?live=true":             `no parameter "live" here`,
 		"callers":                    "function is missing",
 		"series?step=1ms":            "want a multiple of a second",
 		"heatmap?from=-1d&step=10ms": "too many steps",
@@ -211,5 +222,17 @@ func TestDownloadSaysWhatItLacks(t *testing.T) {
 	}
 	if want := "left out: evil?[31m\uFFFD is damaged at offset 7"; !slices.Contains(p.Comments, want) || a.header.Get("X-Pilotlight-Warnings") != "1" {
 		t.Errorf("%q, %v", p.Comments, a.header)
+	}
+}
+
+// Every reason that there is says what it means, and what to do.
+func TestReasonsAreExplained(t *testing.T) {
+	if len(reasons) != bpf.ReasonCount-1 {
+		t.Errorf("%d reasons are told", len(reasons))
+	}
+	for _, r := range reasons {
+		if r.Loses == "" || r.Meaning == "" || r.Remedy == "" {
+			t.Errorf("%+v", r)
+		}
 	}
 }

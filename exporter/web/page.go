@@ -3,34 +3,19 @@ package web
 import (
 	"bytes"
 	"context"
-	"embed"
 	"encoding/json"
 	"fmt"
 	"html/template"
-	"io/fs"
 	"net/http"
 	"time"
 
 	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/exporter/metrics"
-	"github.com/pilotlight/pilotlight/profiler/collect"
 )
-
-//go:embed assets
-var assets embed.FS
-
-// static serves the style and the script of the page.
-func static() http.Handler {
-	files, err := fs.Sub(assets, "assets/static")
-	if err != nil {
-		panic(err) // the name is a constant: it is valid
-	}
-	return http.FileServerFS(files)
-}
 
 var pages = template.Must(template.New("").Funcs(template.FuncMap{
 	"percent": func(p float64) string { return fmt.Sprintf("%.1f %%", p) },
-}).ParseFS(assets, "assets/*.html"))
+}).ParseFS(assets, "assets/page/*.html"))
 
 // status is what the page shows, and what its script fetches.
 type status struct {
@@ -41,6 +26,24 @@ type status struct {
 	Cost     string  `json:"cost"`
 	Span     string  `json:"span"` // what Top is of
 	Top      summary `json:"top"`
+
+	Version     string    `json:"version"`
+	Hostname    string    `json:"hostname"`
+	Target      string    `json:"target"`
+	Event       string    `json:"event"`
+	FrequencyHz int       `json:"frequency"`
+	Started     time.Time `json:"started"`
+	History     bool      `json:"history"` // whether times of the past can be asked for
+	Account     account   `json:"account"`
+	// Files are what is shown instead of what is sampled; none: this is an agent.
+	Files []shownFile `json:"files,omitempty"`
+}
+
+// account is where the samples went since the start.
+type account struct {
+	Taken    uint64            `json:"taken"`
+	Exported uint64            `json:"exported"`
+	Lost     map[string]uint64 `json:"lost"` // by reason
 }
 
 func (s *Server) status(ctx context.Context) status {
@@ -53,6 +56,10 @@ func (s *Server) status(ctx context.Context) status {
 		Uptime:   up.Truncate(time.Second).String(),
 		Cost:     cost(up),
 		Top:      s.recent.summary(),
+
+		Version: s.options.Version, Hostname: s.options.Hostname, Target: s.options.Target, Event: s.options.Event,
+		FrequencyHz: s.options.FrequencyHz, Started: s.options.Profiler.Started(), History: s.options.History != nil,
+		Account: account{Lost: map[string]uint64{}}, Files: s.files,
 	}
 	now.Span = "no interval is over yet"
 	if now.Top.Seconds > 0 {
@@ -60,6 +67,8 @@ func (s *Server) status(ctx context.Context) status {
 	}
 	stats, err := s.options.Profiler.Stats(ctx)
 	switch {
+	case len(s.files) > 0:
+		now.Sampling, now.State = false, "showing files"
 	case s.sampled():
 		now.Sampling, now.State = false, "sampling has ended"
 	case stats.TargetsEnded:
@@ -69,17 +78,14 @@ func (s *Server) status(ctx context.Context) status {
 		now.Samples = "unknown: " + err.Error()
 		return now
 	}
-	now.Samples = accounts(&stats)
-	return now
-}
-
-// accounts tells where the samples went.
-func accounts(stats *collect.Stats) string {
 	var lost uint64
 	for _, reason := range bpf.SampleReasons {
+		now.Account.Lost[reason.String()] = stats.Lost(reason)
 		lost += stats.Lost(reason)
 	}
-	return fmt.Sprintf("%d taken, %d exported, %d lost", stats.BPF.Taken, stats.Exported, lost)
+	now.Account.Taken, now.Account.Exported = stats.BPF.Taken, stats.Exported
+	now.Samples = fmt.Sprintf("%d taken, %d exported, %d lost", stats.BPF.Taken, stats.Exported, lost)
+	return now
 }
 
 // cost is what the agent takes of its host.
@@ -95,21 +101,22 @@ func cost(up time.Duration) string {
 
 // statusJSON serves the part of the page that changes.
 func (s *Server) statusJSON(w http.ResponseWriter, r *http.Request) {
-	body, err := json.Marshal(s.status(r.Context()))
+	s.sendJSON(w, r, s.status(r.Context()))
+}
+
+func (s *Server) sendJSON(w http.ResponseWriter, r *http.Request, answer any) {
+	body, err := json.Marshal(answer)
 	if err != nil {
+		s.options.Log.Error("cannot make an answer", "err", err)
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(body) // a client that went away is its own business
+	writeJSON(w, r, body)
 }
 
 // page says what runs.
 func (s *Server) page(w http.ResponseWriter, r *http.Request) {
-	s.render(w, "page.html", struct {
-		Options
-		status
-	}{s.options, s.status(r.Context())})
+	s.render(w, "index.html", s.status(r.Context()))
 }
 
 // index lists what is below /debug/pprof/.

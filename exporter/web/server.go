@@ -31,13 +31,15 @@ type Profiler interface {
 	Done() <-chan struct{}
 }
 
-// Options of a Server. Only Profiler and Listen are required.
+// Options of a Server. Only Profiler, or Files, and Listen are required.
 type Options struct {
 	Profiler Profiler
 	// Metrics serves /metrics; nil: there is none.
 	Metrics http.Handler
 	// History answers what asks for the past; nil: there is none.
 	History History
+	// Files are shown in place of all that, if there are any: one, or two to be compared.
+	Files []File
 	// Listen is the address as the user gave it; requests may name it as their Host.
 	Listen string
 	// Hosts are further names that requests may use, such as that of a certificate.
@@ -62,6 +64,7 @@ type Server struct {
 	slots   chan struct{}
 	queries chan struct{}
 	recent  recentProfiles
+	files   []shownFile
 	// stopping ends when Serve begins to end: profiles under way return what they have.
 	stopping context.Context
 	stop     context.CancelFunc
@@ -86,6 +89,12 @@ const (
 
 // New checks the options, and reads the token and the certificate.
 func New(o Options) (*Server, error) {
+	var shown memory
+	var files []shownFile
+	if len(o.Files) > 0 {
+		shown, files = show(o.Files)
+		o.Profiler, o.History = nothingSampled{time.Now()}, shown
+	}
 	if o.Profiler == nil {
 		return nil, errors.New("web: no profiler given")
 	}
@@ -98,7 +107,7 @@ func New(o Options) (*Server, error) {
 	if o.Hostname == "" {
 		o.Hostname, _ = os.Hostname() // the page has a gap without it, no more
 	}
-	s := &Server{options: o, slots: make(chan struct{}, maxDownloads), queries: make(chan struct{}, maxQueries)}
+	s := &Server{options: o, files: files, slots: make(chan struct{}, maxDownloads), queries: make(chan struct{}, maxQueries)}
 	var err error
 	if s.guard, err = newGuard(o); err != nil {
 		return nil, err
@@ -107,6 +116,9 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
+	if len(shown) > 0 {
+		s.Export(shown[len(shown)-1])
+	}
 	return s, nil
 }
 
@@ -169,7 +181,10 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("/debug/pprof/profile", s.profile)
 	mux.HandleFunc("/healthz", s.healthz)
 	mux.HandleFunc("/readyz", s.readyz)
-	mux.Handle("/static/", http.StripPrefix("/static/", static()))
+	mux.HandleFunc("/api/v1/session", s.session)
+	mux.Handle("/speedscope/", withPolicy(speedscopePolicy, files("speedscope", cacheAsked)))
+	mux.Handle("/static/", files("static", cacheAsked))
+	mux.Handle("/assets/", files("page/assets", cacheForever))
 	if s.options.Metrics != nil {
 		mux.Handle("/metrics", s.options.Metrics)
 	}

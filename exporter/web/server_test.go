@@ -1,6 +1,7 @@
 package web
 
 import (
+	"compress/gzip"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -18,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -443,11 +445,20 @@ func TestHostIsAddressReached(t *testing.T) {
 func TestHeadersAndMethods(t *testing.T) {
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "pilotlight_x 1") })
 	s := serve(t, Options{Metrics: metrics})
-	for path, want := range map[string]int{
-		"/": 200, "/metrics": 200, "/healthz": 200, "/readyz": 200, "/debug/pprof/": 200, "/api/v1/status": 200, "/static/page.css": 200,
-		"/static/page.js": 200, "/static/flame.svg": 200, "/debug/pprof/profile?seconds=0.1": 200, "/debug/pprof/profile?seconds=x": 400,
-		"/none": 404, "/static/none": 404, "/debug/pprof/heap": 404, "/static/../page.html": 404, "/api/v1/none": 404,
-	} {
+	paths := map[string]int{
+		"/": 200, "/metrics": 200, "/healthz": 200, "/readyz": 200, "/debug/pprof/": 200, "/api/v1/status": 200,
+		"/debug/pprof/profile?seconds=0.1": 200, "/debug/pprof/profile?seconds=x": 400,
+		"/none": 404, "/static/none": 404, "/assets/none": 404, "/speedscope/": 200, "/speedscope/LICENSE": 200, "/speedscope/none": 404, "/static/../page/index.html": 404, "/assets/../index.html": 404,
+		"/debug/pprof/heap": 404, "/api/v1/none": 404,
+	}
+	loaded := regexp.MustCompile(`(?:src|href)="(/(?:static|assets)/[^"]+)"`).FindAllStringSubmatch(send(t, request(t, http.MethodGet, s.url+"/")).body, -1)
+	if len(loaded) < 3 {
+		t.Errorf("the page loads %q: no icon, script and style", loaded)
+	}
+	for _, l := range loaded {
+		paths[l[1]] = 200
+	}
+	for path, want := range paths {
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
 			a := send(t, request(t, method, s.url+path))
 			policy := a.header.Get("Content-Security-Policy")
@@ -462,15 +473,28 @@ func TestHeadersAndMethods(t *testing.T) {
 			}
 		}
 	}
-	cross := request(t, http.MethodGet, s.url+"/debug/pprof/profile?seconds=0.1")
-	cross.Header.Set("Sec-Fetch-Site", "cross-site")
-	cross.Header.Set("Sec-Fetch-Mode", "no-cors")
-	if a := send(t, cross); a.code != http.StatusForbidden {
-		t.Errorf("a request of another site's page: %d", a.code)
-	}
-	cross.Header.Set("Sec-Fetch-Mode", "navigate")
-	if a := send(t, cross); a.code != http.StatusOK {
-		t.Errorf("a link on another site's page: %d", a.code)
+	for _, c := range []struct {
+		what, site, mode, dest, origin string
+		want                           int
+	}{
+		{"an image of another site's page", "cross-site", "no-cors", "image", "", 403},
+		{"a script on another port", "same-site", "cors", "empty", "http://localhost:1", 403},
+		{"a script of a browser that says less", "", "", "", "http://evil.example", 403},
+		{"a script of a file", "", "", "", "null", 403},
+		{"a frame of another site's page", "cross-site", "navigate", "iframe", "", 403},
+		{"a link on another site's page", "cross-site", "navigate", "document", "", 200},
+		{"the page's own", "same-origin", "cors", "empty", s.url, 200},
+		{"an address that was typed", "none", "navigate", "document", "", 200},
+	} {
+		r := request(t, http.MethodGet, s.url+"/debug/pprof/profile?seconds=0.1")
+		for name, value := range map[string]string{"Sec-Fetch-Site": c.site, "Sec-Fetch-Mode": c.mode, "Sec-Fetch-Dest": c.dest, "Origin": c.origin} {
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		if a := send(t, r); a.code != c.want {
+			t.Errorf("%s: %d, not %d", c.what, a.code, c.want)
+		}
 	}
 	body := request(t, http.MethodGet, s.url+"/")
 	body.Body, body.ContentLength = io.NopCloser(strings.NewReader("x")), 1
@@ -497,7 +521,11 @@ func TestToken(t *testing.T) {
 		"": 401, "Bearer": 401, "Bearer ": 401, "Bearer wrong": 401, token: 401, "Basic !": 401, "Bearer " + token + "x": 401,
 		"Bearer " + token: 200, "bearer " + token: 200,
 	} {
-		for _, path := range []string{"/", "/debug/pprof/profile?seconds=0.1", "/api/v1/status", "/static/page.css"} {
+		want := want
+		for _, path := range []string{"/", "/debug/pprof/profile?seconds=0.1", "/api/v1/status", "/api/v1/session"} {
+			if path == "/api/v1/session" && want == 200 {
+				want = 204
+			}
 			if a := with(path, authorization); a.code != want || want == 401 && len(a.header["Www-Authenticate"]) == 0 {
 				t.Errorf("%s with %q: %d, not %d", path, authorization, a.code, want)
 			}
@@ -510,6 +538,45 @@ func TestToken(t *testing.T) {
 	r.SetBasicAuth("pilotlight", token)
 	if a := send(t, r); a.code != http.StatusOK {
 		t.Errorf("the token as password: %d", a.code)
+	}
+
+	// A browser is sent a page that asks for the token, gives it once, and carries a cookie from then on.
+	r = request(t, http.MethodGet, s.url+"/")
+	r.Header.Set("Accept", "text/html,*/*")
+	if a := send(t, r); a.code != http.StatusUnauthorized || !strings.Contains(a.body, "/static/login.js") {
+		t.Errorf("%d %s", a.code, a.body)
+	}
+	for _, path := range []string{"/static/login.js", "/static/login.css", "/static/flame.svg"} {
+		if a := with(path, ""); a.code != http.StatusOK {
+			t.Errorf("%s: %d", path, a.code)
+		}
+	}
+	set := with("/api/v1/session", "Bearer "+token).header.Get("Set-Cookie")
+	for _, attribute := range []string{"HttpOnly", "SameSite=Strict", "Path=/"} {
+		if !strings.Contains(set, attribute) || strings.Contains(set, token) {
+			t.Errorf("%q has no %s, or has the token", set, attribute)
+		}
+	}
+	cookie, err := http.ParseSetCookie(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	carrying := func(name, value string) int {
+		r := request(t, http.MethodGet, s.url+"/api/v1/status")
+		r.AddCookie(&http.Cookie{Name: name, Value: value})
+		return send(t, r).code
+	}
+	if code := carrying(cookie.Name, cookie.Value); code != http.StatusOK {
+		t.Errorf("with the cookie: %d", code)
+	}
+	end, signature, _ := strings.Cut(cookie.Value, ".")
+	for _, forged := range []string{"", ".", end, end + ".", "9" + cookie.Value, s.guard.newSession(time.Now().Add(-time.Second)), strings.Repeat("9", 30) + "." + signature} {
+		if code := carrying(cookie.Name, forged); code != http.StatusUnauthorized {
+			t.Errorf("with %q: %d", forged, code)
+		}
+	}
+	if code := carrying("pilotlight-1", cookie.Value); code != http.StatusUnauthorized {
+		t.Errorf("with the cookie of another port: %d", code)
 	}
 
 	if err := os.WriteFile(file, []byte("short"), 0o600); err != nil {
@@ -748,5 +815,50 @@ func BenchmarkSummarize(b *testing.B) {
 	p := profileOf(slices.Repeat(samples, 10)...)
 	for b.Loop() {
 		summarize([]*profile.Profile{p})
+	}
+}
+
+// Files with a hash in their name are kept for good, others are asked for again, and what shows data is not kept at all.
+func TestAssetsAreCachedAndZipped(t *testing.T) {
+	s := serve(t, Options{})
+	page := s.get(t, "/")
+	if page.header.Get("Cache-Control") != "no-store" {
+		t.Errorf("the page: %v", page.header)
+	}
+	script := regexp.MustCompile(`/assets/[^"]+\.js`).FindString(page.body)
+	for path, cache := range map[string]string{script: cacheForever, "/static/login.js": cacheAsked} {
+		r := request(t, http.MethodGet, s.url+path)
+		r.Header.Set("Accept-Encoding", "br, gzip") // so that the client does not unzip by itself
+		a := send(t, r)
+		unzipped, err := gzip.NewReader(strings.NewReader(a.body))
+		if err != nil || a.header.Get("Content-Encoding") != "gzip" || a.header.Get("Cache-Control") != cache || !strings.HasPrefix(a.header.Get("Content-Type"), "text/javascript") {
+			t.Fatalf("%s: %v %v", path, err, a.header)
+		}
+		text, err := io.ReadAll(unzipped)
+		if plain := s.get(t, path); err != nil || plain.body != string(text) {
+			t.Errorf("%s: %v: zipped is not plain", path, err)
+		}
+		r.Header.Set("If-None-Match", a.header.Get("ETag"))
+		if a := send(t, r); a.code != http.StatusNotModified || a.body != "" {
+			t.Errorf("%s again: %d", path, a.code)
+		}
+	}
+}
+
+func TestRisk(t *testing.T) {
+	for _, c := range []struct {
+		listen   string
+		security Security
+		want     string
+	}{
+		{"127.0.0.1:1", Security{}, ""},
+		{"0.0.0.0:1", Security{TokenFile: "t", CertFile: "c", KeyFile: "k"}, ""},
+		{"0.0.0.0:1", Security{CertFile: "c", KeyFile: "k"}, "everyone"},
+		{"0.0.0.0:1", Security{InsecureListen: true}, "everyone"},
+		{"0.0.0.0:1", Security{TokenFile: "t"}, "clear text"},
+	} {
+		if got := Risk(c.listen, c.security); (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s %+v: %q", c.listen, c.security, got)
+		}
 	}
 }

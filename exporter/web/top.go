@@ -54,6 +54,16 @@ func (r *recentProfiles) setFirst(p *profile.Profile) {
 	}
 }
 
+// memory is what is shown, for queries.
+func (r *recentProfiles) memory() memory {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.profiles) == 0 && r.first != nil {
+		return memory{r.first}
+	}
+	return slices.Clone(r.profiles)
+}
+
 // summary is made once for each interval, and only if somebody looks.
 func (r *recentProfiles) summary() summary {
 	r.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -205,5 +206,25 @@ func TestLicenceHeaders(t *testing.T) {
 		if err != nil || !strings.Contains(string(text), want) {
 			t.Errorf("%s: no %q in it (%v)", file, want, err)
 		}
+	}
+}
+
+// Names of processes and functions come from whoever runs something on the host: the page sets them as text, never as markup.
+func TestPageMakesNoMarkupOfText(t *testing.T) {
+	markup := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|dangerouslySetInnerHTML|document\.write|createContextualFragment|DOMParser|setHTML|\beval\(|new Function`)
+	sources := 0
+	err := filepath.WalkDir(filepath.Join(root, "exporter/web/page/src"), func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".ts") && !strings.HasSuffix(path, ".tsx") {
+			return err
+		}
+		sources++
+		text, err := os.ReadFile(path)
+		if found := markup.Find(text); found != nil {
+			t.Errorf("%s has %s: set text by textContent", path, found)
+		}
+		return err
+	})
+	if err != nil || sources == 0 {
+		t.Errorf("%d sources: %v", sources, err)
 	}
 }

@@ -109,6 +109,12 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		"/api/v1/heatmap?from=-1m":                        200,
 		"/api/v1/labels?by=pid":                           200,
 		"/api/v1/diff?from=-10s&scale=share":              200,
+		"/api/v1/difftree?from=-10s&limit=5":              200,
+		"/api/v1/processes?live=true":                     200,
+		"/api/v1/reasons":                                 200,
+		"/api/v1/session":                                 204,
+		"/api/v1/tree?live=true":                          200,
+		"/api/v1/heatmap?live=true&step=50ms":             200,
 		"/api/v1/labels":                                  400,
 		"/api/v1/tree?from=yesterday":                     400,
 	} {

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Regenerates the BPF objects and bindings in a copy of the tree, and compares them byte by byte with those that are
-# committed. The paths below the copy's root are those of the tree, so that nothing in the objects depends on where it is.
+# Regenerates the BPF objects and bindings, and what the page is built to, in a copy of the tree, and compares them byte by byte with those
+# that are committed. The paths below the copy's root are those of the tree, so that nothing in the objects depends on where it is.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -27,6 +27,16 @@ for dir in $dirs; do
 	}
 done
 
+# The page, with the packages of its lock file alone; and the tests of its parts.
+page=exporter/web/page
+mkdir -p "$copy/$page"
+(cd "$page" && tar -c --exclude=./node_modules .) | tar -x -C "$copy/$page"
+(cd "$copy/$page" && npm ci --ignore-scripts --no-audit --no-fund --silent && npm run --silent build && npm test --silent) >"$copy/page.log" 2>&1 || {
+	cat "$copy/page.log" >&2
+	echo "building the page failed" >&2
+	exit 1
+}
+
 status=0
 for dir in $dirs; do
 	for file in "$dir"/*_bpfel.go "$dir"/*_bpfel.o "$copy/$dir"/*_bpfel.go "$copy/$dir"/*_bpfel.o; do
@@ -34,8 +44,11 @@ for dir in $dirs; do
 		cmp -s "$file" "$copy/$file" || echo "$file"
 	done
 done | sort -u >"$copy/differ"
+for dir in exporter/web/assets/page exporter/web/assets/standalone; do
+	diff -rq "$dir" "$copy/$dir" >>"$copy/differ" || true
+done
 if [ -s "$copy/differ" ]; then
-	echo "These files are not what their sources build to; run make generate and commit the result:" >&2
+	echo "These files are not what their sources build to; run make generate, or npm run build in exporter/web/page, and commit the result:" >&2
 	cat "$copy/differ" >&2
 	status=1
 fi

@@ -1,0 +1,89 @@
+package flame
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// Each half of the tree is the tree of that profile, and a node of one path is as significant as the function of that path alone.
+func TestDiffTree(t *testing.T) {
+	before := profileOf(sampleOf(300, "app:f", "app:main"), sampleOf(300, "app:same", "app:main"), sampleOf(50, "app:gone", "app:old", "app:main"))
+	after := profileOf(sampleOf(100, "app:f", "app:main"), sampleOf(200, "app:same", "app:main"), sampleOf(90, "k:new", "app:main"), sampleOf(2, "app:f"))
+	tree, d, err := DiffTree(before, after, ByShare)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var significant []string
+	var half func(n *Node, weight func(*Node) (self, total Weight)) *Node
+	half = func(n *Node, weight func(*Node) (self, total Weight)) *Node {
+		out := &Node{Function: n.Function, Kind: n.Kind, Inlined: n.Inlined}
+		out.Self, out.Total = weight(n)
+		for _, c := range n.Children {
+			if _, total := weight(c); total.Samples > 0 {
+				out.Children = append(out.Children, half(c, weight))
+			}
+		}
+		return out
+	}
+	b := half(tree.Root, func(n *Node) (Weight, Weight) { return *n.SelfBefore, *n.TotalBefore })
+	a := half(tree.Root, func(n *Node) (Weight, Weight) { return n.Self, n.Total })
+	var visit func(n *Node)
+	visit = func(n *Node) {
+		if n.Significant {
+			significant = append(significant, n.Name)
+		}
+		for _, c := range n.Children {
+			visit(c)
+		}
+	}
+	visit(tree.Root)
+	parts := func(n *Node) string { // without their order, which is that of both together
+		all := strings.FieldsFunc(text(n), func(r rune) bool { return strings.ContainsRune("(),", r) })
+		for i := range all {
+			all[i] = strings.TrimSpace(all[i])
+		}
+		slices.Sort(all)
+		return strings.Join(all, ", ")
+	}
+	if got, want := parts(b), parts(NewTree(before).Root); got != want {
+		t.Errorf("before %s, want %s", got, want)
+	}
+	if got, want := parts(a), parts(NewTree(after).Root); got != want {
+		t.Errorf("after %s, want %s", got, want)
+	}
+	if tree.Nodes != 7 || d.Before.Samples != 650 || d.After.Samples != 392 || tree.Root.Children[0].Children[0].Name != "same" {
+		t.Errorf("%d nodes, %+v: %s", tree.Nodes, d, text(tree.Root))
+	}
+	for _, name := range []string{"f", "new", "old", "gone"} {
+		if !strings.Contains(strings.Join(significant, " "), name) {
+			t.Errorf("%s is not significant: %v", name, significant)
+		}
+	}
+	if strings.Contains(strings.Join(significant, " "), "same") {
+		t.Errorf("same is significant: %v", significant)
+	}
+	if least, ties := tree.Heaviest(3); least != tree.Weigh(tree.Root.Children[0].Children[1]) || ties != 1 {
+		t.Errorf("%d, %d", least, ties)
+	}
+}
+
+func TestPlaces(t *testing.T) {
+	s := sampleOf(3, "app:in&f", "lib:f", "app:main")
+	s.User.Locations[0].Lines[1] = profile.Line{Function: &profile.Function{Name: "f", File: "f.c", StartLine: 10}, Line: 12}
+	u := sampleOf(2, "app:f", "app:main")
+	u.User.Locations[0].Mapping.BuildID = "ab"
+	u.User.Locations[0].Lines[0] = profile.Line{Function: &profile.Function{Name: "f", File: "f.c", StartLine: 10}, Line: 14}
+	got := Places(profileOf(s, u, u), "f")
+	want := []Place{
+		{"/bin/app", "", "f.c", 10, []LineWeight{}}, // in was inlined there: nothing of f itself
+		{"/bin/app", "ab", "f.c", 10, []LineWeight{{14, Weight{4, 40}}}},
+		{"/bin/lib", "", "", 0, []LineWeight{}},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v", got)
+	}
+}

@@ -1,0 +1,218 @@
+package web
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pilotlight/pilotlight/exporter/flame"
+	"github.com/pilotlight/pilotlight/exporter/query"
+	"github.com/pilotlight/pilotlight/exporter/store"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// memory answers queries from profiles that are there: those of the last minute, or of files. Like the history it takes a
+// profile whose span begins in the time that was asked for.
+type memory []*profile.Profile
+
+// maxPoints bound a series, as the history bounds its own.
+const maxPoints = 400_000
+
+// begin is that of the first profile; a minute ago where there is none.
+func (m memory) begin() time.Time {
+	begin := time.Now().Add(-time.Minute)
+	for i, p := range m {
+		if i == 0 || p.Start.Before(begin) {
+			begin = p.Start
+		}
+	}
+	return begin
+}
+
+// of is the type that a query asks for; its unit is known with the first profile that has it.
+func (m memory) of(q query.Query) profile.Type {
+	if q.Type == "" && len(m) > 0 {
+		return profile.Type{Name: m[0].Type.Name}
+	}
+	return profile.Type{Name: cmp.Or(q.Type, profile.TypeCPU.Name)}
+}
+
+// matching gives what a query means of a profile; nil: nothing.
+func matching(p *profile.Profile, q query.Query) *profile.Profile {
+	if q.Type != "" && q.Type != p.Type.Name || p.Start.Before(q.From) || !q.To.IsZero() && !p.Start.Before(q.To) {
+		return nil
+	}
+	out := *p
+	out.Samples = nil
+	for i := range p.Samples {
+		if q.Filter.Matches(p.Samples[i].Labels) {
+			out.Samples = append(out.Samples, p.Samples[i])
+		}
+	}
+	return &out
+}
+
+// Read keeps all labels, but not the times of samples.
+func (m memory) Read(ctx context.Context, q query.Query, _ ...string) (*profile.Profile, *store.Answer, error) {
+	out := &profile.Profile{Type: m.of(q)}
+	var end time.Time
+	for _, p := range m {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		if p = matching(p, q); p == nil {
+			continue
+		}
+		if end.IsZero() || p.Start.Before(out.Start) {
+			out.Start = p.Start
+		}
+		if last := p.Start.Add(p.Duration); last.After(end) {
+			end = last
+		}
+		out.Type, out.Period = p.Type, p.Period
+		out.Account.Taken += p.Account.Taken
+		out.Account.Exported += p.Account.Exported
+		out.Account.Filtered += p.Account.Filtered
+		out.Account.Lost = append(out.Account.Lost, p.Account.Lost...)
+		for i := range p.Samples {
+			p.Samples[i].Times = nil
+		}
+		out.Samples = append(out.Samples, p.Samples...)
+	}
+	if !end.IsZero() {
+		out.Duration = end.Sub(out.Start)
+	}
+	return out, new(store.Answer), nil
+}
+
+// Stacks gives what Read does, with what the query says of stacks done.
+func (m memory) Stacks(ctx context.Context, q query.Query) (*store.Stacks, *store.Answer, error) {
+	p, answer, err := m.Read(ctx, q)
+	if err != nil {
+		return nil, nil, err
+	}
+	header := *p
+	header.Samples = nil
+	return &store.Stacks{
+		Stacks: flame.NewStacks(flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By)), Profile: &header, Completeness: p.Completeness(),
+	}, answer, nil
+}
+
+// Series puts samples of which no time is known where their span begins.
+func (m memory) Series(ctx context.Context, q query.Query, step time.Duration) (*store.Series, *store.Answer, error) {
+	if step < time.Second || step%time.Second != 0 {
+		return nil, nil, store.ErrStep
+	}
+	return m.series(ctx, q, step)
+}
+
+func (m memory) Heatmap(ctx context.Context, q query.Query, step time.Duration) (*store.Series, *store.Answer, error) {
+	const tick = 10 * time.Millisecond
+	if step < tick || step%tick != 0 {
+		return nil, nil, store.ErrStep
+	}
+	series, answer, err := m.series(ctx, q, step)
+	if err == nil {
+		for i := range series.Lines {
+			series.Lines[i].Values = nil
+		}
+	}
+	return series, answer, err
+}
+
+func (m memory) series(ctx context.Context, q query.Query, step time.Duration) (*store.Series, *store.Answer, error) {
+	if q.To.Sub(q.From)/step >= maxPoints {
+		return nil, nil, store.ErrTooMany
+	}
+	var labels []string
+	if q.By != "" {
+		labels = append(labels, q.By)
+	}
+	groups, answer, err := m.Groups(ctx, q, labels...)
+	if err != nil {
+		return nil, nil, err
+	}
+	series := &store.Series{Type: m.of(q).Name, Step: step, From: time.UnixMilli(q.From.UnixMilli() / step.Milliseconds() * step.Milliseconds()).UTC()}
+	series.Steps = int((q.To.Sub(series.From) + step - 1) / step)
+	most := min(store.MaxLines, max(1, maxPoints/series.Steps))
+	series.Lines = make([]store.Line, min(len(groups), most+1))
+	lines := make(map[string]*store.Line, len(groups))
+	for i, g := range groups {
+		l := &series.Lines[min(i, most)]
+		if i < most && q.By != "" {
+			l.Label = g.Labels[0]
+		}
+		lines[strings.Join(g.Labels, "")] = l
+		l.Others = i >= most
+	}
+	for i := range series.Lines {
+		series.Lines[i].Samples, series.Lines[i].Values = make([]int64, series.Steps), make([]int64, series.Steps)
+	}
+	for _, p := range m {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		if p = matching(p, q); p == nil {
+			continue
+		}
+		p = flame.Select(p, q.Focus, q.Ignore, nil, "")
+		series.Type, series.Unit = p.Type.Name, p.Type.Unit
+		for i := range p.Samples {
+			s := &p.Samples[i]
+			add(lines[query.Label(s.Labels, q.By)], s, p.Start.Sub(series.From), step)
+		}
+	}
+	return series, answer, nil
+}
+
+// add adds a sample of a span that begins so long after the line does.
+func add(l *store.Line, s *profile.Sample, begin, step time.Duration) {
+	last := len(l.Samples) - 1
+	at := func(t time.Duration) int { return min(max(int((begin+t)/step), 0), last) }
+	if int64(len(s.Times)) != s.Count || s.Count == 0 {
+		l.Samples[at(0)] += s.Count
+		l.Values[at(0)] += s.Value
+		return
+	}
+	// The samples are worth the same; what does not divide is the first one's.
+	each, rest := s.Value/s.Count, s.Value%s.Count
+	for _, t := range s.Times {
+		l.Samples[at(t)]++
+		l.Values[at(t)] += each + rest
+		rest = 0
+	}
+}
+
+func (m memory) Groups(ctx context.Context, q query.Query, labels ...string) ([]store.Group, *store.Answer, error) {
+	p, answer, err := m.Read(ctx, q)
+	if err != nil {
+		return nil, nil, err
+	}
+	groups := make(map[string]*store.Group)
+	p = flame.Select(p, q.Focus, q.Ignore, nil, "")
+	for i := range p.Samples {
+		s := &p.Samples[i]
+		values, key := make([]string, len(labels)), ""
+		for i, label := range labels {
+			values[i] = query.Label(s.Labels, label)
+			key += values[i] + "\x00"
+		}
+		g := groups[key]
+		if g == nil {
+			g = &store.Group{Labels: values}
+			groups[key] = g
+		}
+		g.Samples += s.Count
+		g.Value += s.Value
+	}
+	list := make([]store.Group, 0, len(groups))
+	for _, g := range groups {
+		list = append(list, *g)
+	}
+	slices.SortFunc(list, func(a, b store.Group) int {
+		return cmp.Or(cmp.Compare(b.Samples, a.Samples), slices.Compare(a.Labels, b.Labels))
+	})
+	return list, answer, nil
+}

@@ -1,0 +1,77 @@
+package web
+
+import (
+	"encoding/json"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/pilotlight/pilotlight/exporter/store"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// What is in memory answers as the history does that holds the same.
+func TestMemoryAnswersAsTheHistoryDoes(t *testing.T) {
+	dir := t.TempDir()
+	s, err := store.Open(store.Options{Dir: dir, MinFree: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	remembering := serve(t, Options{})
+	begin := time.Now().Add(-50 * time.Second).Truncate(10 * time.Millisecond)
+	var profiles memory
+	for i := range 3 {
+		var samples []profile.Sample
+		for pid := range 25 { // more than a series has lines
+			sample := stack(pid+1, "app", "leaf", "main")
+			sample.Times = []time.Duration{time.Duration(100*pid+3000*i) * time.Millisecond}
+			samples = append(samples, sample)
+		}
+		second := stack(3, "other", "read")
+		second.Count, second.Value, second.Times = 2, 7, []time.Duration{time.Second, 9 * time.Second}
+		p := profileOf(append(samples, second)...)
+		p.Start, p.Period = begin.Add(time.Duration(i)*10*time.Second), int64(1e9)/97
+		p.Account = profile.Account{Taken: 28, Exported: 27, Lost: []profile.Loss{{Reason: "ring_full", Count: 1}}}
+		profiles = append(profiles, p)
+		s.Export(p)
+		remembering.Export(p)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	stored := serve(t, Options{History: store.NewReader(dir, nil)})
+	given := serve(t, Options{History: profiles})
+	for _, path := range []string{
+		"tree?", "tree?by=comm&focus=main", "top?filter=pid%3D3", "callers?function=leaf", "labels?by=comm", "labels?by=pid&ignore=read", "processes?", "processes?comm=other",
+		"series?by=pid&step=1s", "series?step=10s", "series?by=comm&focus=read", "heatmap?step=50ms&by=comm", "top?type=cycles",
+		"diff?before_from=-2m", "difftree?",
+	} {
+		get := func(s *running, query string) (answer map[string]any) {
+			a := s.get(t, "/api/v1/"+path+query)
+			if err := json.Unmarshal([]byte(a.body), &answer); err != nil || a.code != http.StatusOK {
+				t.Fatalf("%s: %d %v %s", path, a.code, err, a.body)
+			}
+			delete(answer, "query")
+			delete(answer, "before_query")
+			return answer
+		}
+		text := func(answer map[string]any) string {
+			out, err := json.Marshal(answer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(out)
+		}
+		from := "&from=" + begin.Format(time.RFC3339Nano) + "&to=" + begin.Add(40*time.Second).Format(time.RFC3339Nano)
+		want := text(get(stored, from))
+		if got := text(get(given, from)); got != want {
+			t.Errorf("%s of files:\n%s\nof the history:\n%s", path, got, want)
+		}
+		if path[:4] == "diff" {
+			continue // nothing before is live
+		}
+		if got, want := get(remembering, "&live=true")["total"], get(stored, from)["total"]; text(map[string]any{"": got}) != text(map[string]any{"": want}) {
+			t.Errorf("%s: live %v, in the history %v", path, got, want)
+		}
+	}
+}

@@ -1,0 +1,335 @@
+// What the agent is asked, and how: two queries at a time, which is what it answers at once, those first that are looked at first.
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { Weight } from "./format.ts";
+import { fixedRange, iso, isLive, rangeSeconds, selected, type State } from "./state.ts";
+
+export interface Trust {
+  stacks: number;
+  whole: number;
+  frames: number;
+  named: number;
+  reasons: Record<string, number>;
+}
+
+export interface Found {
+  query: string;
+  warnings: string[];
+  start: string;
+  seconds: number;
+  type: string;
+  unit: string;
+  period: number;
+  lost: Record<string, number>;
+  total: Weight;
+  trust?: Trust;
+}
+
+export interface Node {
+  name: string;
+  module?: string;
+  kind: string;
+  inlined?: boolean;
+  self: Weight;
+  total: Weight;
+  selfBefore?: Weight;
+  totalBefore?: Weight;
+  significant?: boolean;
+  children?: Node[];
+}
+
+export interface TreeAnswer extends Found {
+  root: Node;
+  nodes: number;
+  omitted: number;
+}
+
+export interface DiffTreeAnswer extends Omit<DiffAnswer, "functions"> {
+  factor: number;
+  root: Node;
+  nodes: number;
+  omitted: number;
+}
+
+export interface Row {
+  name: string;
+  module?: string;
+  kind: string;
+  self: Weight;
+  total: Weight;
+}
+
+export interface TopAnswer extends Found {
+  functions: number;
+  rows: Row[];
+}
+
+export interface Comparison {
+  before: Weight;
+  after: Weight;
+  beforePart: number;
+  afterPart: number;
+  p: number;
+  q: number;
+  significant: boolean;
+}
+
+export interface Change {
+  name: string;
+  module?: string;
+  kind: string;
+  self: Comparison;
+  total: Comparison;
+}
+
+export interface DiffAnswer {
+  query: string;
+  before_query: string;
+  warnings: string[];
+  count: number;
+  type: { name: string; unit: string };
+  scale: "share" | "time";
+  before: Weight & { duration: number };
+  after: Weight & { duration: number };
+  functions: Change[];
+}
+
+export interface Neighbour {
+  name: string;
+  module?: string;
+  kind: string;
+  weight: Weight;
+}
+
+export interface Place {
+  path: string;
+  buildId: string;
+  file: string;
+  startLine: number;
+  lines: { line: number; self: Weight }[];
+}
+
+export interface CallersAnswer extends Found {
+  of: Row[];
+  places: Place[];
+  callers: Neighbour[];
+  callees: Neighbour[];
+}
+
+export interface Line {
+  label: string;
+  others?: boolean;
+  samples: number[];
+  values?: number[];
+}
+
+export interface SeriesAnswer {
+  query: string;
+  warnings: string[];
+  type: string;
+  unit: string;
+  start: string;
+  step: number;
+  steps: number;
+  lines: Line[];
+}
+
+export interface LabelsAnswer {
+  by: string;
+  count: number;
+  values: { label: string; weight: Weight }[];
+}
+
+export interface Process {
+  pid: number;
+  comm: string;
+  exe: string;
+  container_id: string;
+  cgroup: string;
+  weight: Weight;
+}
+
+export interface ProcessesAnswer {
+  count: number;
+  processes: Process[];
+}
+
+export interface Reason {
+  reason: string;
+  title: string;
+  loses: "sample" | "stack" | "name";
+  meaning: string;
+  remedy: string;
+}
+
+export interface Status {
+  sampling: boolean;
+  state: string;
+  uptime: string;
+  samples: string;
+  cost: string;
+  history: boolean;
+  files?: { name: string; from: string; to: string }[];
+}
+
+// Failure is why there is no answer. Status 0: the agent could not be reached.
+export class Failure extends Error {
+  readonly status: number;
+
+  constructor(status: number, text: string) {
+    super(text);
+    this.status = status;
+  }
+}
+
+const atOnce = 2;
+let running = 0;
+const waiting: { rank: number; start: () => void }[] = [];
+
+function next(): void {
+  while (running < atOnce && waiting.length > 0) {
+    waiting.sort((a, b) => a.rank - b.rank); // stable: those of one rank in their order
+    running++;
+    waiting.shift()!.start();
+  }
+}
+
+async function turn(rank: number, signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const entry = { rank, start: resolve };
+    waiting.push(entry);
+    signal.addEventListener("abort", () => {
+      const i = waiting.indexOf(entry);
+      if (i >= 0) {
+        waiting.splice(i, 1);
+        reject(signal.reason);
+      }
+    }, { once: true });
+    next();
+  });
+}
+
+// ask answers with JSON. Where the agent is busy with others' queries it asks again.
+export async function ask<T>(url: string, rank: number, signal: AbortSignal): Promise<T> {
+  for (let attempt = 0; ; attempt++) {
+    signal.throwIfAborted();
+    await turn(rank, signal);
+    let answer: Response;
+    try {
+      answer = await fetch(url, { signal });
+      if (answer.ok) return (await answer.json()) as T;
+      const text = (await answer.text()).trim();
+      if (answer.status === 401) location.reload(); // it asks for the token
+      if (answer.status !== 429 || attempt === 5) throw new Failure(answer.status, text);
+    } catch (e) {
+      if (e instanceof Failure || signal.aborted) throw e;
+      throw new Failure(0, "the agent does not answer: is it still running?");
+    } finally {
+      running--;
+      next();
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
+}
+
+export interface Answer<T> {
+  data?: T; // of the last answer; it may be one to what was asked before
+  url?: string; // what data answers
+  error?: Failure;
+  busy: boolean; // an answer is under way that somebody waits for
+  since: number; // when it was asked for
+}
+
+let awaited = 0; // queries that somebody waits for; those that only bring up to date do not count
+
+function await_(by: number): void {
+  awaited += by;
+  document.body.dataset.busy = String(awaited > 0);
+}
+
+// useQuery keeps the answer to a query, asks again each so many milliseconds where that is not 0, and gives up what is no
+// longer wanted. Until the new answer is there, the old one stays.
+export function useQuery<T>(url: string | null, rank: number, every = 0): Answer<T> {
+  const [answer, set] = useState<Answer<T>>({ busy: url !== null, since: Date.now() });
+  const shown = useRef("");
+  useEffect(() => {
+    if (url === null) {
+      set({ busy: false, since: 0 });
+      shown.current = "";
+      return;
+    }
+    const control = new AbortController();
+    let timer = 0;
+    let foreground = true;
+    const settle = () => {
+      if (foreground) await_(-1);
+      foreground = false;
+    };
+    const run = async () => {
+      if (document.hidden && !foreground) {
+        timer = window.setTimeout(run, every);
+        return;
+      }
+      try {
+        const data = await ask<T>(url, rank, control.signal);
+        set({ data, url, busy: false, since: 0 });
+        shown.current = url;
+      } catch (e) {
+        if (control.signal.aborted) return;
+        set((last) => ({ ...last, error: e as Failure, busy: false }));
+      } finally {
+        settle();
+      }
+      if (every > 0) timer = window.setTimeout(run, every);
+    };
+    await_(1);
+    set((last) => ({ data: last.data, url: last.url, busy: true, since: Date.now() }));
+    void run();
+    return () => {
+      control.abort(new DOMException("no longer wanted", "AbortError"));
+      clearTimeout(timer);
+      settle();
+    };
+  }, [url, every]);
+  return answer;
+}
+
+export type Params = Record<string, string | number | undefined>;
+
+export function address(path: string, params: Params): string {
+  const p = new URLSearchParams();
+  for (const [name, value] of Object.entries(params)) if (value !== undefined && value !== "") p.set(name, String(value));
+  const text = p.toString();
+  return path + (text === "" ? "" : "?" + text);
+}
+
+// The times of a view, for the API. pinned gives absolute ones, which mean the same tomorrow.
+export function timeParams(s: State, pinned = false): Params {
+  if (selected(s)) return { from: iso(s.from), to: iso(s.to) };
+  const fixed = fixedRange(s.range);
+  if (fixed) return { from: iso(fixed[0]), to: iso(fixed[1]) };
+  if (isLive(s) && !pinned) return s.compare ? { from: "-60s" } : { live: "true" };
+  const seconds = isLive(s) ? 60 : rangeSeconds(s.range);
+  if (!pinned) return { from: `-${seconds}s` };
+  const now = Math.floor(Date.now() / 1000) * 1000;
+  return { from: iso(now - seconds * 1000), to: iso(now) };
+}
+
+export function stripParams(s: State): Params {
+  const fixed = fixedRange(s.range);
+  return fixed ? { from: iso(fixed[0]), to: iso(fixed[1]) } : { from: `-${rangeSeconds(s.range)}s` };
+}
+
+export function beforeParams(s: State): Params {
+  return s.beforeTo > 0 ? { before_from: iso(s.beforeFrom), before_to: iso(s.beforeTo) } : {};
+}
+
+export function stackParams(s: State): Params {
+  return { type: s.type, filter: s.filter, by: s.by, focus: s.focus, ignore: s.ignore, hide: s.hide };
+}
+
+// refreshEvery is how often what moves with the time is asked for again, in milliseconds.
+export function refreshEvery(s: State, paused: boolean): number {
+  if (paused || selected(s) || rangeSeconds(s.range) === 0) return 0;
+  return isLive(s) ? 5000 : rangeSeconds(s.range) > 3600 ? 300000 : 20000;
+}

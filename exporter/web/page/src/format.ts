@@ -1,0 +1,76 @@
+// How numbers and times are written.
+
+export interface Weight {
+  samples: number;
+  value: number;
+}
+
+export function percent(part: number, whole: number): string {
+  if (whole === 0) return "0 %";
+  const p = (100 * part) / whole;
+  return (p !== 0 && Math.abs(p) < 0.05 ? (p < 0 ? ">-0.1" : "<0.1") : p.toFixed(1)) + " %";
+}
+
+// points is a difference of two shares.
+export function points(before: number, after: number): string {
+  const d = 100 * (after - before);
+  return (d > 0 ? "+" : d < 0 ? "−" : "±") + Math.abs(d).toFixed(2) + " %";
+}
+
+const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+export const count = (n: number) => grouped.format(n);
+
+// amount writes a value in its unit.
+export function amount(value: number, unit: string): string {
+  if (unit === "nanoseconds") {
+    for (const [size, name] of [[3600e9, "h"], [60e9, "min"], [1e9, "s"], [1e6, "ms"], [1e3, "µs"]] as const) {
+      if (Math.abs(value) >= size) return `${significant(value / size)} ${name}`;
+    }
+    return `${count(value)} ns`;
+  }
+  if (unit === "bytes") {
+    for (const [size, name] of [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]] as const) {
+      if (Math.abs(value) >= size) return `${significant(value / size)} ${name}`;
+    }
+    return `${count(value)} B`;
+  }
+  return `${count(value)} ${unit === "count" ? "" : unit}`.trim();
+}
+
+function significant(n: number): string {
+  return n >= 100 ? count(n) : n >= 10 ? n.toFixed(1) : n.toFixed(2);
+}
+
+// rate writes a value per second: of CPU time that is CPUs.
+export function rate(value: number, seconds: number, unit: string): string {
+  if (seconds <= 0) return "";
+  if (unit === "nanoseconds") {
+    const cpus = value / 1e9 / seconds;
+    return cpus >= 10 ? cpus.toFixed(1) : cpus.toFixed(2);
+  }
+  return amount(value / seconds, unit) + "/s";
+}
+
+export const rateUnit = (unit: string) => (unit === "nanoseconds" ? "CPUs" : `${unit}/s`);
+
+const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+
+export function time(ms: number): string {
+  const today = new Date().toDateString() === new Date(ms).toDateString();
+  return (today ? "" : day.format(ms) + " ") + clock.format(ms);
+}
+
+export function duration(ms: number): string {
+  const s = ms / 1000;
+  if (s < 1) return `${Math.round(ms)} ms`;
+  if (s < 120) return `${+s.toFixed(1)} s`;
+  if (s < 7200) return `${+(s / 60).toFixed(1)} min`;
+  return `${+(s / 3600).toFixed(1)} h`;
+}
+
+// local is a time as an input of type datetime-local takes it.
+export function local(ms: number): string {
+  const d = new Date(ms - new Date(ms).getTimezoneOffset() * 60000);
+  return d.toISOString().slice(0, 19);
+}

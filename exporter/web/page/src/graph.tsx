@@ -1,0 +1,110 @@
+// The flame graph and what works on it: colours, order, search, and leaving with a picture.
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { DiffTreeAnswer, TreeAnswer } from "./api.ts";
+import { percent } from "./format.ts";
+import { FlameGraph } from "./flame/view.ts";
+import { Menu } from "./parts.tsx";
+import { exactly } from "./query.ts";
+import { change, type Color, type State } from "./state.ts";
+
+export function Graph({ s, tree, unit, keep }: {
+  s: State; tree: TreeAnswer | DiffTreeAnswer; unit: string;
+  keep: string; // as long as it is the same, a new tree is an update of what is shown
+}) {
+  const host = useRef<HTMLDivElement>(null);
+  const graph = useRef<FlameGraph | null>(null);
+  const kept = useRef("");
+  const shown = useRef<object | null>(null);
+  const [found, setFound] = useState<{ matches: number; share: number } | null>(null);
+
+  useEffect(() => {
+    const g = new FlameGraph(host.current!, {
+      unit,
+      onSelect: (path) => change({ zoom: path }),
+      onCommand: (command, name) => {
+        if (command === "sandwich") change({ sandwich: name, zoom: [] });
+        else change({ [command]: exactly(name), zoom: [] });
+      },
+    });
+    graph.current = g;
+    kept.current = "";
+    shown.current = null;
+    return () => {
+      graph.current = null;
+      g.destroy();
+    };
+  }, [unit]);
+
+  // What is shown of the tree, in the order in which one follows from the other: all but the colour forget the zoom, so it comes last.
+  useEffect(() => {
+    const g = graph.current!;
+    g.setColor(s.color);
+    g.setInverted(s.invert);
+    g.setCollapse(s.collapse);
+    g.setSandwich(s.sandwich);
+    if (shown.current !== tree) {
+      g.setData(tree, kept.current === keep);
+      shown.current = tree;
+      kept.current = keep;
+    }
+    if (g.path.join("\0") !== s.zoom.join("\0")) {
+      if (s.zoom.length > 0) g.zoomTo(s.zoom);
+      else g.reset();
+    }
+  }, [tree, keep, unit, s.color, s.invert, s.collapse, s.sandwich, s.zoom.join("\0")]);
+  useEffect(() => {
+    const result = graph.current!.search(s.search);
+    setFound(s.search ? result : null);
+  }, [tree, keep, unit, s.invert, s.collapse, s.sandwich, s.search]);
+
+  const save = async (kind: "png" | "svg") => {
+    const g = graph.current!;
+    const blob = kind === "png" ? await g.exportPNG() : new Blob([g.exportSVG()], { type: "image/svg+xml" });
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = `flame.${kind}`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  };
+  return (
+    <div class="view graph">
+      <div class="bar">
+        <input type="search" data-test="search" placeholder="Search functions" aria-label="Search functions, by a regular expression" value={s.search}
+          onInput={(e) => change({ search: e.currentTarget.value }, "replace")}
+          onKeyDown={(e) => {
+            if (e.key !== "Enter") return;
+            if (e.shiftKey) graph.current?.previous();
+            else graph.current?.next();
+          }} />
+        {found && (
+          <>
+            <span class="hint" role="status" data-test="search-result">{found.matches} found, {percent(found.share, 1)}</span>
+            <div class="group" role="group" aria-label="Matches">
+              <button type="button" aria-label="Previous match" title="Shift+Enter" onClick={() => graph.current?.previous()}>↑</button>
+              <button type="button" aria-label="Next match" title="Enter" onClick={() => graph.current?.next()}>↓</button>
+            </div>
+          </>
+        )}
+        <span class="spring" />
+        <label class="field">
+          Colour{" "}
+          <select value={s.color} onChange={(e) => change({ color: e.currentTarget.value as Color })}>
+            <option value="kind">by kind</option>
+            <option value="module">by module</option>
+            {s.compare && <option value="diff">by difference</option>}
+          </select>
+        </label>
+        <button type="button" class="toggle" aria-pressed={s.invert} title="The innermost functions first (I)" onClick={() => change({ invert: !s.invert, zoom: [] })}>Invert</button>
+        <button type="button" class="toggle" aria-pressed={s.collapse} title="A function that calls itself once, not on and on (R)" onClick={() => change({ collapse: !s.collapse, zoom: [] })}>Collapse recursion</button>
+        {s.zoom.length > 0 && <button type="button" onClick={() => change({ zoom: [] })}>Reset zoom</button>}
+        <Menu label="Save the picture" button="Picture">
+          <button type="button" class="item" onClick={() => void save("png")}>PNG</button>
+          <button type="button" class="item" onClick={() => void save("svg")}>SVG</button>
+        </Menu>
+      </div>
+      <div class="flame" ref={host} data-test="flame-host" />
+      {tree.omitted > 0 && <p class="hint">{tree.omitted.toLocaleString("en")} lighter frames are counted in those above them. Focus or a filter shows them.</p>}
+    </div>
+  );
+}

@@ -1,0 +1,69 @@
+// Leaving with what is shown: files, links, and the commands that give the same.
+
+import { address, beforeParams, stackParams, timeParams, type Params } from "./api.ts";
+import { Copy, Menu } from "./parts.tsx";
+import { formatState, iso, stripSpan, selected, isLive, rangeSeconds, type State } from "./state.ts";
+
+// shell quotes a word for a POSIX shell.
+const shell = (word: string) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
+
+function flags(params: Params): string {
+  return Object.entries(params).filter(([, v]) => v !== undefined && v !== "").map(([k, v]) => ` --${k.replaceAll("_", "-")} ${shell(String(v))}`).join("");
+}
+
+function commands(s: State): { pprof: string; pilotlight: string } {
+  const time = timeParams(s, true);
+  const stack = stackParams(s);
+  const url = location.origin + address("/api/v1/profile", { ...time, ...stack });
+  const pprof = `go tool pprof -http=: ${shell(url)}`;
+  if (!s.compare) {
+    return {
+      pprof,
+      pilotlight: s.view === "callers" && s.function
+        ? `pilotlight query${flags({ ...time, ...stack, format: "callers", function: s.function })}`
+        : `pilotlight query${flags({ ...time, ...stack, format: s.view === "top" ? "top" : "tree" })}`,
+    };
+  }
+  const [from, to] = [Date.parse(String(time.from)), Date.parse(String(time.to))];
+  const [beforeFrom, beforeTo] = s.beforeTo > 0 ? [s.beforeFrom, s.beforeTo] : [2 * from - to, from];
+  const before = location.origin + address("/api/v1/profile", { from: iso(beforeFrom), to: iso(beforeTo), ...stack });
+  const { by: _, ...narrowed } = stack;
+  return {
+    pprof: `go tool pprof -http=: -diff_base ${shell(before)} ${shell(url)}`,
+    pilotlight: `pilotlight diff${flags({ by: s.scale === "time" ? "time" : "", ...narrowed })} ${iso(beforeFrom)}..${iso(beforeTo)} ${time.from}..${time.to}`,
+  };
+}
+
+// pinned is the address of this view with times that stay.
+function pinned(s: State): string {
+  if (selected(s) || rangeSeconds(s.range) === 0) return location.origin + location.pathname + formatState(s);
+  const [from, to] = stripSpan(s).map((t) => Math.floor(t / 1000) * 1000);
+  const patch: Partial<State> = { range: `${iso(from)}/${iso(to)}` };
+  if (isLive(s)) Object.assign(patch, { from: to - 60000, to });
+  return location.origin + location.pathname + formatState({ ...s, ...patch });
+}
+
+export function Leave({ s, files }: { s: State; files: boolean }) {
+  const params = { ...timeParams(s), ...stackParams(s) };
+  const file = (format: string) => address("/api/v1/profile", { ...params, format });
+  const speedscope = "/speedscope/#profileURL=" + encodeURIComponent(file("speedscope"));
+  const c = commands(s);
+  const compared = s.compare ? address("/api/v1/diff", { ...params, ...beforeParams(s), scale: s.scale, limit: 100000 }) : "";
+  return (
+    <Menu label="Take it along" test="leave" button="Export" wide>
+      <h2>Take it along</h2>
+      <div class="downloads">
+        <a download="profile.pb.gz" href={file("pprof")} data-test="download-pprof"><b>pprof</b><small>for go tool pprof and others</small></a>
+        <a download="profile.folded" href={file("folded")} data-test="download-folded"><b>Folded text</b><small>a line for each stack</small></a>
+        <a download="profile.html" href={file("html")} data-test="download-html"><b>HTML</b><small>one file that opens anywhere, offline</small></a>
+        <a href={speedscope} target="_blank" rel="noopener" data-test="open-speedscope"><b>Open in speedscope</b><small>in order of weight</small></a>
+        {compared && <a download="diff.json" href={compared}><b>Differences</b><small>JSON, with p and Q</small></a>}
+      </div>
+      <h3>A link to this view</h3>
+      <p class="command"><code>{pinned(s)}</code><Copy text={() => pinned(s)} label="Copy a link to this view" test="copy-link" /></p>
+      <h3>The same in a shell</h3>
+      <p class="command"><code>{c.pprof}</code><Copy text={() => c.pprof} label="Copy the pprof command" /></p>
+      {!files && <p class="command"><code>{c.pilotlight}</code><Copy text={() => c.pilotlight} label="Copy the pilotlight command" /></p>}
+    </Menu>
+  );
+}

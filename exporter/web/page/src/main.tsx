@@ -1,0 +1,247 @@
+// The page of the agent: what ran, over time, and why.
+
+import { render } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import {
+  address, beforeParams, refreshEvery, stackParams, stripParams, timeParams, useQuery,
+  type Answer, type CallersAnswer, type DiffAnswer, type DiffTreeAnswer, type Found, type LabelsAnswer, type ProcessesAnswer, type SeriesAnswer,
+  type Status, type TopAnswer, type TreeAnswer,
+} from "./api.ts";
+import { Chips, QueryBox } from "./filters.tsx";
+import { count } from "./format.ts";
+import { Graph } from "./graph.tsx";
+import { Help } from "./help.tsx";
+import { Leave } from "./leave.tsx";
+import { Busy, conditions, Empty, Problem } from "./parts.tsx";
+import { formatFilter, labels } from "./query.ts";
+import { Side } from "./side.tsx";
+import { change, fixedRange, freeze, initial, isLive, moves, rangeSeconds, selected, state, stripSpan, useAppState, type State, type View } from "./state.ts";
+import { Strip, toggleCompare } from "./strip.tsx";
+import { Callers, DiffTable, Top, Tree } from "./tables.tsx";
+import { TrustBadge } from "./trust.tsx";
+
+const page = document.getElementById("page")!;
+const hostname = page.dataset.hostname ?? "";
+
+const views: [View, string][] = [["flame", "Flame graph"], ["top", "Top"], ["tree", "Tree"], ["callers", "Callers"]];
+
+function App() {
+  const s = useAppState();
+  const [paused, setPaused] = useState(false);
+  const [help, setHelp] = useState(false);
+  const [facet, setFacet] = useState("comm");
+  const every = refreshEvery(s, paused);
+
+  const time = timeParams(s);
+  const stack = stackParams(s);
+  const status = useQuery<Status>("/api/v1/status", 5, 10000);
+  const files = status.data?.files;
+  useFiles(files);
+
+  const of = { ...time, ...stack };
+  const compared = { ...of, ...beforeParams(s), scale: s.scale };
+  const graphic = s.view === "flame" || s.view === "tree";
+  const tree = useQuery<TreeAnswer>(!s.compare && graphic ? address("/api/v1/tree", { ...of, limit: s.view === "tree" ? 20000 : 100000 }) : null, 0, every);
+  const diffTree = useQuery<DiffTreeAnswer>(s.compare && graphic ? address("/api/v1/difftree", { ...compared, limit: 100000 }) : null, 0, every);
+  const rows = s.view === "top" ? 2000 : 10;
+  const top = useQuery<TopAnswer>(!s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/top", { ...of, by: "", limit: rows }) : null, 1, every);
+  const diff = useQuery<DiffAnswer>(s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/diff", { ...compared, by: "", limit: rows }) : null, 1, every);
+  const callers = useQuery<CallersAnswer>(s.view === "callers" && s.function ? address("/api/v1/callers", { ...of, by: "", function: s.function, limit: 1000 }) : null, 0, every);
+
+  // The strip and the list show all of the range, with the conditions, but as they were before somebody chose from the list itself.
+  const strip = { ...stripParams(s), type: s.type, filter: s.filter, focus: s.focus, ignore: s.ignore };
+  const seriesEvery = paused || rangeSeconds(s.range) === 0 ? 0 : Math.max(10000, every);
+  const series = useQuery<SeriesAnswer>(s.heat ? null : address("/api/v1/series", { ...strip, by: s.stack }), 2, seriesEvery);
+  const list = useQuery<SeriesAnswer>(address("/api/v1/series", { ...strip, filter: withoutLabel(s, s.list), by: s.list }), 4, seriesEvery);
+  const here = { ...time, type: s.type, filter: withoutLabel(s, s.list), focus: s.focus, ignore: s.ignore };
+  const processes = useQuery<ProcessesAnswer>(s.list === "pid" ? address("/api/v1/processes", { ...here, limit: 1000 }) : null, 3, every);
+  const listed = useQuery<LabelsAnswer>(s.list === "pid" ? null : address("/api/v1/labels", { ...here, by: s.list, limit: 1000 }), 3, every);
+  const facets = useQuery<LabelsAnswer>(address("/api/v1/labels", { ...time, type: s.type, filter: withoutLabel(s, facet), by: facet, limit: 100 }), 6, every && Math.max(every, 30000));
+
+  const main: Answer<TreeAnswer | DiffTreeAnswer> = s.compare ? diffTree : tree;
+  const found: Found | undefined = s.view === "callers" ? callers.data : s.view === "top" ? top.data : s.compare ? undefined : tree.data;
+  const empty = s.view === "top" ? (s.compare ? diff.data?.count === 0 : top.data?.functions === 0)
+    : graphic ? main.data !== undefined && !main.data.root.children?.length : false;
+  const unit = (s.compare ? diffTree.data?.type.unit : tree.data?.unit) ?? "nanoseconds";
+
+  useEffect(() => {
+    if (main.data || top.data || diff.data || callers.data) document.body.dataset.ready = "true";
+  }, [main.data, top.data, diff.data, callers.data]);
+  useKeys(s, { help: () => setHelp(true), pause: () => setPaused((p) => !p) });
+
+  const [from, to] = selected(s) ? [s.from, s.to] : stripSpan(s);
+  const seconds = isLive(s) ? 60 : (to - from) / 1000;
+  const warnings = [...new Set([...(found?.warnings ?? []), ...(series.data?.warnings ?? [])])];
+  const offline = status.error?.status === 0;
+
+  return (
+    <>
+      <a class="skip" href="#view">Skip to the profile</a>
+      <header class="masthead">
+        <h1><a href="/" onClick={(e) => { if (e.ctrlKey || e.metaKey) return; e.preventDefault(); change({ ...initial }); }}>
+          <img src="/static/flame.svg" alt="" width="22" height="22" />Pilotlight</a> <span>{files ? files.map((f) => f.name).join(" → ") : hostname}</span></h1>
+        <QueryBox s={s} />
+        <p class={`state ${offline || status.data?.sampling === false ? "off" : "on"}`} role="status" title={status.data ? `${status.data.samples}\nup ${status.data.uptime}\ncosts ${status.data.cost}` : undefined}>
+          {offline ? "no answer" : files ? "" : status.data?.sampling === false ? status.data.state : "sampling"}
+        </p>
+        {moves(s) && !files && (
+          <button type="button" class={`live ${paused ? "" : "on"}`} aria-pressed={!paused} title="P" onClick={() => setPaused(!paused)}>{paused ? "Paused" : "Live"}</button>
+        )}
+        <TrustBadge found={found} />
+        <Leave s={s} files={files !== undefined} />
+        <button type="button" class="quiet" aria-label="Light or dark" title="Light or dark (T)" onClick={toggleTheme}>◐</button>
+        <button type="button" class="quiet" aria-label="Keys and words" title="Keys and words (?)" onClick={() => setHelp(true)}>?</button>
+      </header>
+      <main>
+        {(!files || files.length === 0) && <Strip s={s} series={series} list={labels} drop />}
+        <Chips s={s} facet={facet} facets={facets} setFacet={setFacet} />
+        {warnings.map((w) => <p key={w} class="warning" role="status">{w}</p>)}
+        <div class={`work${files ? " alone" : ""}`}>
+          {!files && <Side s={s} series={list} processes={processes} labels={listed} seconds={found?.seconds || seconds} />}
+          <div class="panel stage" id="view" tabIndex={-1}>
+            <div class="bar">
+              <div class="tabs" role="tablist" aria-label="View">
+                {views.map(([v, name], i) => (
+                  <button key={v} type="button" role="tab" id={`tab-${v}`} data-test={`view-${v}`} aria-selected={s.view === v} aria-controls="view-panel" tabIndex={s.view === v ? 0 : -1}
+                    title={String(i + 1)} onClick={() => change({ view: v, sort: "" })}
+                    onKeyDown={(e) => {
+                      const d = e.key === "ArrowRight" ? 1 : e.key === "ArrowLeft" ? -1 : 0;
+                      if (d === 0) return;
+                      const next = views[(i + d + views.length) % views.length][0];
+                      change({ view: next, sort: "" });
+                      document.getElementById(`tab-${next}`)!.focus();
+                    }}>{s.compare && v === "top" ? "Differences" : name}</button>
+                ))}
+              </div>
+              <span class="spring" />
+              <span class="hint about">{about(s, found, diff.data)}</span>
+            </div>
+            <div role="tabpanel" id="view-panel" aria-labelledby={`tab-${s.view}`}>
+              {empty && !main.busy ? <Empty s={s} sampling={status.data?.sampling ?? true} /> : (
+                <>
+                  {s.view === "flame" && (
+                    <>
+                      <Busy answer={main} />
+                      {main.error && <Problem error={main.error} />}
+                      {main.data && <Graph s={s} tree={main.data} unit={unit} keep={JSON.stringify([{ ...stack }, s.range, s.from, s.to, s.compare])} />}
+                      <h2 class="sub">{s.compare ? "What changed most" : "Hottest functions"}</h2>
+                      {s.compare ? <DiffTable s={s} answer={diff} most={10} /> : <Top s={s} answer={top} most={10} />}
+                    </>
+                  )}
+                  {s.view === "top" && (s.compare ? <DiffTable s={s} answer={diff} /> : <Top s={s} answer={top} />)}
+                  {s.view === "tree" && <Tree root={main.data?.root} unit={unit} busy={main} />}
+                  {s.view === "callers" && <Callers s={s} answer={callers} />}
+                </>
+              )}
+            </div>
+          </div>
+        </div>
+      </main>
+      <footer>
+        <span>Pilotlight {page.dataset.version}</span>
+        {!files && <span>{page.dataset.target}, {page.dataset.event} at {page.dataset.frequency} Hz</span>}
+        {!files && <a href="/debug/pprof/">Collect a profile now</a>}
+        {!files && <a href="/metrics">Metrics</a>}
+        <a href="/api/v1/openapi.yaml">API</a>
+      </footer>
+      {help && <Help close={() => setHelp(false)} />}
+    </>
+  );
+}
+
+function about(s: State, found: Found | undefined, diff: DiffAnswer | undefined): string {
+  if (s.compare) return diff ? `${count(diff.before.samples)} samples before, ${count(diff.after.samples)} after` : "";
+  return found ? `${count(found.total.samples)} samples in ${found.seconds.toFixed(0)} s` : "";
+}
+
+// withoutLabel is the filter without what chooses one value of a label: the others stay to be chosen.
+function withoutLabel(s: State, label: string): string {
+  const all = conditions(s);
+  return all.some((c) => c.label === label && c.op === "=") ? formatFilter(all.filter((c) => c.label !== label || c.op !== "=")) : s.filter;
+}
+
+// useFiles shows what files hold, for pilotlight web: all of one, or the difference of two.
+function useFiles(files: Status["files"]): void {
+  useEffect(() => {
+    if (!files?.length || state().range !== initial.range) return;
+    const after = files[files.length - 1];
+    change({
+      range: `${after.from}/${after.to}`, from: 0, to: 0,
+      ...(files.length > 1 ? { compare: true, color: "diff" as const, beforeFrom: Date.parse(files[0].from), beforeTo: Date.parse(files[0].to) } : {}),
+    }, "replace");
+  }, [files?.length]);
+}
+
+function toggleTheme(): void {
+  const root = document.documentElement;
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+  try {
+    localStorage.setItem("theme", root.dataset.theme);
+  } catch {
+    // a browser that keeps nothing shows it until the page is left
+  }
+  dispatchEvent(new Event("pilotlight-theme"));
+}
+
+function shift(s: State, direction: number): void {
+  const [from, to] = selected(s) ? [s.from, s.to] : fixedRange(s.range) ?? stripSpan(s);
+  const length = (to - from) * direction;
+  if (selected(s)) change({ ...freeze(), from: from + length, to: to + length });
+  else change({ range: `${new Date(from + length).toISOString()}/${new Date(to + length).toISOString()}` });
+}
+
+function useKeys(s: State, actions: { help: () => void; pause: () => void }): void {
+  useEffect(() => {
+    const listener = (e: KeyboardEvent) => {
+      if (e.ctrlKey || e.altKey || e.metaKey || document.querySelector("dialog[open]")) return;
+      const typing = (e.target as HTMLElement).closest("input, select, textarea");
+      if (typing) {
+        if (e.key === "Escape") (e.target as HTMLElement).blur();
+        return;
+      }
+      const focus = (selector: string) => document.querySelector<HTMLElement>(selector)?.focus();
+      switch (e.key) {
+        case "?": actions.help(); break;
+        case "/":
+          if (s.view !== "flame") change({ view: "flame" });
+          focus("[data-test=search]");
+          setTimeout(() => focus("[data-test=search]"), 50); // where the view had to be made first
+          break;
+        case "f": focus("[data-test=query]"); break;
+        case "1": case "2": case "3": case "4": change({ view: views[Number(e.key) - 1][0], sort: "" }); break;
+        case "n": change({ range: "now", from: 0, to: 0, beforeFrom: 0, beforeTo: 0 }); break;
+        case "p": actions.pause(); break;
+        case "[": shift(s, -1); break;
+        case "]": shift(s, 1); break;
+        case "c": toggleCompare(s); break;
+        case "h": change({ heat: !s.heat }); break;
+        case "i": change({ invert: !s.invert, zoom: [] }); break;
+        case "r": change({ collapse: !s.collapse, zoom: [] }); break;
+        case "t": toggleTheme(); break;
+        case "e": document.querySelector<HTMLElement>("[data-test=leave]")?.click(); break;
+        case "Escape":
+          if (s.zoom.length > 0) change({ zoom: [] });
+          else if (s.sandwich) change({ sandwich: "" });
+          else if (selected(s)) change({ from: 0, to: 0, beforeFrom: 0, beforeTo: 0 });
+          else if (s.search) change({ search: "" });
+          else return;
+          break;
+        default: return;
+      }
+      e.preventDefault();
+    };
+    addEventListener("keydown", listener);
+    return () => removeEventListener("keydown", listener);
+  }, [s]);
+}
+
+try {
+  const theme = localStorage.getItem("theme");
+  if (theme === "dark" || theme === "light") document.documentElement.dataset.theme = theme;
+} catch {
+  // as above
+}
+document.title = `Pilotlight · ${hostname}`;
+page.replaceChildren();
+render(<App />, page);

@@ -1,0 +1,165 @@
+// Small parts that several others are made of.
+
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { Answer, Failure } from "./api.ts";
+import { formatFilter, parseFilter, type Condition } from "./query.ts";
+import { change, state, type State } from "./state.ts";
+
+const labelNames: Record<string, string> = {
+  comm: "program", pid: "process", tid: "thread id", thread: "thread", exe: "executable", cgroup: "cgroup", container_id: "container",
+};
+
+export const labelText = (label: string) => labelNames[label] ?? label;
+
+// conditions of the filter in force; none where it was typed into the address and is wrong: the agent says so.
+export function conditions(s: State): Condition[] {
+  try {
+    return parseFilter(s.filter);
+  } catch {
+    return [];
+  }
+}
+
+export function addCondition(label: string, value: string, op: Condition["op"] = "="): void {
+  const s = state();
+  const rest = conditions(s).filter((c) => !(c.label === label && (op === "=" || (c.op === op && c.value === value))));
+  change({ filter: formatFilter([...rest, { label, op, value }]), zoom: [] });
+}
+
+export function removeCondition(c: Condition): void {
+  const rest = conditions(state()).filter((d) => d.label !== c.label || d.op !== c.op || d.value !== c.value);
+  change({ filter: formatFilter(rest), zoom: [] });
+}
+
+// Busy shows that an answer is waited for, and for how long where it takes long.
+export function Busy({ answer }: { answer: Pick<Answer<unknown>, "busy" | "since"> }) {
+  const [seconds, setSeconds] = useState(0);
+  useEffect(() => {
+    setSeconds(0);
+    if (!answer.busy) return;
+    const timer = setInterval(() => setSeconds((Date.now() - answer.since) / 1000), 500);
+    return () => clearInterval(timer);
+  }, [answer.busy, answer.since]);
+  if (!answer.busy) return null;
+  return (
+    <>
+      <div class="progress" aria-hidden="true" />
+      {seconds > 2 && (
+        <p class="slow" role="status">
+          Reading the history, {Math.round(seconds)} s{seconds > 8 ? ". A shorter range or a filter is faster; the agent gives up after 20 s." : ""}
+        </p>
+      )}
+    </>
+  );
+}
+
+// Problem says what went wrong and what to do.
+export function Problem({ error, compact }: { error: Failure; compact?: boolean }) {
+  const advice: Record<number, string> = {
+    0: "The page goes on trying.",
+    400: "Change the query above, or clear the filters.",
+    404: "Now works without a history.",
+    429: "Others ask this agent too: the page goes on trying.",
+    503: "",
+  };
+  return (
+    <div class={`problem${compact ? " compact" : ""}`} role="alert">
+      <b>{error.status === 0 ? "No answer" : error.status === 400 ? "This cannot be asked" : error.status === 404 ? "No history" : "No answer"}</b>
+      <p>{error.message}</p>
+      {!compact && <p class="hint">{advice[error.status] ?? ""}</p>}
+    </div>
+  );
+}
+
+// Empty says why nothing is shown, and what to do.
+export function Empty({ s, sampling }: { s: State; sampling: boolean }) {
+  const narrowed = s.filter || s.focus || s.ignore || s.hide;
+  return (
+    <div class="empty">
+      <b>No samples here</b>
+      <p>
+        {narrowed ? "Nothing in this time matches the filters." : sampling ? "Nothing was sampled in this time; what is idle takes no samples." : "Sampling has ended: choose a time before that."}
+      </p>
+      <p>
+        {narrowed && <button type="button" onClick={() => change({ filter: "", focus: "", ignore: "", hide: "", zoom: [] })}>Clear the filters</button>}
+        {s.range !== "1h" && <button type="button" onClick={() => change({ range: "1h", from: 0, to: 0 })}>Show the last hour</button>}
+      </p>
+    </div>
+  );
+}
+
+// Copy puts a text on the clipboard, and says so.
+export function Copy({ text, label, children, test }: { text: () => string; label: string; children?: ComponentChildren; test?: string }) {
+  const [done, setDone] = useState("");
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(text());
+      setDone("Copied");
+    } catch {
+      setDone("The browser allows no copying here"); // no secure context: a plain-HTTP address beyond loopback
+    }
+    setTimeout(() => setDone(""), 2000);
+  };
+  return (
+    <button type="button" class="copy" data-test={test} aria-label={label} title={label} onClick={copy}>
+      {done || (children ?? "Copy")}
+      <span class="sr" role="status">{done}</span>
+    </button>
+  );
+}
+
+// Menu opens below its button, and closes by Escape, or when something else is clicked.
+export function Menu({ label, test, children, button, wide }: {
+  label: string; test?: string; button: ComponentChildren; children: ComponentChildren; wide?: boolean;
+}) {
+  const [open, setOpen] = useState(false);
+  const host = useRef<HTMLDivElement>(null);
+  const opener = useRef<HTMLButtonElement>(null);
+  useEffect(() => {
+    if (!open) return;
+    const outside = (e: Event) => {
+      if (!host.current!.contains(e.target as globalThis.Node)) setOpen(false);
+    };
+    const escape = (e: KeyboardEvent) => {
+      if (e.key !== "Escape") return;
+      e.stopPropagation();
+      setOpen(false);
+      opener.current!.focus();
+    };
+    const el = host.current!;
+    document.addEventListener("pointerdown", outside);
+    el.addEventListener("keydown", escape);
+    return () => {
+      document.removeEventListener("pointerdown", outside);
+      el.removeEventListener("keydown", escape);
+    };
+  }, [open]);
+  return (
+    <div class="menu" ref={host}>
+      <button type="button" ref={opener} aria-expanded={open} aria-label={label} data-test={test} onClick={() => setOpen(!open)}>{button}</button>
+      {open && <div class={`sheet${wide ? " wide" : ""}`} role="region" aria-label={label} data-test={test && test + "-panel"}>{children}</div>}
+    </div>
+  );
+}
+
+// Dialog is modal: the browser holds the focus in it and closes it by Escape.
+export function Dialog({ title, test, close, children }: { title: string; test: string; close: () => void; children: ComponentChildren }) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    dialog.current!.showModal();
+  }, []);
+  return (
+    <dialog ref={dialog} data-test={test} aria-labelledby={`${test}-title`} onClose={close}
+      onClick={(e) => { if (e.target === dialog.current) dialog.current!.close(); }}>
+      <div class="dialog">
+        <div class="bar">
+          <h2 id={`${test}-title`}>{title}</h2>
+          <span class="spring" />
+          <button type="button" aria-label="Close" onClick={() => dialog.current!.close()}>×</button>
+        </div>
+        {children}
+      </div>
+    </dialog>
+  );
+}

@@ -1,0 +1,378 @@
+// The time strip: CPU over time stacked by a label, or a heatmap of parts of a second. A range of it is selected by dragging, or with arrow keys.
+
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import uPlot from "uplot";
+import "uplot/dist/uPlot.min.css";
+import { address, stripParams, useQuery, type Answer, type Line, type SeriesAnswer } from "./api.ts";
+import { addCondition, Busy, Problem, labelText } from "./parts.tsx";
+import { duration, local, rate, rateUnit, time } from "./format.ts";
+import { change, freeze, fixedRange, iso, isLive, rangeSeconds, ranges, selected, stripSpan, type State } from "./state.ts";
+
+const axisWidth = 46;
+const endSpace = 16;
+const top = 12; // for the unit
+const plotHeight = 96;
+const axisHeight = 24;
+
+export const colorOf = (index: number, line?: Line) => `var(--series-${line?.others ? "others" : index % 8})`;
+
+const cssColor = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+export function Strip({ s, series, list, drop }: { s: State; series: Answer<SeriesAnswer>; list: string[]; drop: boolean }) {
+  const [width, setWidth] = useState(0);
+  const box = useRef<HTMLDivElement>(null);
+  useLayoutEffect(() => {
+    const observer = new ResizeObserver((entries) => setWidth(Math.floor(entries[0].contentRect.width)));
+    observer.observe(box.current!);
+    return () => observer.disconnect();
+  }, []);
+  const heat = useHeat(s, width - axisWidth - endSpace);
+  const shown = s.heat ? heat.answer : series;
+  const data = shown.data;
+  const span: [number, number] = data ? [Date.parse(data.start), Date.parse(data.start) + data.step * data.steps * 1000] : stripSpan(s);
+  const plot = { left: axisWidth, width: Math.max(1, width - axisWidth - endSpace) };
+  return (
+    <section class="strip panel" aria-label="Time">
+      <div class="bar">
+        <Ranges s={s} />
+        <span class="spring" />
+        {!s.heat && (
+          <label class="field">
+            Stacked by{" "}
+            <select value={s.stack} onChange={(e) => change({ stack: e.currentTarget.value })}>
+              {list.map((l) => <option key={l} value={l}>{labelText(l)}</option>)}
+            </select>
+          </label>
+        )}
+        <button type="button" class="toggle" aria-pressed={s.heat} data-test="heatmap" title="Parts of a second (H)" onClick={() => change({ heat: !s.heat })}>Heatmap</button>
+        <CompareButton s={s} />
+      </div>
+      <div class="strip-plot" ref={box} data-test="strip" style={{ height: `${top + plotHeight + axisHeight}px` }}>
+        {width > 0 && data && (s.heat
+          ? <Heat data={data} column={heat.column} width={width} />
+          : <Stack data={data} width={width} live={rangeSeconds(s.range) > 0} />)}
+        {width > 0 && <Brush s={s} span={span} plot={plot} heat={s.heat ? heat.column : 0} data={data} />}
+        <Busy answer={shown} />
+        {shown.error && <Problem error={shown.error} compact />}
+      </div>
+      {!s.heat && data && <Legend data={data} label={s.stack} />}
+      {s.heat && <p class="hint">Each column is {duration(heat.column * 1000)}, each cell {duration(heat.column * 20)}; the stronger its colour, the more was running. Drag from cell to cell.</p>}
+      {drop && <Selection s={s} />}
+    </section>
+  );
+}
+
+function Ranges({ s }: { s: State }) {
+  const [open, setOpen] = useState(false);
+  const names: Record<string, string> = { now: "Now", "15m": "15 min", "1h": "1 h", "24h": "24 h" };
+  const [from, to] = stripSpan(s);
+  const [draft, setDraft] = useState<[string, string]>(["", ""]);
+  return (
+    <>
+      <div class="group" role="group" aria-label="Range">
+        {Object.keys(ranges).map((r) => (
+          <button key={r} type="button" data-test={`range-${r}`} aria-pressed={s.range === r && !selected(s)}
+            onClick={() => change({ range: r, from: 0, to: 0, beforeFrom: 0, beforeTo: 0 })}>{names[r]}</button>
+        ))}
+        <button type="button" data-test="range-custom" aria-expanded={open} aria-pressed={fixedRange(s.range) !== null && !selected(s)}
+          onClick={() => { setDraft([local(from), local(to)]); setOpen(!open); }}>Custom</button>
+      </div>
+      {open && (
+        <form class="custom" onSubmit={(e) => {
+          e.preventDefault();
+          const [a, b] = draft.map((d) => Date.parse(d));
+          if (a < b) {
+            change({ range: `${iso(a)}/${iso(b)}`, from: 0, to: 0, beforeFrom: 0, beforeTo: 0 });
+            setOpen(false);
+          }
+        }}>
+          <input type="datetime-local" step="1" required aria-label="From" value={draft[0]} onInput={(e) => setDraft([e.currentTarget.value, draft[1]])} />
+          <span aria-hidden="true">–</span>
+          <input type="datetime-local" step="1" required aria-label="To" value={draft[1]} min={draft[0]} onInput={(e) => setDraft([draft[0], e.currentTarget.value])} />
+          <button type="submit" class="primary">Show</button>
+        </form>
+      )}
+    </>
+  );
+}
+
+export function toggleCompare(s: State): void {
+  change(s.compare
+    ? { compare: false, beforeFrom: 0, beforeTo: 0, color: s.color === "diff" ? "kind" : s.color, sort: "" }
+    : { compare: true, color: "diff", sort: "" });
+}
+
+function CompareButton({ s }: { s: State }) {
+  return (
+    <button type="button" class="toggle compare" data-test="compare" aria-pressed={s.compare} title="Compare with another time (C)" onClick={() => toggleCompare(s)}>
+      Compare
+    </button>
+  );
+}
+
+// Selection says in words what is selected, and what with.
+function Selection({ s }: { s: State }) {
+  if (!selected(s) && !s.compare) return null;
+  const range = (from: number, to: number) => `${time(from)} – ${time(to)} (${duration(to - from)})`;
+  return (
+    <p class="selection" role="status">
+      {selected(s) && (
+        <span class="tag after">
+          {s.compare ? "After: " : ""}{range(s.from, s.to)}
+          <button type="button" aria-label="Clear the selection" onClick={() => change({ from: 0, to: 0 })}>×</button>
+        </span>
+      )}
+      {s.compare && !selected(s) && <span class="tag after">After: {isLive(s) ? "the last minute" : "the whole range"}</span>}
+      {s.compare && (
+        <span class="tag before">
+          Before: {s.beforeTo > 0 ? range(s.beforeFrom, s.beforeTo) : "as long, just before"}
+          {s.beforeTo > 0 && <button type="button" aria-label="Compare with the time just before" onClick={() => change({ beforeFrom: 0, beforeTo: 0 })}>×</button>}
+        </span>
+      )}
+      {s.compare && selected(s) && s.beforeTo > 0 && (
+        <button type="button" class="link" onClick={() => change({ from: s.beforeFrom, to: s.beforeTo, beforeFrom: s.from, beforeTo: s.to })}>Swap</button>
+      )}
+      {s.compare && (
+        <label class="field">
+          by{" "}
+          <select value={s.scale} onChange={(e) => change({ scale: e.currentTarget.value as State["scale"] })}>
+            <option value="share">share of all samples</option>
+            <option value="time">what a second took</option>
+          </select>
+        </label>
+      )}
+      {s.compare && <span class="hint">Drag with shift to choose the time before.</span>}
+    </p>
+  );
+}
+
+function Legend({ data, label }: { data: SeriesAnswer; label: string }) {
+  return (
+    <ul class="legend" aria-label={`Lines by ${labelText(label)}`}>
+      {data.lines.slice(0, 8).map((l, i) => (
+        <li key={l.others ? "\0" : l.label}>
+          <button type="button" disabled={l.others} title={l.others ? undefined : "Show this alone"} onClick={() => addCondition(label, l.label)}>
+            <i style={{ background: colorOf(i, l) }} aria-hidden="true" />{l.others ? "others" : l.label || "(none)"}
+          </button>
+        </li>
+      ))}
+      {data.lines.length > 8 && <li class="hint">and {data.lines.length - 8} more</li>}
+    </ul>
+  );
+}
+
+// Stack draws lines one upon the other.
+function Stack({ data, width, live }: { data: SeriesAnswer; width: number; live: boolean }) {
+  const host = useRef<HTMLDivElement>(null);
+  const theme = useTheme();
+  useEffect(() => {
+    const start = Date.parse(data.start) / 1000;
+    const xs = Array.from({ length: data.steps + 1 }, (_, i) => start + i * data.step);
+    // Drawn over one another, the sum of all first.
+    const sums: (number | null)[][] = [];
+    let below: number[] = new Array(data.steps).fill(0);
+    for (const line of data.lines) {
+      const values = line.values ?? line.samples;
+      below = below.map((b, i) => b + values[i]);
+      sums.unshift(below.map((v) => (data.unit === "nanoseconds" ? v / 1e9 : v) / data.step));
+    }
+    // The end of a range that moves is not all in the history yet: what is there only in part would look like a fall.
+    const last = sums[0]?.findLastIndex((v) => v !== null && v > 0) ?? 0;
+    for (const line of sums) {
+      if (live && last >= data.steps - 8) line.fill(null, last);
+      line.push(line[line.length - 1]);
+    }
+    const n = data.lines.length;
+    const color = (i: number) => cssColor(`--series-${data.lines[i].others ? "others" : i % 8}`);
+    const axis = { stroke: () => cssColor("--dim"), grid: { stroke: () => cssColor("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
+    const plot = new uPlot({
+      width, height: top + plotHeight + axisHeight,
+      padding: [top, endSpace, 0, 0],
+      legend: { show: false },
+      cursor: { show: false },
+      scales: { x: { time: true, range: [xs[0], xs[xs.length - 1]] }, y: { range: (_u, _min, max) => [0, max > 0 ? max * 1.05 : 1] } },
+      axes: [
+        { ...axis, size: axisHeight, gap: 4, values: (_u, splits) => splits.map((t) => time(t * 1000).replace(/:00$/, "")) },
+        { ...axis, size: axisWidth, gap: 6, space: 28, values: (_u, splits) => splits.map((v) => (v === 0 ? "" : +v.toPrecision(3) + "")) },
+      ],
+      series: [{}, ...sums.map((_, i) => ({ fill: color(n - 1 - i), width: 0, points: { show: false }, paths: uPlot.paths.stepped!({ align: 1 }) }))],
+    }, [xs, ...sums] as uPlot.AlignedData, host.current!);
+    return () => plot.destroy();
+  }, [data, width, theme, live]);
+  return (
+    <>
+      <div ref={host} aria-hidden="true" />
+      <span class="unit">{rateUnit(data.unit)}</span>
+    </>
+  );
+}
+
+// useTheme changes when colours do.
+export function useTheme(): string {
+  const read = () => document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  const [theme, set] = useState(read);
+  useEffect(() => {
+    const media = matchMedia("(prefers-color-scheme: dark)");
+    const listener = () => set(read());
+    media.addEventListener("change", listener);
+    addEventListener("pilotlight-theme", listener);
+    return () => {
+      media.removeEventListener("change", listener);
+      removeEventListener("pilotlight-theme", listener);
+    };
+  }, []);
+  return theme;
+}
+
+const rows = 50;
+
+// useHeat asks for the heatmap: columns at least 3 pixels wide, of fifty cells each.
+function useHeat(s: State, width: number): { answer: Answer<SeriesAnswer>; column: number } {
+  const [from, to] = stripSpan(s);
+  const seconds = (to - from) / 1000;
+  const column = [1, 2, 5, 10, 15, 30, 60, 120, 300].find((c) => (seconds / c) * 3 <= width) ?? 600;
+  const url = s.heat && width > 0
+    ? address("/api/v1/heatmap", { ...stripParams(s), type: s.type, filter: s.filter, focus: s.focus, ignore: s.ignore, step: `${(column * 1000) / rows}ms` })
+    : null;
+  return { answer: useQuery<SeriesAnswer>(url, 2, rangeSeconds(s.range) ? 20000 : 0), column };
+}
+
+function Heat({ data, column, width }: { data: SeriesAnswer; column: number; width: number }) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const theme = useTheme();
+  useEffect(() => {
+    const c = canvas.current!;
+    const ratio = devicePixelRatio;
+    const w = width - axisWidth - endSpace;
+    c.width = w * ratio;
+    c.height = plotHeight * ratio;
+    const g = c.getContext("2d")!;
+    const perColumn = Math.round(column / data.step);
+    const columns = Math.ceil(data.steps / perColumn);
+    const sums = new Array<number>(data.steps).fill(0);
+    for (const line of data.lines) line.samples.forEach((v, i) => (sums[i] += v));
+    const most = Math.max(1, ...sums.filter((v) => v > 0).sort((a, b) => a - b).slice(-20, -19), ...[1]);
+    g.fillStyle = cssColor("--heat");
+    const cw = c.width / columns;
+    const ch = c.height / perColumn;
+    sums.forEach((v, i) => {
+      if (v === 0) return;
+      g.globalAlpha = 0.12 + 0.88 * Math.min(1, Math.sqrt(v / most));
+      const x = Math.floor(Math.floor(i / perColumn) * cw);
+      const y = c.height - Math.ceil(((i % perColumn) + 1) * ch); // a second begins at the bottom
+      g.fillRect(x, y, Math.max(1, Math.ceil(cw) - (cw > 4 ? 1 : 0)), Math.max(1, Math.ceil(ch)));
+    });
+  }, [data, column, width, theme]);
+  const [from, to] = [Date.parse(data.start), Date.parse(data.start) + data.step * data.steps * 1000];
+  return (
+    <>
+      <canvas ref={canvas} aria-hidden="true" class="heat" style={{ left: `${axisWidth}px`, width: `${width - axisWidth - endSpace}px`, height: `${plotHeight}px` }} />
+      <span class="heat-end from" style={{ left: `${axisWidth}px` }}>{time(from)}</span>
+      <span class="heat-end to">{time(to)}</span>
+      <span class="unit">{duration(column * 1000)}</span>
+    </>
+  );
+}
+
+// Brush takes the drags, shows what is selected, and tells what is under the pointer.
+function Brush({ s, span, plot, heat, data }: {
+  s: State;
+  span: [number, number];
+  plot: { left: number; width: number };
+  heat: number; // seconds of a column; 0: no heatmap
+  data?: SeriesAnswer;
+}) {
+  const [drag, setDrag] = useState<{ from: number; to: number; before: boolean } | null>(null);
+  const [hover, setHover] = useState<{ at: number; x: number } | null>(null);
+  const start = useRef<{ time: number; x: number; before: boolean; span: [number, number] } | null>(null);
+
+  const at = (e: PointerEvent, sp: [number, number]) => {
+    const box = (e.currentTarget as HTMLElement).getBoundingClientRect();
+    const x = Math.min(1, Math.max(0, (e.clientX - box.left) / box.width));
+    if (heat === 0) return sp[0] + x * (sp[1] - sp[0]);
+    const columns = Math.ceil((sp[1] - sp[0]) / 1000 / heat);
+    const y = Math.min(0.999, Math.max(0, (box.bottom - e.clientY) / box.height));
+    return sp[0] + (Math.min(columns - 1, Math.floor(x * columns)) + Math.floor(y * rows) / rows) * heat * 1000;
+  };
+  const choose = (from: number, to: number, before: boolean) => {
+    const round = heat ? 10 : 1000;
+    [from, to] = [Math.floor(from / round) * round, Math.ceil(to / round) * round];
+    if (heat) to += (heat * 1000) / rows;
+    change({
+      ...freeze(),
+      ...(before ? { beforeFrom: from, beforeTo: to, compare: true, color: "diff", sort: "" } : { from, to }),
+    });
+  };
+  const place = (from: number, to: number) => {
+    const left = Math.max(0, (from - span[0]) / (span[1] - span[0]));
+    const right = Math.min(1, (to - span[0]) / (span[1] - span[0]));
+    return right > left ? { left: `${100 * left}%`, width: `${100 * (right - left)}%` } : { display: "none" };
+  };
+  const after: [number, number] | null = selected(s) ? [s.from, s.to] : isLive(s) ? [span[1] - 60000, span[1]] : null;
+  const before: [number, number] | null = !s.compare ? null : s.beforeTo > 0 ? [s.beforeFrom, s.beforeTo]
+    : after ? [2 * after[0] - after[1], after[0]] : null;
+
+  const key = (e: KeyboardEvent) => {
+    const step = (span[1] - span[0]) / 60;
+    const direction = e.key === "ArrowLeft" ? -1 : e.key === "ArrowRight" ? 1 : 0;
+    if (direction === 0 || e.ctrlKey || e.altKey || e.metaKey) return;
+    e.preventDefault();
+    e.stopPropagation();
+    let [from, to] = selected(s) ? [s.from, s.to] : [span[1] - 4 * step, span[1]];
+    if (e.shiftKey) to = Math.max(from + step, to + direction * step);
+    else if (selected(s)) [from, to] = [from + direction * step, to + direction * step];
+    choose(from, Math.min(to, span[1] + step), false);
+  };
+
+  return (
+    <div class={`brush${heat ? " on-heat" : ""}`} style={{ left: `${plot.left}px`, width: `${plot.width}px`, height: `${plotHeight}px` }}
+      tabIndex={0} role="application" aria-label="Time strip. Left and right move the selection, with shift they change its length. Escape clears it."
+      onKeyDown={key}
+      onPointerDown={(e) => {
+        if (e.button !== 0) return;
+        e.currentTarget.setPointerCapture(e.pointerId);
+        start.current = { time: at(e, span), x: e.clientX, before: e.shiftKey, span };
+      }}
+      onPointerMove={(e) => {
+        const b = start.current;
+        const t = at(e, b?.span ?? span);
+        if (b && Math.abs(e.clientX - b.x) > 3) setDrag({ from: Math.min(b.time, t), to: Math.max(b.time, t), before: b.before });
+        setHover({ at: t, x: e.clientX - e.currentTarget.getBoundingClientRect().left });
+      }}
+      onPointerLeave={() => setHover(null)}
+      onPointerCancel={() => { start.current = null; setDrag(null); }}
+      onPointerUp={(e) => {
+        const b = start.current;
+        start.current = null;
+        setDrag(null);
+        if (!b) return;
+        const t = at(e, b.span);
+        if (Math.abs(e.clientX - b.x) > 3) choose(Math.min(b.time, t), Math.max(b.time, t), b.before);
+      }}>
+      {after && <div class="range after" style={place(...after)} />}
+      {before && <div class="range before" style={place(...before)} />}
+      {drag && <div class={`range drag ${drag.before ? "before" : "after"}`} style={place(drag.from, drag.to)} />}
+      {hover && data && <Hover data={data} at={hover.at} x={hover.x} width={plot.width} drag={drag} heat={heat > 0} />}
+    </div>
+  );
+}
+
+function Hover({ data, at, x, width, drag, heat }: {
+  data: SeriesAnswer; at: number; x: number; width: number; drag: { from: number; to: number } | null; heat: boolean;
+}) {
+  const i = Math.floor((at - Date.parse(data.start)) / 1000 / data.step);
+  if (i < 0 || i >= data.steps) return null;
+  const values = data.lines
+    .map((l, index) => ({ line: l, index, value: (l.values ?? l.samples)[i] }))
+    .filter((v) => v.value > 0)
+    .sort((a, b) => b.value - a.value)
+    .slice(0, 6);
+  return (
+    <div class={`hover ${x > width / 2 ? "left" : "right"}`} style={x > width / 2 ? { right: `${width - x + 12}px` } : { left: `${x + 12}px` }}>
+      <b>{drag ? `${time(drag.from)} – ${time(drag.to)} (${duration(drag.to - drag.from)})` : heat ? `${time(at)}.${String(Math.floor(at % 1000)).padStart(3, "0")}` : time(at)}</b>
+      {!heat && values.map((v) => (
+        <div key={v.index}><i style={{ background: colorOf(v.index, v.line) }} /><span>{v.line.others ? "others" : v.line.label || "(none)"}</span> <span>{rate(v.value, data.step, data.unit)}</span></div>
+      ))}
+    </div>
+  );
+}

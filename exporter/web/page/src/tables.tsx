@@ -1,0 +1,311 @@
+// The tables: functions, the tree, and who calls whom. Each can be sorted, narrowed and copied.
+
+import type { ComponentChildren } from "preact";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import type { Answer, CallersAnswer, Change, DiffAnswer, Neighbour, Node, Place, Row, TopAnswer } from "./api.ts";
+import { amount, count, percent, points, rate } from "./format.ts";
+import { explain } from "./glossary.ts";
+import { Busy, Copy, Problem } from "./parts.tsx";
+import { exactly } from "./query.ts";
+import { change, type State } from "./state.ts";
+
+interface Column<T> {
+  key: string;
+  title: string;
+  hint?: string;
+  number?: boolean;
+  sort: (row: T) => number | string;
+  text: (row: T) => string; // what is shown, and copied
+  show?: (row: T) => ComponentChildren;
+}
+
+const page = 100;
+
+function Table<T extends { name: string; module?: string }>({ rows, columns, sort, setSort, caption, test, find, all, dim, most, none }: {
+  rows: T[]; columns: Column<T>[]; sort: string; setSort: (sort: string) => void; caption: string; test?: string; none?: string;
+  find?: boolean; all?: number; dim?: (row: T) => boolean; most?: number;
+}) {
+  const [pattern, setPattern] = useState("");
+  const [limit, setLimit] = useState(most ?? page);
+  const descending = sort.startsWith("-");
+  const key = sort.replace(/^-/, "");
+  const column = columns.find((c) => c.key === key);
+  const sorted = useMemo(() => {
+    const words = pattern.toLowerCase();
+    const found = rows.filter((r) => `${r.name} ${r.module ?? ""}`.toLowerCase().includes(words));
+    if (column) {
+      found.sort((a, b) => {
+        const [x, y] = [column.sort(a), column.sort(b)];
+        return (x < y ? -1 : x > y ? 1 : 0) * (descending ? -1 : 1);
+      });
+    }
+    return found;
+  }, [rows, pattern, key, descending]);
+  const text = () => [columns.map((c) => c.title), ...sorted.map((r) => columns.map((c) => c.text(r)))].map((line) => line.join("\t")).join("\n");
+  return (
+    <div class="table">
+      {find && (
+        <div class="bar">
+          <input type="search" placeholder="Filter by function or module" aria-label="Filter by function or module" value={pattern} onInput={(e) => setPattern(e.currentTarget.value)} />
+          <span class="hint">{count(sorted.length)}{all !== undefined && all > rows.length ? ` of the ${count(rows.length)} heaviest, of ${count(all)}` : all !== undefined ? ` of ${count(all)}` : ""}</span>
+          <span class="spring" />
+          <Copy text={text} label="Copy the table as tab-separated text">Copy table</Copy>
+        </div>
+      )}
+      <div class="scroll" tabIndex={0} role="region" aria-label={caption}>
+        <table data-test={test}>
+          <caption class="sr">{caption}</caption>
+          <thead>
+            <tr>
+              {columns.map((c) => (
+                <th key={c.key} scope="col" class={c.number ? "number" : ""} aria-sort={c.key === key ? (descending ? "descending" : "ascending") : "none"}>
+                  <button type="button" title={c.hint} onClick={() => setSort(c.key === key ? (descending ? c.key : `-${c.key}`) : c.number ? `-${c.key}` : c.key)}>{c.title}</button>
+                </th>
+              ))}
+            </tr>
+          </thead>
+          <tbody>
+            {sorted.slice(0, limit).map((r) => (
+              <tr key={`${r.name}\0${r.module ?? ""}`} data-function={r.name} class={dim?.(r) ? "dim" : ""}>
+                {columns.map((c) => <td key={c.key} class={c.number ? "number" : c.key}>{c.show ? c.show(r) : c.text(r)}</td>)}
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      {rows.length === 0 && none && <p class="hint">{none}</p>}
+      {sorted.length > limit && !most && <button type="button" class="more" onClick={() => setLimit(limit + 5 * page)}>Show more</button>}
+    </div>
+  );
+}
+
+export function callersOf(name: string): void {
+  change({ view: "callers", function: name });
+}
+
+function Name({ name, kind, inlined }: { name: string; kind: string; inlined?: boolean }) {
+  const text = explain(name);
+  return (
+    <span class="function">
+      <i class={`kind kind-${kind}`} aria-hidden="true" />
+      <button type="button" class="link" title={text ?? "Callers and callees"} onClick={() => callersOf(name)}><code>{name}</code></button>
+      {inlined && <small>inlined</small>}
+    </span>
+  );
+}
+
+function Bar({ part }: { part: number }) {
+  return <i class="weight" style={{ transform: `scaleX(${Math.min(1, part)})` }} aria-hidden="true" />;
+}
+
+export function Top({ s, answer, most }: { s: State; answer: Answer<TopAnswer>; most?: number }) {
+  const data = answer.data;
+  const columns = useMemo((): Column<Row>[] => {
+    if (!data) return [];
+    const whole = data.total.value;
+    const heaviest = Math.max(1, ...data.rows.map((r) => r.self.value));
+    return [
+      { key: "self", title: "Self", hint: "In the function itself", number: true, sort: (r) => r.self.value, text: (r) => percent(r.self.value, whole), show: (r) => <><Bar part={r.self.value / heaviest} /><span>{percent(r.self.value, whole)}</span></> },
+      { key: "total", title: "Total", hint: "In it, or in what it calls", number: true, sort: (r) => r.total.value, text: (r) => percent(r.total.value, whole) },
+      ...(most ? [] : [
+        { key: "value", title: "Self time", hint: "What was taken in the function itself", number: true, sort: (r: Row) => r.self.value, text: (r: Row) => amount(r.self.value, data.unit) },
+        { key: "rate", title: "Per second", hint: "The same per second: of CPU time, CPUs", number: true, sort: (r: Row) => r.self.value, text: (r: Row) => rate(r.self.value, data.seconds, data.unit) },
+      ]),
+      { key: "samples", title: "Samples", hint: "Taken in the function itself", number: true, sort: (r) => r.self.samples, text: (r) => count(r.self.samples) },
+      { key: "name", title: "Function", sort: (r) => r.name, text: (r) => r.name, show: (r) => <Name name={r.name} kind={r.kind} /> },
+      { key: "module", title: "Module", hint: "The executable or library", sort: (r) => r.module ?? "", text: (r) => r.module ?? "" },
+    ];
+  }, [data, most]);
+  return (
+    <div class="view">
+      <Busy answer={answer} />
+      {answer.error && <Problem error={answer.error} />}
+      {data && <Table rows={data.rows} columns={columns} all={data.functions} find={!most} most={most} sort={most ? "-self" : s.sort || "-self"} setSort={(sort) => change({ sort, ...(most ? { view: "top" } : {}) }, "replace")} caption="Functions" test="top-table" />}
+    </div>
+  );
+}
+
+export function DiffTable({ s, answer, most }: { s: State; answer: Answer<DiffAnswer>; most?: number }) {
+  const data = answer.data;
+  const [total, setTotal] = useState(false);
+  const columns = useMemo((): Column<Change>[] => {
+    const side = (r: Change) => (total ? r.total : r.self);
+    const part = (p: number) => (s.scale === "time" ? p.toPrecision(3) : (100 * p).toFixed(2) + " %");
+    const difference = (r: Change) => side(r).afterPart - side(r).beforePart;
+    const unsure = (r: Change) => (side(r).significant ? "" : "~");
+    return [
+      { key: "before", title: "Before", number: true, sort: (r) => side(r).beforePart, text: (r) => part(side(r).beforePart) },
+      { key: "after", title: "After", number: true, sort: (r) => side(r).afterPart, text: (r) => part(side(r).afterPart) },
+      {
+        key: "change", title: "Difference", hint: "After less before; ~ may well be chance", number: true, sort: (r) => Math.abs(difference(r)),
+        text: (r) => (s.scale === "time" ? (difference(r) > 0 ? "+" : "") + difference(r).toPrecision(2) : points(side(r).beforePart, side(r).afterPart)) + unsure(r),
+        show: (r) => <span class={!side(r).significant ? "unsure" : difference(r) > 0 ? "more" : "less"}>{s.scale === "time" ? (difference(r) > 0 ? "+" : "") + difference(r).toPrecision(2) : points(side(r).beforePart, side(r).afterPart)}{!side(r).significant && <span title="May well be chance"> ~</span>}</span>,
+      },
+      { key: "q", title: "Q", hint: "How likely chance alone makes such a difference, corrected for how many functions there are", number: true, sort: (r) => side(r).q, text: (r) => side(r).q.toPrecision(2) },
+      { key: "samples", title: "Samples", hint: "Before → after", number: true, sort: (r) => side(r).after.samples, text: (r) => `${count(side(r).before.samples)} → ${count(side(r).after.samples)}` },
+      { key: "name", title: "Function", sort: (r) => r.name, text: (r) => r.name, show: (r) => <Name name={r.name} kind={r.kind} /> },
+      { key: "module", title: "Module", sort: (r) => r.module ?? "", text: (r) => r.module ?? "" },
+    ];
+  }, [s.scale, total]);
+  // Without another order it is that of the agent: those first that are no chance, and of those the largest.
+  const rows = useMemo(() => (data && total ? [...data.functions].sort((a, b) => Number(b.total.significant) - Number(a.total.significant)
+    || Math.abs(b.total.afterPart - b.total.beforePart) - Math.abs(a.total.afterPart - a.total.beforePart)) : data?.functions ?? []), [data, total]);
+  return (
+    <div class="view">
+      <div class="bar">
+        <div class="group" role="group" aria-label="Compare">
+          <button type="button" aria-pressed={!total} onClick={() => setTotal(false)}>Self</button>
+          <button type="button" aria-pressed={total} onClick={() => setTotal(true)}>Total</button>
+        </div>
+        <span class="hint">~ and grey: may well be chance. Of all others 5 % at most are expected to be.</span>
+      </div>
+      <Busy answer={answer} />
+      {answer.error && <Problem error={answer.error} />}
+      {data && <Table rows={rows} columns={columns} all={data.count} find={!most} most={most} sort={most ? "" : s.sort} setSort={(sort) => change({ sort, ...(most ? { view: "top" } : {}) }, "replace")} caption="Differences" test="diff-table"
+        dim={(r) => !(total ? r.total : r.self).significant} />}
+    </div>
+  );
+}
+
+export function Callers({ s, answer }: { s: State; answer: Answer<CallersAnswer> }) {
+  const [name, setName] = useState(s.function);
+  const [sorts, setSorts] = useState(["-weight", "-weight"]);
+  useEffect(() => setName(s.function), [s.function]);
+  const data = answer.data;
+  const of = data?.of[0];
+  const columns = (whole: number): Column<Neighbour>[] => [
+    { key: "weight", title: "Share", hint: "Of all samples", number: true, sort: (r) => r.weight.value, text: (r) => percent(r.weight.value, whole), show: (r) => <><Bar part={r.weight.value / whole} /><span>{percent(r.weight.value, whole)}</span></> },
+    { key: "samples", title: "Samples", number: true, sort: (r) => r.weight.samples, text: (r) => count(r.weight.samples) },
+    { key: "name", title: "Function", sort: (r) => r.name, text: (r) => r.name, show: (r) => (r.name ? <Name name={r.name} kind={r.kind} /> : <em>(the stack begins here)</em>) },
+    { key: "module", title: "Module", sort: (r) => r.module ?? "", text: (r) => r.module ?? "" },
+  ];
+  return (
+    <div class="view callers">
+      <form class="bar" onSubmit={(e) => { e.preventDefault(); change({ function: name }); }}>
+        <input type="search" class="long" aria-label="Function, by its whole name" placeholder="The whole name of a function" value={name} onInput={(e) => setName(e.currentTarget.value)} />
+        <button type="submit" class="primary">Show</button>
+        {s.function && <button type="button" onClick={() => change({ focus: exactly(s.function), zoom: [], view: "flame" })}>Focus</button>}
+        {s.function && <button type="button" onClick={() => change({ ignore: exactly(s.function), zoom: [], view: "flame" })}>Ignore</button>}
+      </form>
+      <Busy answer={answer} />
+      {answer.error && <Problem error={answer.error} />}
+      {!s.function && <div class="empty"><b>No function is chosen</b><p>Give a name here, or choose one in the graph or in a table.</p></div>}
+      {s.function && data && !of && <div class="empty"><b>It took no samples</b><p>No function of this name was sampled in this time.</p></div>}
+      {s.function && data && of && (
+        <>
+          <div class="of">
+            <h3><code>{of.name}</code></h3>
+            {explain(of.name) && <p>{explain(of.name)}</p>}
+            {data.of.map((r) => (
+              <dl key={r.module}>
+                <dt>Self</dt><dd>{percent(r.self.value, data.total.value)} ({amount(r.self.value, data.unit)}, {count(r.self.samples)} samples)</dd>
+                <dt>Total</dt><dd>{percent(r.total.value, data.total.value)} ({amount(r.total.value, data.unit)}, {count(r.total.samples)} samples)</dd>
+                {r.module && <><dt>Module</dt><dd>{r.module}</dd></>}
+              </dl>
+            ))}
+            <dl>{data.places.slice(0, 4).map((p, i) => <PlaceOf key={i} place={p} />)}</dl>
+          </div>
+          <div class="two">
+            <section><h3>Callers</h3><Table rows={data.callers} columns={columns(data.total.value)} sort={sorts[0]} setSort={(x) => setSorts([x, sorts[1]])} caption="Callers" test="callers-table" none="None: stacks begin here." /></section>
+            <section><h3>Callees</h3><Table rows={data.callees} columns={columns(data.total.value)} sort={sorts[1]} setSort={(x) => setSorts([sorts[0], x])} caption="Callees" test="callees-table" none="None was seen." /></section>
+          </div>
+        </>
+      )}
+    </div>
+  );
+}
+
+function PlaceOf({ place }: { place: Place }) {
+  const lines = [...place.lines].sort((a, b) => b.self.samples - a.self.samples).slice(0, 5);
+  return (
+    <>
+      {place.file && <><dt>Source</dt><dd>{place.file}{place.startLine ? `:${place.startLine}` : ""}{lines.length > 0 && <span class="hint"> hottest lines: {lines.map((l) => l.line).join(", ")}</span>}</dd></>}
+      {place.path && <><dt>File</dt><dd>{place.path}</dd></>}
+      {place.buildId && <><dt>Build id</dt><dd><code>{place.buildId}</code></dd></>}
+    </>
+  );
+}
+
+// Tree is the graph as a table, for those who read rather than look: a row for each node, opened and closed like folders.
+export function Tree({ root, unit, busy }: { root: Node | undefined; unit: string; busy: Answer<unknown> }) {
+  const [opened, setOpened] = useState<Set<string>>(new Set());
+  const [active, setActive] = useState("");
+  const body = useRef<HTMLTableSectionElement>(null);
+  const whole = root?.total.value ?? 0;
+  const rows = useMemo(() => {
+    const out: { node: Node; key: string; depth: number; open: boolean }[] = [];
+    const walk = (n: Node, key: string, depth: number) => {
+      for (const [i, c] of (n.children ?? []).entries()) {
+        const k = `${key}\0${c.name}\0${c.module ?? ""}`;
+        // The heaviest path is open from the start.
+        const open = opened.has(k) !== (i === 0 && (depth === 0 || c.total.value * 2 >= n.total.value) && depth < 12);
+        out.push({ node: c, key: k, depth, open });
+        if (open && out.length < 5000) walk(c, k, depth + 1);
+      }
+    };
+    if (root) walk(root, "", 0);
+    return out;
+  }, [root, opened]);
+  const toggle = (key: string) => {
+    const next = new Set(opened);
+    if (!next.delete(key)) next.add(key);
+    setOpened(next);
+  };
+  const focus = (i: number) => {
+    const row = rows[Math.max(0, Math.min(rows.length - 1, i))];
+    if (!row) return;
+    setActive(row.key);
+    (body.current!.children[rows.indexOf(row)] as HTMLElement).focus();
+  };
+  const key = (e: KeyboardEvent, i: number) => {
+    const { node, depth, open } = rows[i];
+    const inner = (node.children?.length ?? 0) > 0;
+    switch (e.key) {
+      case "ArrowDown": focus(i + 1); break;
+      case "ArrowUp": focus(i - 1); break;
+      case "Home": focus(0); break;
+      case "End": focus(rows.length - 1); break;
+      case "ArrowRight": if (inner && !open) toggle(rows[i].key); else focus(i + 1); break;
+      case "ArrowLeft":
+        if (inner && open) toggle(rows[i].key);
+        else focus(rows.slice(0, i).map((r) => r.depth < depth).lastIndexOf(true));
+        break;
+      case "Enter": callersOf(node.name); break;
+      default: return;
+    }
+    e.preventDefault();
+    e.stopPropagation();
+  };
+  const shown = rows.some((r) => r.key === active) ? active : rows[0]?.key;
+  return (
+    <div class="view">
+      <Busy answer={busy} />
+      {busy.error && <Problem error={busy.error} />}
+      <div class="scroll">
+        <table role="treegrid" aria-label="Call tree" class="tree" data-test="tree-table">
+          <thead><tr><th scope="col" class="number">Total</th><th scope="col" class="number">Self</th><th scope="col" class="number">Samples</th><th scope="col">Function</th><th scope="col">Module</th></tr></thead>
+          <tbody ref={body}>
+            {rows.map(({ node, key: k, depth, open }, i) => {
+              const inner = (node.children?.length ?? 0) > 0;
+              return (
+                <tr key={k} data-function={node.name} aria-level={depth + 1} aria-expanded={inner ? open : undefined} tabIndex={k === shown ? 0 : -1}
+                  onKeyDown={(e) => key(e, i)} onFocus={() => setActive(k)}>
+                  <td class="number" title={amount(node.total.value, unit)}><Bar part={node.total.value / whole} /><span>{percent(node.total.value, whole)}</span></td>
+                  <td class="number" title={amount(node.self.value, unit)}>{node.self.value ? percent(node.self.value, whole) : ""}</td>
+                  <td class="number">{count(node.total.samples)}</td>
+                  <td class="name" style={{ paddingLeft: `${8 + Math.min(depth, 40) * 14}px` }}>
+                    <button type="button" class="twist" tabIndex={-1} aria-hidden="true" onClick={() => toggle(k)}>{inner ? (open ? "▾" : "▸") : ""}</button>
+                    <i class={`kind kind-${node.kind}`} aria-hidden="true" />
+                    <code>{node.name}</code>{node.inlined && <small> inlined</small>}
+                  </td>
+                  <td class="module">{node.module}</td>
+                </tr>
+              );
+            })}
+          </tbody>
+        </table>
+      </div>
+      <p class="hint">Arrow keys walk and open; Enter shows the callers and callees.</p>
+    </div>
+  );
+}
