@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -102,6 +103,11 @@ func agent(f *agentFlags) error {
 	// scheduler wakes threads that look for work which is done before they find it.
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(1)
+	}
+	// Nor does it take twice what it needs before it looks what it can give back: that would be 14 MB more with 20,000 stacks, to save a
+	// fiftieth of its CPU time.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
 	}
 	config.Log = logger(f.verbose)
 	config.Opened = func() {
