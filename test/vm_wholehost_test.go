@@ -331,17 +331,21 @@ func TestVMWholeHost(t *testing.T) {
 	}
 }
 
-// An idle host has nothing to show but those who look.
-func testIdle(t *testing.T, a *agent) {
-	w := observe(t, a, 5)
-	// An idle emulator sleeps. Where its host wakes it late its clock jumps, and of the ticks in between the kernel gives one: a window without such
-	// a jump is looked at, and a program that does not run for every tick has none.
-	for range 4 {
+// undisturbed takes windows until in one no CPU's ticks are missing. A CPU of the emulator that sleeps is now and then woken late where the host is
+// busy, and of the ticks in between the kernel gives one. A program that does not run for every tick has no such window.
+func undisturbed(take func() window) (w window) {
+	for range 5 {
+		w = take()
 		if !slices.ContainsFunc(w.ticks, func(hz float64) bool { return !inTime(hz) }) {
 			break
 		}
-		w = observe(t, a, 5)
 	}
+	return w
+}
+
+// An idle host has nothing to show but those who look.
+func testIdle(t *testing.T, a *agent) {
+	w := undisturbed(func() window { return observe(t, a, 5) })
 	w.checkCPUs(t)
 	for cpu, c := range w.counted {
 		if share := float64(c.Taken) / float64(c.Seen); share > 0.1 {
@@ -356,7 +360,7 @@ func testBusy(t *testing.T, a *agent) {
 	for cpu, percent := range []string{"100", "33"} {
 		l := startLoad(t, "1", "1", percent)
 		pin(t, l.pid(), cpu)
-		w := observe(t, a, 5, l)
+		w := undisturbed(func() window { return observe(t, a, 5, l) })
 		w.checkCPUs(t)
 		w.checkProcesses(t)
 		// A CPU that is always busy is sampled at every tick of the clock: no chance is in it.
@@ -374,7 +378,7 @@ func testBusy(t *testing.T, a *agent) {
 // Five hundred processes with two thousand threads share the CPUs.
 func testManyProcesses(t *testing.T, a *agent) {
 	l := startLoad(t, "500", "4", "0.02")
-	w := observe(t, a, 5, l)
+	w := undisturbed(func() window { return observe(t, a, 5, l) })
 	w.checkCPUs(t)
 	w.checkProcesses(t)
 	if len(w.burned) != 500 {
@@ -497,9 +501,12 @@ func testSoftirq(t *testing.T, a *agent) {
 	l := startStopped(t, exec.Command(build(t, "packets")))
 	pin(t, l.pid(), 0)
 	clock := startBusyClock(t)
-	before := clock.idleSoftirqs(t)
-	w := observeBy(t, clock.busy, a, 5, l)
-	seconds := clock.idleSoftirqs(t) - before
+	var seconds float64
+	w := undisturbed(func() window {
+		before := clock.idleSoftirqs(t)
+		defer func() { seconds = clock.idleSoftirqs(t) - before }()
+		return observeBy(t, clock.busy, a, 5, l)
+	})
 	w.checkCPUs(t)
 	idle := count(w.profile, ofProcess(0))
 	kernel := count(w.profile, func(s *profile.Sample) bool { return strings.HasPrefix(label(s, "comm"), "ksoftirqd") })
