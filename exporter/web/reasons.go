@@ -68,4 +68,10 @@ var explanations = [bpf.ReasonCount]struct{ loses, meaning, remedy string }{
 		"Look at the file: it may be damaged, or packed. pilotlight doctor tells whether rights are missing."},
 	bpf.ReasonNoSymbol: {"name", "Nothing in the file names the address.",
 		"Install the debug symbols of the package (on Debian its -dbgsym), or do not strip the binary."},
+	bpf.ReasonHistoryFull: {"stack", "The history keeps so many different stacks of a date, and so many of one program, and not more.",
+		"Find the program that makes up new code or names all the time: the agent's log names the first. Live views show its stacks."},
+	bpf.ReasonHistoryDamaged: {"stack", "The file of the history that held the stack cannot be read.",
+		"Look at the disk: the agent's log and the answer's warnings name the file and the place in it."},
+	bpf.ReasonHistoryRare: {"stack", "The answer would have had too many different stacks: those with the fewest samples are left out of it.",
+		"Ask for a shorter time or a narrower filter."},
 }
