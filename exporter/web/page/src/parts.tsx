@@ -137,7 +137,7 @@ export function Menu({ label, test, children, button, wide }: {
   }, [open]);
   return (
     <div class="menu" ref={host}>
-      <button type="button" ref={opener} aria-expanded={open} aria-label={label} data-test={test} onClick={() => setOpen(!open)}>{button}</button>
+      <button type="button" ref={opener} aria-expanded={open} title={label} data-test={test} onClick={() => setOpen(!open)}>{button}</button>
       {open && <div class={`sheet${wide ? " wide" : ""}`} role="region" aria-label={label} data-test={test && test + "-panel"}>{children}</div>}
     </div>
   );
