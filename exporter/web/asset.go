@@ -105,9 +105,9 @@ func files(dir, cache string) http.Handler {
 	})
 }
 
-// speedscopePolicy is that of a program of others: its styles are made by its script, and so inline. What it opens it asks of this server, with
+// speedscopePolicy is that of a program of others: its styles are made by its script, and so inline, and its demangler is WebAssembly. What it opens it asks of this server, with
 // the cookie that the reader has.
-const speedscopePolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; " +
+const speedscopePolicy = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 func withPolicy(policy string, next http.Handler) http.Handler {
