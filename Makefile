@@ -9,7 +9,7 @@ PACKAGES := ./bpf/... ./symbolizer/... ./profiler/... ./exporter/... ./cmd/...
 HOUSE := ./test/house/... ./test/summary/...
 
 BPF_SOURCES := $(shell find . -name '*.bpf.[ch]' -not -path './build/*')
-SHELL_SOURCES := $(shell find test -name '*.sh') .ci/run
+SHELL_SOURCES := $(shell find test -name '*.sh' -not -path '*/node_modules/*') .ci/run
 STATICCHECK := go tool -modfile=test/tools/go.mod staticcheck
 
 # pclntab compares millions of addresses with what the runtime says: 5 minutes under the race detector even when
@@ -75,6 +75,8 @@ test: build/summary ## test everything, installing what that needs (Debian, root
 		$(STAGE) engines-setup test/engines/setup.sh; \
 		$(STAGE) engines go test -C test/engines -json -count=1 -timeout 30m ./...; \
 		$(STAGE) openapi go test -C test/openapi -json -count=1 -timeout 30m ./...; \
+		$(STAGE) browser-setup test/browser/setup.sh; \
+		$(STAGE) browser node --test --test-reporter=./test/browser/reporter.mjs test/browser/page.test.mjs; \
 		$(STAGE) rights env CGO_ENABLED=0 go test -json -count=1 -timeout 30m ./test/rights; \
 		$(STAGE) system go test -json -count=1 -timeout 60m -skip '^TestSoak$$' ./test; \
 	}; build/summary total

@@ -1,0 +1,118 @@
+// What the tests stand on: real agents on real programs, and Debian's Chromium. Everything that is started here is ended by close.
+import { spawn, execFileSync } from "node:child_process";
+import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+
+const root = new URL("../..", import.meta.url).pathname;
+export const scratch = mkdtempSync(join(tmpdir(), "pilotlight-browser-"));
+const ending = [() => rmSync(scratch, { recursive: true, force: true })];
+
+export async function close() {
+  for (const end of ending.reverse()) await end();
+}
+
+/** build makes a program of the tree. */
+function build(pkg, name) {
+  const to = join(scratch, name);
+  execFileSync("go", ["build", "-o", to, pkg], { cwd: root, env: { ...process.env, CGO_ENABLED: "0" }, stdio: ["ignore", "inherit", "inherit"] });
+  return to;
+}
+
+/** start runs a program until close, and waits for a line that it says. */
+export function start(program, args, pattern, options = {}) {
+  const child = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"], ...options });
+  ending.push(() => new Promise((ended) => {
+    if (child.exitCode !== null || child.signalCode !== null) return ended();
+    child.once("exit", ended);
+    child.kill("SIGTERM");
+  }));
+  return new Promise((ready, failed) => {
+    let said = "";
+    const hear = (chunk) => {
+      said += chunk;
+      const match = pattern.exec(said);
+      if (match) ready({ child, match });
+    };
+    child.stdout.on("data", hear);
+    child.stderr.on("data", hear);
+    child.once("error", failed);
+    child.once("exit", (code) => failed(new Error(`${program} ended with ${code}: ${said}`)));
+  });
+}
+
+export const pilotlight = build("./cmd/pilotlight", "pilotlight");
+
+/** A program that works in functions whose shares are known, under a name of its own. */
+export async function workload(name) {
+  const path = join(scratch, name);
+  copyFileSync(build("./test/browser/workload", "workload"), path);
+  const { child } = await start(path, [], /ready/);
+  return child;
+}
+
+/** agent samples processes, and nothing else. */
+export async function agent(pids, ...flags) {
+  const dir = mkdtempSync(join(scratch, "data-"));
+  const { child, match } = await start(pilotlight,
+    ["agent", "-p", pids.join(","), "-F", "199", "--data-dir", dir, "--listen", "127.0.0.1:0", "--seccomp", "trap", ...flags], /listening on (\S+)/);
+  return { child, dir, url: match[1] };
+}
+
+/** shows serves files. */
+export async function shows(...files) {
+  return (await start(pilotlight, ["web", ...files], /showing .* on (\S+)/)).match[1];
+}
+
+let running;
+
+/** browser is one Chromium for all tests; --no-sandbox because they run as root. */
+export async function browser() {
+  if (!running) {
+    running = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--js-flags=--expose-gc", "--enable-precise-memory-info"] });
+    ending.push(() => running.close());
+  }
+  return running;
+}
+
+/**
+ * visit opens a page that holds all that it did against: what it asked of whom, errors, violations of the content policy, and
+ * dialogs, which only an injected script would open. blameless checks that there was nothing.
+ */
+export async function visit(url, options = {}) {
+  const context = await (await browser()).newContext({ viewport: { width: 1280, height: 800 }, ...options });
+  ending.push(() => context.close());
+  const page = await context.newPage();
+  page.setDefaultTimeout(60_000);
+  const wrongs = [];
+  const origin = new URL(url).origin;
+  page.on("request", (r) => {
+    const to = new URL(r.url());
+    if (to.protocol !== "data:" && to.protocol !== "blob:" && to.origin !== origin) wrongs.push(`asked ${r.url()}`);
+  });
+  page.on("pageerror", (e) => wrongs.push(`error: ${e.stack ?? e}`));
+  page.on("console", (m) => {
+    // 429: the agent answers two queries at once, and on a busy machine the page is told to come again. It does.
+    if (m.type() === "error" && !/status of 429/.test(m.text())) wrongs.push(`console: ${m.text()} ${m.location().url}`);
+  });
+  page.on("dialog", (d) => { wrongs.push(`dialog: ${d.message()}`); void d.dismiss(); });
+  await page.goto(url);
+  return { page, context, wrongs };
+}
+
+/** until waits for something to hold: on a busy machine that takes as long as it takes. */
+export async function until(what, holds, patience = 20_000) {
+  for (const end = Date.now() + patience; ;) {
+    const answer = await holds();
+    if (answer) return answer;
+    if (Date.now() > end) throw new Error(`not within ${patience / 1000} s: ${what}`);
+    await new Promise((later) => setTimeout(later, 100));
+  }
+}
+
+export async function json(url) {
+  const answer = await fetch(url);
+  if (!answer.ok) throw new Error(`${url}: ${answer.status} ${await answer.text()}`);
+  return answer.json();
+}

@@ -1,0 +1,252 @@
+// The page as people use it, over real agents on real programs. Nothing here depends on how fast the machine is: what is measured is printed.
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { gzipSync } from "node:zlib";
+import Ajv from "ajv";
+import { agent, close, json, scratch, shows, until, visit, workload } from "./harness.mjs";
+
+const require = createRequire(import.meta.url);
+const hostile = "<img src=x onerror=alert(1)>";
+const at = (name) => `[data-test=${name}]`;
+const ready = "body[data-ready=true]";
+
+let work, evil, host, changed;
+
+before(async () => {
+  [work, evil] = [await workload("shop"), await workload(hostile)];
+  const begun = Date.now();
+  host = await agent([work.pid, evil.pid]);
+  // The history takes whole intervals of 10 s. Those that begin before the change minus 10 s have nothing of what comes after it.
+  changed = (async () => {
+    await intervals(2);
+    const change = Date.now();
+    work.kill("SIGUSR1");
+    // One that begins in the 15 s after it is on disk by then, and none that does comes later: a link shows the same for good.
+    await until("the history goes on", () => Date.now() > change + 28_000, 60_000);
+    return { begun: begun - 1000, before: change - 10_000, after: change + 500, end: change + 15_000 };
+  })();
+  changed.catch(() => {}); // who waits for it is told
+});
+
+after(close);
+
+const intervals = (n) => until(`${n} intervals in the history`, () => readdirSync(host.dir, { recursive: true }).filter((f) => f.includes("samples") && f.endsWith(".parquet")).length >= n, 120_000);
+
+/** open visits a page, waits until it shows something, and holds the test to it that nothing went wrong there. */
+async function open(t, url, options) {
+  const visited = await visit(url, options);
+  t.after(async () => {
+    await visited.context.close();
+    assert.deepEqual(visited.wrongs, [], "what went wrong on the page");
+  });
+  await visited.page.waitForSelector(ready);
+  return visited.page;
+}
+
+const iso = (ms) => new Date(ms).toISOString();
+
+test("the page says what is hot, and search finds it", async (t) => {
+  const page = await open(t, host.url);
+  await until("the hottest functions in the document", async () => (await page.textContent("body")).includes("main.steady"));
+  await page.locator(at("search")).fill("^main\\.steady$");
+  const said = await until("a match", async () => {
+    const text = await page.locator(at("search-result")).textContent();
+    return /^[1-9]/.test(text) && text;
+  });
+  const share = Number(/([\d.]+) ?%/.exec(said)[1]);
+  assert.ok(share > 10 && share < 90, `half of the time is found: ${said}`);
+});
+
+test("all by keyboard", async (t) => {
+  const page = await open(t, host.url);
+  const press = (...keys) => keys.reduce((done, key) => done.then(() => page.keyboard.press(key)), Promise.resolve());
+  const focused = (selector) => page.evaluate((s) => document.activeElement?.matches(s), selector);
+  await press("?");
+  await page.waitForSelector("dialog[open]");
+  await press("Escape");
+  await page.waitForSelector("dialog[open]", { state: "detached" });
+  await press("2");
+  await page.waitForSelector(`${at("top-table")} tr[data-function]`);
+  await press("/");
+  await until("the search has the focus", () => focused(at("search")));
+  await page.keyboard.type("steady");
+  await page.waitForSelector(at("search-result"));
+  for (let i = 0; i < 100 && !await focused(at("flame")); i++) await press("Tab");
+  assert.ok(await focused(at("flame")), "Tab leads to the graph");
+  await press("ArrowDown", "ArrowDown", "Enter");
+  await until("a frame has the focus", () => page.locator(at("flame")).getAttribute("data-path"));
+  await until("the address has the zoom", () => page.url().includes("zoom="));
+  await press("Escape");
+  await until("it is undone", () => !page.url().includes("zoom="));
+});
+
+test("a name from a process is text", async (t) => {
+  const page = await open(t, host.url);
+  const entry = page.locator(`${at("processes")} [data-pid="${evil.pid}"]`);
+  assert.match(await entry.textContent(), /<img src=x on/);
+  await entry.locator("button").click(); // a chip with its number
+  await page.waitForSelector(`${at("filters")} [data-label=pid][data-value="${evil.pid}"]`);
+  await until("only that process is shown", async () => (await page.locator("body").getAttribute("data-busy")) !== "true");
+
+  const file = join(scratch, "hostile.folded");
+  writeFileSync(file, `main;${hostile} 30\nmain;"><script>alert(2)</script> 20\nmain;other 1\n`);
+  const files = await open(t, await shows(file));
+  for (const view of ["top", "tree", "flame"]) {
+    await files.locator(at(`view-${view}`)).click();
+    await until(`${view} shows the name`, async () => (await files.textContent("body")).includes(hostile) || view === "flame");
+  }
+  assert.equal(await files.locator("img[src=x]").count() + await page.locator("img[src=x]").count(), 0);
+});
+
+test("downloads are read by other tools", async (t) => {
+  const page = await open(t, `${host.url}/?filter=${encodeURIComponent(`pid="${work.pid}"`)}`);
+  await page.locator(at("leave")).click();
+  const download = async (format) => {
+    const [file] = await Promise.all([page.waitForEvent("download"), page.locator(at(`download-${format}`)).click()]);
+    const path = join(scratch, file.suggestedFilename());
+    await file.saveAs(path);
+    return path;
+  };
+  assert.match(execFileSync("go", ["tool", "pprof", "-top", await download("pprof")], { encoding: "utf8", env: { ...process.env, PPROF_TMPDIR: scratch } }), /main\.steady/);
+  assert.match(readFileSync(await download("folded"), "utf8"), /main\.main;main\.steady.* \d+\n/);
+  // The HTML file opens from the disk, asks nobody, and shows the graph.
+  const html = await open(t, `file://${await download("html")}`);
+  assert.ok(Number(await html.locator(at("flame")).getAttribute("data-nodes")) > 3);
+  await html.locator("#search").fill("steady");
+  assert.match(await html.locator("#found").textContent(), /^[1-9]/);
+});
+
+test("speedscope opens what its schema allows", async (t) => {
+  const address = "/api/v1/profile?live=true&format=speedscope";
+  const file = await json(host.url + address);
+  const allowed = new Ajv({ strict: false }).compile(JSON.parse(readFileSync(require.resolve("speedscope/dist/release/file-format-schema.json"), "utf8")));
+  assert.ok(allowed(file), JSON.stringify(allowed.errors));
+  const { page, wrongs, context } = await visit(`${host.url}/speedscope/#profileURL=${encodeURIComponent(address)}`);
+  t.after(() => context.close());
+  await until("it has read the profile", async () => /^cpu .* - speedscope$/.test(await page.title()));
+  assert.deepEqual(wrongs, []);
+});
+
+test("no serious barrier", async (t) => {
+  const source = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+  for (const [colorScheme, view] of [["light", "flame"], ["dark", "top"]]) {
+    const page = await open(t, `${host.url}/?view=${view}`, { colorScheme });
+    await page.evaluate(source); // not a script element, which the policy would keep out
+    for (const dialog of [false, true]) {
+      if (dialog) await page.keyboard.press("?");
+      const found = await page.evaluate(async () => (await globalThis.axe.run()).violations
+        .filter((v) => v.impact === "serious" || v.impact === "critical")
+        .map((v) => `${v.id}: ${v.nodes.slice(0, 3).map((n) => `${n.target} ${n.failureSummary}`).join("; ")}`));
+      assert.deepEqual(found, [], `${colorScheme}, ${view}`);
+    }
+  }
+});
+
+test("the token is asked for once", async (t) => {
+  const token = "0123456789abcdef0123456789abcdef", file = join(scratch, "token");
+  writeFileSync(file, token, { mode: 0o600 });
+  const guarded = await agent([work.pid], "--no-history", "--token-file", file);
+  const { page, context, wrongs } = await visit(guarded.url);
+  t.after(() => context.close());
+  await page.getByLabel("Token").fill("fedcba9876543210fedcba");
+  await page.keyboard.press("Enter");
+  await page.getByText("That is not the token").waitFor();
+  await page.getByLabel("Token").fill(token);
+  await page.getByRole("button").click();
+  await page.waitForSelector(ready);
+  assert.ok(wrongs.every((w) => w.includes("401")), wrongs.join("\n")); // those of the page that asked
+  const [cookie] = await context.cookies();
+  assert.ok(cookie.httpOnly && cookie.sameSite === "Strict" && !cookie.value.includes(token) && !page.url().includes(token));
+  const again = await context.newPage();
+  await again.goto(guarded.url);
+  await again.waitForSelector(ready);
+});
+
+test("two ranges are compared, and a link shows the same", async (t) => {
+  const times = await changed;
+  const page = await open(t, `${host.url}/?range=${iso(times.begun)}/${iso(times.end)}&filter=${encodeURIComponent(`pid="${work.pid}"`)}`);
+  const strip = page.locator(`${at("strip")} [role=application]`);
+  const drag = async (from, to) => {
+    const box = await strip.boundingBox();
+    const x = (ms) => box.x + box.width * (ms - times.begun) / (times.end - times.begun);
+    await page.mouse.move(x(from), box.y + box.height / 2);
+    await page.mouse.down();
+    await page.mouse.move((x(from) + x(to)) / 2, box.y + box.height / 2);
+    await page.mouse.move(x(to), box.y + box.height / 2);
+    await page.mouse.up();
+  };
+  await drag(times.after, times.end - 200);
+  await until("the range is in the address", () => new URL(page.url()).searchParams.get("from"));
+  await page.keyboard.down("Shift");
+  await drag(times.begun + 200, times.before);
+  await page.keyboard.up("Shift");
+  await until("so is the one to compare with", () => new URL(page.url()).searchParams.get("before_from"));
+  await page.locator(at("view-top")).click();
+  await page.waitForSelector(`${at("diff-table")} tr[data-function]`);
+  const names = await page.locator(`${at("diff-table")} tr[data-function]`).evaluateAll((rows) => rows.slice(0, 4).map((r) => r.dataset.function));
+  assert.match(names[0], /^main\.(first|second|burn)$/, `the changed function tops the table: ${names}`);
+  assert.ok(names.includes("main.first") && names.includes("main.second"), names.join());
+
+  await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.locator(at("leave")).click();
+  await page.locator(at("copy-link")).click();
+  const link = await page.evaluate(() => navigator.clipboard.readText());
+  const other = await open(t, link);
+  await other.waitForSelector(`${at("diff-table")} tr[data-function]`);
+  const table = (p) => p.locator(at("diff-table")).textContent();
+  assert.equal(await table(other), await table(page), "the same view");
+
+  await page.keyboard.press("Escape");
+  await page.locator(at("view-flame")).click();
+  await until("the graph of both", async () => Number(await page.locator(at("flame")).getAttribute("data-nodes")) > 3);
+  await page.goBack();
+  await until("Back goes back", () => page.url().includes("view=top"));
+});
+
+test("figures", async (t) => {
+  // 200,000 nodes: 2,000 stacks that share a root, each 100 deep.
+  const lines = [];
+  for (let i = 0; i < 2000; i++) {
+    const frames = ["root"];
+    for (let depth = 0; depth < 100; depth++) frames.push(`service::module_${i % 89}::Handler<${i}>::process_${depth}`);
+    lines.push(`${frames.join(";")} ${1000 + (i * 7919) % 5000}`);
+  }
+  const file = join(scratch, "large.folded");
+  writeFileSync(file, lines.join("\n") + "\n");
+  const large = await open(t, await shows(file));
+  await until("the graph", async () => Number(await large.locator(at("flame")).getAttribute("data-nodes")) > 0, 60_000);
+  const figures = await large.evaluate(async (selector) => {
+    const view = document.querySelector(selector);
+    const box = view.getBoundingClientRect();
+    const wheel = (more) => view.dispatchEvent(new WheelEvent("wheel", { clientX: box.left + 300, clientY: box.top + 200, cancelable: true, bubbles: true, ...more }));
+    const frame = () => new Promise((next) => requestAnimationFrame(next));
+    for (let i = 0; i < 8; i++) wheel({ deltaY: -100, ctrlKey: true });
+    const times = [];
+    let last = await frame();
+    for (let i = 0; i < 120; i++) {
+      wheel({ deltaX: i % 60 < 30 ? 14 : -14, deltaY: i % 40 < 20 ? 9 : -9 });
+      const now = await frame();
+      times.push(now - last);
+      last = now;
+    }
+    times.sort((a, b) => a - b);
+    globalThis.gc();
+    return { nodes: Number(view.dataset.nodes), p95: times[Math.floor(0.95 * times.length)], heap: performance.memory.usedJSHeapSize };
+  }, at("flame"));
+  assert.ok(figures.nodes >= 100_000, `${figures.nodes} nodes`);
+
+  const day = await visit(`${host.url}/?range=24h`);
+  t.after(() => day.context.close());
+  await day.page.waitForSelector(ready);
+  const painted = await day.page.evaluate(() => performance.now());
+  const assets = new URL("../../exporter/web/assets/page/assets/", import.meta.url).pathname;
+  let size = 0;
+  for (const name of readdirSync(assets)) if (statSync(join(assets, name)).isFile()) size += gzipSync(readFileSync(join(assets, name)), { level: 9 }).length;
+  assert.ok(size <= 300_000, `assets take ${size} bytes zipped`);
+  console.log(`figures: ${figures.nodes} nodes: panning p95 ${figures.p95.toFixed(1)} ms a frame, heap ${Math.round(figures.heap / 1e6)} MB; ` +
+    `24 h drawn ${Math.round(painted)} ms after the navigation began; assets ${Math.round(size / 1000)} kB zipped`);
+});
