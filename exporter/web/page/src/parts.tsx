@@ -102,9 +102,8 @@ export function Copy({ text, label, children, test }: { text: () => string; labe
     setTimeout(() => setDone(""), 2000);
   };
   return (
-    <button type="button" class="copy" data-test={test} aria-label={label} title={label} onClick={copy}>
-      {done || (children ?? "Copy")}
-      <span class="sr" role="status">{done}</span>
+    <button type="button" class="copy" data-test={test} aria-label={done ? undefined : label} title={label} onClick={copy}>
+      <span role="status">{done}</span>{!done && (children ?? "Copy")}
     </button>
   );
 }
