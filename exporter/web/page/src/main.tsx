@@ -68,8 +68,8 @@ function App() {
   const unit = (s.compare ? diffTree.data?.type.unit : tree.data?.unit) ?? "nanoseconds";
 
   useEffect(() => {
-    if (main.data || top.data || diff.data || callers.data) document.body.dataset.ready = "true";
-  }, [main.data, top.data, diff.data, callers.data]);
+    if (main.data || top.data || diff.data || callers.data || main.error) document.body.dataset.ready = "true";
+  }, [main.data, main.error, top.data, diff.data, callers.data]);
   useKeys(s, { help: () => setHelp(true), pause: () => setPaused((p) => !p) });
 
   const [from, to] = selected(s) ? [s.from, s.to] : stripSpan(s);
@@ -127,8 +127,8 @@ function App() {
                       <Busy answer={main} />
                       {main.error && <Problem error={main.error} />}
                       {main.data && <Graph s={s} tree={main.data} unit={unit} keep={JSON.stringify([{ ...stack }, s.range, s.from, s.to, s.compare])} />}
-                      <h2 class="sub">{s.compare ? "What changed most" : "Hottest functions"}</h2>
-                      {s.compare ? <DiffTable s={s} answer={diff} most={10} /> : <Top s={s} answer={top} most={10} />}
+                      {!main.error && <h2 class="sub">{s.compare ? "What changed most" : "Hottest functions"}</h2>}
+                      {!main.error && (s.compare ? <DiffTable s={s} answer={diff} most={10} /> : <Top s={s} answer={top} most={10} />)}
                     </>
                   )}
                   {s.view === "top" && (s.compare ? <DiffTable s={s} answer={diff} /> : <Top s={s} answer={top} />)}

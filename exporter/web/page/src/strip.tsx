@@ -53,7 +53,7 @@ export function Strip({ s, series, list, history }: { s: State; series: Answer<S
           : <Stack data={data} width={width} live={rangeSeconds(s.range) > 0} />)}
         {width > 0 && <Brush s={s} span={span} plot={plot} heat={s.heat ? heat.column : 0} data={data} />}
         <Busy answer={shown} />
-        {shown.error && <Problem error={shown.error} compact />}
+        {shown.error && shown.error.status !== 400 && <Problem error={shown.error} compact />}
       </div>
       {!s.heat && data && <Legend data={data} label={s.stack} />}
       {s.heat && <p class="hint">Each column is {duration(heat.column * 1000)}, each cell {duration(heat.column * 20)}; the stronger its colour, the more was running. Drag from cell to cell.</p>}

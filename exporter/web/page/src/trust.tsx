@@ -6,7 +6,7 @@ import { count, percent } from "./format.ts";
 import { Menu } from "./parts.tsx";
 
 export function TrustBadge({ found }: { found: Found | undefined }) {
-  if (!found) return null;
+  if (!found || found.total.samples === 0) return null;
   const lost = Object.values(found.lost).reduce((a, b) => a + b, 0);
   const trust = found.trust;
   const whole = trust && trust.stacks > 0 ? trust.whole / trust.stacks : 1;
