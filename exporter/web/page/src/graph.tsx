@@ -8,6 +8,15 @@ import { Menu } from "./parts.tsx";
 import { exactly } from "./query.ts";
 import { change, type Color, type State } from "./state.ts";
 
+let searchWanted = false;
+
+// focusSearch puts the cursor into the search, where the graph is not shown yet: once it is.
+export function focusSearch(): void {
+  const input = document.querySelector<HTMLElement>("[data-test=search]");
+  searchWanted = input === null;
+  input?.focus();
+}
+
 export function Graph({ s, tree, unit, keep }: {
   s: State; tree: TreeAnswer | DiffTreeAnswer; unit: string;
   keep: string; // as long as it is the same, a new tree is an update of what is shown
@@ -16,6 +25,9 @@ export function Graph({ s, tree, unit, keep }: {
   const graph = useRef<FlameGraph | null>(null);
   const kept = useRef("");
   const shown = useRef<object | null>(null);
+  useEffect(() => {
+    if (searchWanted) focusSearch();
+  }, []);
   const [found, setFound] = useState<{ matches: number; share: number } | null>(null);
 
   useEffect(() => {

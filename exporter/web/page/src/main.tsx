@@ -9,7 +9,7 @@ import {
 } from "./api.ts";
 import { Chips, QueryBox } from "./filters.tsx";
 import { count } from "./format.ts";
-import { Graph } from "./graph.tsx";
+import { focusSearch, Graph } from "./graph.tsx";
 import { Help } from "./help.tsx";
 import { Leave } from "./leave.tsx";
 import { Busy, conditions, Empty, Problem } from "./parts.tsx";
@@ -34,29 +34,32 @@ function App() {
 
   const time = timeParams(s);
   const stack = stackParams(s);
-  const status = useQuery<Status>("/api/v1/status", 5, 10000);
+  const status = useQuery<Status>("/api/v1/status", -1, 10000);
   const files = status.data?.files;
   useFiles(files);
 
+  // What the agent can answer has to be known first: one without a history knows the last minute alone, and files have no processes.
+  const known = status.data !== undefined;
+  const history = status.data?.history !== false;
   const of = { ...time, ...stack };
   const compared = { ...of, ...beforeParams(s), scale: s.scale };
   const graphic = s.view === "flame" || s.view === "tree";
-  const tree = useQuery<TreeAnswer>(!s.compare && graphic ? address("/api/v1/tree", { ...of, limit: s.view === "tree" ? 20000 : 100000 }) : null, 0, every);
-  const diffTree = useQuery<DiffTreeAnswer>(s.compare && graphic ? address("/api/v1/difftree", { ...compared, limit: 100000 }) : null, 0, every);
+  const tree = useQuery<TreeAnswer>(known && !s.compare && graphic ? address("/api/v1/tree", { ...of, limit: s.view === "tree" ? 20000 : 100000 }) : null, 0, every);
+  const diffTree = useQuery<DiffTreeAnswer>(known && s.compare && graphic ? address("/api/v1/difftree", { ...compared, limit: 100000 }) : null, 0, every);
   const rows = s.view === "top" ? 2000 : 10;
-  const top = useQuery<TopAnswer>(!s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/top", { ...of, by: "", limit: rows }) : null, 1, every);
-  const diff = useQuery<DiffAnswer>(s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/diff", { ...compared, by: "", limit: rows }) : null, 1, every);
-  const callers = useQuery<CallersAnswer>(s.view === "callers" && s.function ? address("/api/v1/callers", { ...of, by: "", function: s.function, limit: 1000 }) : null, 0, every);
+  const top = useQuery<TopAnswer>(known && !s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/top", { ...of, by: "", limit: rows }) : null, 1, every);
+  const diff = useQuery<DiffAnswer>(known && s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/diff", { ...compared, by: "", limit: rows }) : null, 1, every);
+  const callers = useQuery<CallersAnswer>(known && s.view === "callers" && s.function ? address("/api/v1/callers", { ...of, by: "", function: s.function, limit: 1000 }) : null, 0, every);
 
   // The strip and the list show all of the range, with the conditions, but as they were before somebody chose from the list itself.
-  const strip = { ...stripParams(s), type: s.type, filter: s.filter, focus: s.focus, ignore: s.ignore };
+  const strip = { ...(history ? stripParams(s) : { live: "true" }), type: s.type, filter: s.filter, focus: s.focus, ignore: s.ignore };
   const seriesEvery = paused || rangeSeconds(s.range) === 0 ? 0 : Math.max(10000, every);
-  const series = useQuery<SeriesAnswer>(s.heat ? null : address("/api/v1/series", { ...strip, by: s.stack }), 2, seriesEvery);
-  const list = useQuery<SeriesAnswer>(address("/api/v1/series", { ...strip, filter: withoutLabel(s, s.list), by: s.list }), 4, seriesEvery);
+  const series = useQuery<SeriesAnswer>(!known || files || s.heat ? null : address("/api/v1/series", { ...strip, by: s.stack }), 2, seriesEvery);
+  const list = useQuery<SeriesAnswer>(!known || files ? null : address("/api/v1/series", { ...strip, filter: withoutLabel(s, s.list), by: s.list }), 4, seriesEvery);
   const here = { ...time, type: s.type, filter: withoutLabel(s, s.list), focus: s.focus, ignore: s.ignore };
-  const processes = useQuery<ProcessesAnswer>(s.list === "pid" ? address("/api/v1/processes", { ...here, limit: 1000 }) : null, 3, every);
-  const listed = useQuery<LabelsAnswer>(s.list === "pid" ? null : address("/api/v1/labels", { ...here, by: s.list, limit: 1000 }), 3, every);
-  const facets = useQuery<LabelsAnswer>(address("/api/v1/labels", { ...time, type: s.type, filter: withoutLabel(s, facet), by: facet, limit: 100 }), 6, every && Math.max(every, 30000));
+  const processes = useQuery<ProcessesAnswer>(known && !files && s.list === "pid" ? address("/api/v1/processes", { ...here, limit: 1000 }) : null, 3, every);
+  const listed = useQuery<LabelsAnswer>(!known || files || s.list === "pid" ? null : address("/api/v1/labels", { ...here, by: s.list, limit: 1000 }), 3, every);
+  const facets = useQuery<LabelsAnswer>(!known ? null : address("/api/v1/labels", { ...time, type: s.type, filter: withoutLabel(s, facet), by: facet, limit: 100 }), 6, every && Math.max(every, 30000));
 
   const main: Answer<TreeAnswer | DiffTreeAnswer> = s.compare ? diffTree : tree;
   const found: Found | undefined = s.view === "callers" ? callers.data : s.view === "top" ? top.data : s.compare ? undefined : tree.data;
@@ -65,8 +68,8 @@ function App() {
   const unit = (s.compare ? diffTree.data?.type.unit : tree.data?.unit) ?? "nanoseconds";
 
   useEffect(() => {
-    if (main.data || top.data || diff.data || callers.data) document.body.dataset.ready = "true";
-  }, [main.data, top.data, diff.data, callers.data]);
+    if (main.data || top.data || diff.data || callers.data || main.error) document.body.dataset.ready = "true";
+  }, [main.data, main.error, top.data, diff.data, callers.data]);
   useKeys(s, { help: () => setHelp(true), pause: () => setPaused((p) => !p) });
 
   const [from, to] = selected(s) ? [s.from, s.to] : stripSpan(s);
@@ -82,7 +85,7 @@ function App() {
           <img src="/static/flame.svg" alt="" width="22" height="22" />Pilotlight</a> <span>{files ? files.map((f) => f.name).join(" → ") : hostname}</span></h1>
         <QueryBox s={s} />
         <p class={`state ${offline || status.data?.sampling === false ? "off" : "on"}`} role="status" title={status.data ? `${status.data.samples}\nup ${status.data.uptime}\ncosts ${status.data.cost}` : undefined}>
-          {offline ? "no answer" : files ? "" : status.data?.sampling === false ? status.data.state : "sampling"}
+          {status.error && !status.data ? status.error.message : offline ? "no answer" : files ? "" : status.data?.sampling === false ? status.data.state : "sampling"}
         </p>
         {moves(s) && !files && (
           <button type="button" class={`live ${paused ? "" : "on"}`} aria-pressed={!paused} title="P" onClick={() => setPaused(!paused)}>{paused ? "Paused" : "Live"}</button>
@@ -93,7 +96,7 @@ function App() {
         <button type="button" class="quiet" aria-label="Keys and words" title="Keys and words (?)" onClick={() => setHelp(true)}>?</button>
       </header>
       <main>
-        {(!files || files.length === 0) && <Strip s={s} series={series} list={labels} drop />}
+        {!files && <Strip s={s} series={series} list={labels} history={history} />}
         <Chips s={s} facet={facet} facets={facets} setFacet={setFacet} />
         {warnings.map((w) => <p key={w} class="warning" role="status">{w}</p>)}
         <div class={`work${files ? " alone" : ""}`}>
@@ -124,8 +127,8 @@ function App() {
                       <Busy answer={main} />
                       {main.error && <Problem error={main.error} />}
                       {main.data && <Graph s={s} tree={main.data} unit={unit} keep={JSON.stringify([{ ...stack }, s.range, s.from, s.to, s.compare])} />}
-                      <h2 class="sub">{s.compare ? "What changed most" : "Hottest functions"}</h2>
-                      {s.compare ? <DiffTable s={s} answer={diff} most={10} /> : <Top s={s} answer={top} most={10} />}
+                      {!main.error && <h2 class="sub">{s.compare ? "What changed most" : "Hottest functions"}</h2>}
+                      {!main.error && (s.compare ? <DiffTable s={s} answer={diff} most={10} /> : <Top s={s} answer={top} most={10} />)}
                     </>
                   )}
                   {s.view === "top" && (s.compare ? <DiffTable s={s} answer={diff} /> : <Top s={s} answer={top} />)}
@@ -205,8 +208,7 @@ function useKeys(s: State, actions: { help: () => void; pause: () => void }): vo
         case "?": actions.help(); break;
         case "/":
           if (s.view !== "flame") change({ view: "flame" });
-          focus("[data-test=search]");
-          setTimeout(() => focus("[data-test=search]"), 50); // where the view had to be made first
+          focusSearch();
           break;
         case "f": focus("[data-test=query]"); break;
         case "1": case "2": case "3": case "4": change({ view: views[Number(e.key) - 1][0], sort: "" }); break;

@@ -58,7 +58,7 @@ export function Busy({ answer }: { answer: Pick<Answer<unknown>, "busy" | "since
 export function Problem({ error, compact }: { error: Failure; compact?: boolean }) {
   const advice: Record<number, string> = {
     0: "The page goes on trying.",
-    400: "Change the query above, or clear the filters.",
+    400: "Change the query above.",
     404: "Now works without a history.",
     429: "Others ask this agent too: the page goes on trying.",
     503: "",
@@ -68,6 +68,7 @@ export function Problem({ error, compact }: { error: Failure; compact?: boolean 
       <b>{error.status === 0 ? "No answer" : error.status === 400 ? "This cannot be asked" : error.status === 404 ? "No history" : "No answer"}</b>
       <p>{error.message}</p>
       {!compact && <p class="hint">{advice[error.status] ?? ""}</p>}
+      {!compact && error.status === 400 && <button type="button" onClick={() => change({ filter: "", focus: "", ignore: "", hide: "", zoom: [] })}>Clear the filters</button>}
     </div>
   );
 }
@@ -102,9 +103,8 @@ export function Copy({ text, label, children, test }: { text: () => string; labe
     setTimeout(() => setDone(""), 2000);
   };
   return (
-    <button type="button" class="copy" data-test={test} aria-label={label} title={label} onClick={copy}>
-      {done || (children ?? "Copy")}
-      <span class="sr" role="status">{done}</span>
+    <button type="button" class="copy" data-test={test} aria-label={done ? undefined : label} title={label} onClick={copy}>
+      <span role="status">{done}</span>{!done && (children ?? "Copy")}
     </button>
   );
 }
@@ -137,7 +137,7 @@ export function Menu({ label, test, children, button, wide }: {
   }, [open]);
   return (
     <div class="menu" ref={host}>
-      <button type="button" ref={opener} aria-expanded={open} aria-label={label} data-test={test} onClick={() => setOpen(!open)}>{button}</button>
+      <button type="button" ref={opener} aria-expanded={open} title={label} data-test={test} onClick={() => setOpen(!open)}>{button}</button>
       {open && <div class={`sheet${wide ? " wide" : ""}`} role="region" aria-label={label} data-test={test && test + "-panel"}>{children}</div>}
     </div>
   );

@@ -91,7 +91,7 @@ export function Side({ s, series, processes, labels, seconds }: {
       {found.length > shown.length && <p class="hint">and {found.length - shown.length} that take less</p>}
       {answer.data && found.length === 0 && <p class="hint">{entries.length === 0 ? "Nothing was sampled in this time." : "Nothing matches."}</p>}
       <Busy answer={answer} />
-      {answer.error && <Problem error={answer.error} compact />}
+      {answer.error && answer.error.status !== 400 && <Problem error={answer.error} compact />}
     </aside>
   );
 }

@@ -18,7 +18,7 @@ export const colorOf = (index: number, line?: Line) => `var(--series-${line?.oth
 
 const cssColor = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-export function Strip({ s, series, list, drop }: { s: State; series: Answer<SeriesAnswer>; list: string[]; drop: boolean }) {
+export function Strip({ s, series, list, history }: { s: State; series: Answer<SeriesAnswer>; list: string[]; history: boolean }) {
   const [width, setWidth] = useState(0);
   const box = useRef<HTMLDivElement>(null);
   useLayoutEffect(() => {
@@ -26,7 +26,7 @@ export function Strip({ s, series, list, drop }: { s: State; series: Answer<Seri
     observer.observe(box.current!);
     return () => observer.disconnect();
   }, []);
-  const heat = useHeat(s, width - axisWidth - endSpace);
+  const heat = useHeat(s, width - axisWidth - endSpace, history);
   const shown = s.heat ? heat.answer : series;
   const data = shown.data;
   const span: [number, number] = data ? [Date.parse(data.start), Date.parse(data.start) + data.step * data.steps * 1000] : stripSpan(s);
@@ -53,11 +53,11 @@ export function Strip({ s, series, list, drop }: { s: State; series: Answer<Seri
           : <Stack data={data} width={width} live={rangeSeconds(s.range) > 0} />)}
         {width > 0 && <Brush s={s} span={span} plot={plot} heat={s.heat ? heat.column : 0} data={data} />}
         <Busy answer={shown} />
-        {shown.error && <Problem error={shown.error} compact />}
+        {shown.error && shown.error.status !== 400 && <Problem error={shown.error} compact />}
       </div>
       {!s.heat && data && <Legend data={data} label={s.stack} />}
       {s.heat && <p class="hint">Each column is {duration(heat.column * 1000)}, each cell {duration(heat.column * 20)}; the stronger its colour, the more was running. Drag from cell to cell.</p>}
-      {drop && <Selection s={s} />}
+      <Selection s={s} />
     </section>
   );
 }
@@ -227,12 +227,12 @@ export function useTheme(): string {
 const rows = 50;
 
 // useHeat asks for the heatmap: columns at least 3 pixels wide, of fifty cells each.
-function useHeat(s: State, width: number): { answer: Answer<SeriesAnswer>; column: number } {
-  const [from, to] = stripSpan(s);
+function useHeat(s: State, width: number, history: boolean): { answer: Answer<SeriesAnswer>; column: number } {
+  const [from, to] = history ? stripSpan(s) : [0, 60000];
   const seconds = (to - from) / 1000;
   const column = [1, 2, 5, 10, 15, 30, 60, 120, 300].find((c) => (seconds / c) * 3 <= width) ?? 600;
   const url = s.heat && width > 0
-    ? address("/api/v1/heatmap", { ...stripParams(s), type: s.type, filter: s.filter, focus: s.focus, ignore: s.ignore, step: `${(column * 1000) / rows}ms` })
+    ? address("/api/v1/heatmap", { ...(history ? stripParams(s) : { live: "true" }), type: s.type, filter: s.filter, focus: s.focus, ignore: s.ignore, step: `${(column * 1000) / rows}ms` })
     : null;
   return { answer: useQuery<SeriesAnswer>(url, 2, rangeSeconds(s.range) ? 20000 : 0), column };
 }

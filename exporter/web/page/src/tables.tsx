@@ -49,7 +49,7 @@ function Table<T extends { name: string; module?: string }>({ rows, columns, sor
           <input type="search" placeholder="Filter by function or module" aria-label="Filter by function or module" value={pattern} onInput={(e) => setPattern(e.currentTarget.value)} />
           <span class="hint">{count(sorted.length)}{all !== undefined && all > rows.length ? ` of the ${count(rows.length)} heaviest, of ${count(all)}` : all !== undefined ? ` of ${count(all)}` : ""}</span>
           <span class="spring" />
-          <Copy text={text} label="Copy the table as tab-separated text">Copy table</Copy>
+          <Copy text={text} label="Copy table as tab-separated text">Copy table</Copy>
         </div>
       )}
       <div class="scroll" tabIndex={0} role="region" aria-label={caption}>

@@ -6,7 +6,7 @@ import { count, percent } from "./format.ts";
 import { Menu } from "./parts.tsx";
 
 export function TrustBadge({ found }: { found: Found | undefined }) {
-  if (!found) return null;
+  if (!found || found.total.samples === 0) return null;
   const lost = Object.values(found.lost).reduce((a, b) => a + b, 0);
   const trust = found.trust;
   const whole = trust && trust.stacks > 0 ? trust.whole / trust.stacks : 1;
@@ -15,9 +15,9 @@ export function TrustBadge({ found }: { found: Found | undefined }) {
   const grade = share > 0.05 || whole < 0.8 || named < 0.8 ? "bad" : share > 0.005 || whole < 0.95 || named < 0.95 ? "fair" : "good";
   const words = { good: "Good", fair: "Fair", bad: "Poor" }[grade];
   return (
-    <Menu label={`Quality of the data: ${words}`} test="trust" wide button={
+    <Menu label="How far to trust this" test="trust" wide button={
       <span class={`trust ${grade}`}>
-        <i aria-hidden="true" />
+        <i aria-hidden="true" /><b class="sr">{words} data:</b>
         {trust ? <><span>{percent(trust.whole, trust.stacks)} whole</span><span>{percent(trust.named, trust.frames)} named</span></> : null}
         <span>{lost === 0 ? "none lost" : `${count(lost)} lost`}</span>
       </span>

@@ -15,8 +15,8 @@ export function toSVG(panes: Pane[], rows: number, palette: Palette, unit: strin
         const l = Math.max(0, left), w = Math.min(WIDTH, left + width) - l, y = rowOf(pane, g.depth[node]!) * ROW;
         const name = labelOf(g, node), short = shorten(name), room = Math.floor((w - 6) / CHAR);
         const text = name.length <= room ? name : room < 3 ? "" : short.length <= room ? short : `${[...short].slice(0, room - 1).join("")}…`;
-        const title = `${name}\n${formatShare(g.value(node) / whole)}, ${formatValue(g.value(node), unit)}, ${formatCount(g.total[COUNT]![node]!)} samples`;
-        out.push(`<g><title>${escapeMarkup(title)}</title><rect x="${l.toFixed(2)}" y="${y}" width="${Math.max(0.3, w - 0.5).toFixed(2)}" height="${ROW - 1}" fill="${fillOf(palette, pane, node)}"/>` +
+        const numbers = `${formatShare(g.value(node) / whole)}, ${formatValue(g.value(node), unit)}, ${formatCount(g.total[COUNT]![node]!)} samples`;
+        out.push(`<g><title>${escapeMarkup(name)}\n${escapeMarkup(numbers)}</title><rect x="${l.toFixed(2)}" y="${y}" width="${Math.max(0.3, w - 0.5).toFixed(2)}" height="${ROW - 1}" fill="${fillOf(palette, pane, node)}"/>` +
           (text ? `<text x="${(l + 3).toFixed(2)}" y="${y + 12.5}"${matching(pane, node) ? ` fill="${palette.matchInk}"` : ""}>${escapeMarkup(text)}</text>` : "") + "</g>");
       },
       merged(depth, left, width) {

@@ -91,6 +91,7 @@ export class FlameGraph {
     this.view.setAttribute("aria-keyshortcuts", "ArrowUp ArrowDown ArrowLeft ArrowRight Enter Escape");
     this.item.setAttribute("role", "treeitem");
     this.item.id = "fg-item-a";
+    this.item.textContent = "no samples yet";
     this.view.setAttribute("aria-activedescendant", this.item.id);
     this.canvas.setAttribute("aria-hidden", "true");
     this.map.setAttribute("aria-hidden", "true"); // the keys do the same
