@@ -42,8 +42,8 @@ func show(f *webFlags, args []string) error {
 		return errors.New("standard input can be one of the two profiles, not both")
 	}
 	options := web.Options{Listen: f.listen, Version: version, Target: "files", Log: logger(false)}
-	if err := web.CheckListen(f.listen, options.Security); err != nil {
-		return err
+	if web.CheckListen(f.listen, options.Security) != nil {
+		return fmt.Errorf("listen address %q: web shows files to this machine alone; listen on 127.0.0.1:PORT", f.listen)
 	}
 	for _, name := range args {
 		p, err := readProfile(name, f.sampleType)

@@ -36,6 +36,9 @@ mkdir -p "$copy/$page"
 	echo "building the page failed" >&2
 	exit 1
 }
+# What speedscope's package holds.
+(cd exporter/web/speedscope && tar -c --exclude=./node_modules .) | (mkdir -p "$copy/exporter/web/speedscope" && tar -x -C "$copy/exporter/web/speedscope")
+(cd "$copy/exporter/web/speedscope" && npm ci --ignore-scripts --no-audit --no-fund --silent && npm run --silent build) >&2
 
 status=0
 for dir in $dirs; do
@@ -44,11 +47,11 @@ for dir in $dirs; do
 		cmp -s "$file" "$copy/$file" || echo "$file"
 	done
 done | sort -u >"$copy/differ"
-for dir in exporter/web/assets/page exporter/web/assets/standalone; do
+for dir in exporter/web/assets/page exporter/web/assets/standalone exporter/web/assets/speedscope; do
 	diff -rq "$dir" "$copy/$dir" >>"$copy/differ" || true
 done
 if [ -s "$copy/differ" ]; then
-	echo "These files are not what their sources build to; run make generate, or npm run build in exporter/web/page, and commit the result:" >&2
+	echo "These files are not what their sources build to; run make generate, or npm run build in exporter/web/page or exporter/web/speedscope, and commit the result:" >&2
 	cat "$copy/differ" >&2
 	status=1
 fi
