@@ -169,7 +169,7 @@ func TestReadRefuses(t *testing.T) {
 		{"nothing, zipped", gzipped(nil), "empty"},
 		{"text", []byte("main;f 1\n"), "no profile.proto"},
 		{"cut", good[:len(good)/2], "EOF"},
-		{"a bomb", gzipped(make([]byte, MaxBytes+1)), "larger than 256 MiB"},
+		{"a bomb", bytes.Repeat(gzipped(make([]byte, 1<<20)), MaxBytes>>20+1), "larger than 256 MiB"},
 		{"20 million empty samples", gzipped(bytes.Repeat([]byte{2<<3 | 2, 0}, 20<<20)), "of memory"},
 		{"samples of many locations", gzipped(bytes.Repeat(append([]byte{2<<3 | 2, 0x84, 0x80, 0x40, 1<<3 | 2, 0x80, 0x80, 0x40}, make([]byte, 1<<20)...), 100)), "of memory"},
 		{"no types", plain(t, &pb.Profile{Period: 1}), "no types"},

@@ -5,6 +5,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"io/fs"
 	"os"
@@ -168,6 +171,42 @@ func nested(mod goMod, used []string, path string) bool {
 		}
 	}
 	return true
+}
+
+// The packages that are tested without the race detector have nothing for it to find.
+func TestSequentialPackagesStartNoGoroutines(t *testing.T) {
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^SEQUENTIAL := (.*)$`).FindSubmatch(makefile)
+	if line == nil {
+		t.Fatal("the Makefile names no packages")
+	}
+	for name := range strings.FieldsSeq(string(line[1])) {
+		files, err := filepath.Glob(filepath.Join(root, name, "*.go"))
+		if err != nil || len(files) == 0 {
+			t.Errorf("no files of %s: %v", name, err)
+		}
+		for _, file := range files {
+			parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(parsed, func(n ast.Node) bool {
+				call, _ := n.(*ast.SelectorExpr)
+				if _, ok := n.(*ast.GoStmt); ok || call != nil && call.Sel.Name == "Parallel" {
+					t.Errorf("%s starts a goroutine: test its package with the race detector", file)
+				}
+				return true
+			})
+			for _, i := range parsed.Imports {
+				if path := strings.Trim(i.Path.Value, `"`); path == "sync" || strings.HasPrefix(path, "sync/") || strings.HasPrefix(path, "golang.org/x/sync") {
+					t.Errorf("%s imports %s: test its package with the race detector", file, path)
+				}
+			}
+		}
+	}
 }
 
 // The kernel loads the programs as GPL-compatible; each source says so itself.
