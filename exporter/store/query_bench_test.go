@@ -1,6 +1,8 @@
 package store
 
 import (
+	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -8,30 +10,48 @@ import (
 	"github.com/pilotlight/pilotlight/exporter/store/busyhost"
 )
 
-// BenchmarkQuery asks a week of a busy host of 64 CPUs for trees, as the page does: of their nodes it gets the 10,000 heaviest. Of the days before the last quarter of an hour each hour is
-// one long interval with the stacks that the host shows in it, which is what files of resolution 1h hold of it.
-func BenchmarkQuery(b *testing.B) {
-	dir := b.TempDir()
+// queryWeekVariable names the directory that a process which BenchmarkQuery starts writes its week to.
+const queryWeekVariable = "PILOTLIGHT_QUERY_WEEK"
+
+var queryWeekEnd = time.Date(2026, 11, 24, 17, 45, 0, 0, time.UTC)
+
+// writeWeek writes a week of a busy host of 64 CPUs. Of the days before the last quarter of an hour each hour is one long interval with the stacks that the
+// host shows in it, which is what files of resolution 1h hold of it.
+func writeWeek(b *testing.B, dir string) {
 	c := &clock{}
-	end := time.Date(2026, 11, 24, 17, 45, 0, 0, time.UTC)
-	start := end.AddDate(0, 0, -7).Truncate(time.Hour)
+	start := queryWeekEnd.AddDate(0, 0, -7).Truncate(time.Hour)
 	c.set(start)
 	s := openStore(b, Options{Dir: dir, now: c.time, MaxBytes: 1 << 40, MaxAge: 1000 * time.Hour})
 	// A sixteenth of the samples shows nearly all of an hour's stacks.
 	host := busyhost.New(busyhost.Options{CPUs: 4, SharedCallersPercent: 90})
 	when := start
-	for ; when.Before(end.Truncate(time.Hour)); when = when.Add(time.Hour) {
+	for ; when.Before(queryWeekEnd.Truncate(time.Hour)); when = when.Add(time.Hour) {
 		c.set(when.Add(time.Hour))
 		s.Export(host.Interval(when, time.Hour))
 		host.NextHour()
 	}
 	settle(b, s)
 	busy := busyhost.New(busyhost.Options{SharedCallersPercent: 90})
-	for when = end.Add(-20 * time.Minute); when.Before(end); when = when.Add(10 * time.Second) {
+	for when = queryWeekEnd.Add(-20 * time.Minute); when.Before(queryWeekEnd); when = when.Add(10 * time.Second) {
 		c.set(when.Add(10 * time.Second))
 		s.Export(busy.Interval(when, 10*time.Second))
 	}
 	settle(b, s)
+}
+
+// BenchmarkQuery asks that week for trees, as the page does: of their nodes it gets the 10,000 heaviest. Another process writes it, so that the memory of this
+// one, and how much garbage it lets gather, are those of a process that asks.
+func BenchmarkQuery(b *testing.B) {
+	if dir := os.Getenv(queryWeekVariable); dir != "" {
+		writeWeek(b, dir)
+		return
+	}
+	dir, end := b.TempDir(), queryWeekEnd
+	writer := exec.Command(os.Args[0], "-test.run=^$", "-test.bench=^BenchmarkQuery$", "-test.benchtime=1x")
+	writer.Env = append(os.Environ(), queryWeekVariable+"="+dir)
+	if out, err := writer.CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
 	r := NewReader(dir, nil)
 	for _, span := range []struct {
 		name string
