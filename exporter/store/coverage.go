@@ -77,7 +77,7 @@ func (c coverage) byMinute() coverage {
 // in is how much of a time was sampled.
 func (c coverage) in(times timeRange) (sum time.Duration) {
 	for at, n := range c {
-		if at >= times.from && at < times.to {
+		if times.has(at) {
 			sum += time.Duration(n) * time.Millisecond
 		}
 	}

@@ -56,4 +56,11 @@ func TestDurationIsWhatWasSampled(t *testing.T) {
 		t.Fatalf("%d files of minutes", len(h.minutes))
 	}
 	check("a day")
+
+	// Of a range that begins and ends within an hour three pieces of the day are read: two of the minutes, and the rollup between them.
+	from, to := start.Truncate(time.Hour).Add(13*time.Minute), start.Truncate(time.Hour).Add(8*time.Hour+13*time.Minute)
+	if p, answer, err := r.Read(t.Context(), query.Query{From: from, To: to}, "pid"); err != nil || answer.Files < 4 || p.Duration < 64*time.Minute-20*time.Second ||
+		p.Duration > 64*time.Minute+20*time.Second {
+		t.Errorf("%s to %s: %v of %+v, not 64 min: %v", from, to, p.Duration, answer, err)
+	}
 }

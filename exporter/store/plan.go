@@ -33,6 +33,8 @@ func (r timeRange) and(other timeRange) timeRange {
 
 func (r timeRange) empty() bool { return r.from >= r.to }
 
+func (r timeRange) has(t int64) bool { return t >= r.from && t < r.to }
+
 // minCoarse is the span from which on whole hours are read at resolution 1h.
 const minCoarse = 6 * time.Hour
 
@@ -52,6 +54,19 @@ type piece struct {
 	file    file
 	times   timeRange
 	minutes *file // of a rollup: what it was made of
+}
+
+// covered is the time of which the file's coverage counts here. Each moment is in one piece of the file; what its footer says of before it, when nothing
+// was sampled that could have had a file, is in the first one.
+func (p *piece) covered() timeRange {
+	covered, all := p.times, p.file.times()
+	if covered.from == all.from {
+		covered.from = math.MinInt64
+	}
+	if covered.to == all.to {
+		covered.to = math.MaxInt64
+	}
+	return covered
 }
 
 // instead is what is read in the place of a rollup.

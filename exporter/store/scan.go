@@ -241,10 +241,17 @@ func (s *scan) readFile(p openPiece, workers chan *worker) {
 		return
 	}
 	defer c.Close()
+	covered := make(coverage)
+	told := covered.add(c)
 	s.mu.Lock()
 	s.partitions[partition{p.piece.file.host, p.piece.file.start.Format(dateLayout)}] = true
 	s.answer.Files++
-	s.uncovered = !s.covered.add(c) || s.uncovered
+	s.uncovered = s.uncovered || !told
+	for at, n := range covered {
+		if p.covered().has(at) {
+			s.covered[at] += n
+		}
+	}
 	s.mu.Unlock()
 	var wait sync.WaitGroup
 	for i := range c.RowGroups() {
