@@ -181,12 +181,11 @@ func (s *Store) compactSamples(ctx context.Context, from []file, minutes bool) e
 			writers[i].Reset(d)
 		}
 		m := newMerger(targets[0].start, writers[1], writers[0])
-		covered := make(coverage)
 		for i := range from {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if err := m.add(filepath.Join(s.options.Dir, from[i].path()), covered); err != nil {
+			if err := m.add(filepath.Join(s.options.Dir, from[i].path())); err != nil {
 				return &inputError{from[i], err}
 			}
 			s.pause(ctx)
@@ -195,7 +194,9 @@ func (s *Store) compactSamples(ctx context.Context, from []file, minutes bool) e
 			return err
 		}
 		for _, w := range writers[:len(drafts)] {
-			w.SetKeyValueMetadata(coverageKey, covered.byMinute().String())
+			if !m.uncovered {
+				w.SetKeyValueMetadata(coverageKey, m.covered.byMinute().String())
+			}
 			if err := w.Close(); err != nil {
 				return err
 			}
@@ -300,7 +301,7 @@ func (s *Store) joinDay(ctx context.Context, from []file, hours []file) error {
 func (s *Store) join(ctx context.Context, from []file, d *draft) error {
 	w := parquet.NewWriter(d, append(writerOptions(compression, 1<<40), schemaOf(from[0].table))...)
 	var open []*checkedFile
-	covered := make(coverage)
+	covered, uncovered := make(coverage), from[0].table != tableSamples
 	defer func() {
 		for _, f := range open {
 			_ = f.Close() // it was only read
@@ -315,7 +316,7 @@ func (s *Store) join(ctx context.Context, from []file, d *draft) error {
 			return &inputError{from[i], err}
 		}
 		open = append(open, f)
-		covered.add(f)
+		uncovered = !covered.add(f) || uncovered
 		for _, g := range f.RowGroups() {
 			if _, err := w.WriteRowGroup(g); err != nil {
 				return &inputError{from[i], f.asDamage(err)}
@@ -323,7 +324,7 @@ func (s *Store) join(ctx context.Context, from []file, d *draft) error {
 		}
 		s.pause(ctx)
 	}
-	if from[0].table == tableSamples {
+	if !uncovered {
 		w.SetKeyValueMetadata(coverageKey, covered.String())
 	}
 	return w.Close()

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -62,5 +63,40 @@ func TestDurationIsWhatWasSampled(t *testing.T) {
 	if p, answer, err := r.Read(t.Context(), query.Query{From: from, To: to}, "pid"); err != nil || answer.Files < 4 || p.Duration < 64*time.Minute-20*time.Second ||
 		p.Duration > 64*time.Minute+20*time.Second {
 		t.Errorf("%s to %s: %v of %+v, not 64 min: %v", from, to, p.Duration, answer, err)
+	}
+}
+
+// What is merged from files of which one does not say what it covers does not say it either: its duration is that of its spans.
+func TestCoverageOfOlderFilesIsNotMadeUp(t *testing.T) {
+	dir := t.TempDir()
+	c, start := clockAt(t, "2026-11-24T01:10:00Z")
+	older := file{table: tableSamples, resolution: resolutionInterval, host: "here", start: start}
+	d, err := newDraft(dir, &older)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newSampleWriter(compression)
+	w.Reset(d)
+	row := SampleRow{Time: start.UnixMilli(), Duration: int64(10 * time.Second), Type: "cpu", Unit: "nanoseconds", Period: 1, Count: 1, Value: 1}
+	if _, err := w.Write([]SampleRow{row}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Close(), d.finish()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.publish(); err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	host := smallHost(1)
+	for _, after := range []time.Duration{10 * time.Second, time.Hour} {
+		s.Export(host.Interval(start.Add(after), 10*time.Second))
+	}
+	for _, after := range []time.Duration{0, 4 * time.Hour, 30 * time.Hour} {
+		c.set(start.Add(after))
+		settle(t, s)
+		if d := mustRead(t, NewReader(dir, nil), query.Query{}, "pid").Duration; d < time.Hour {
+			t.Errorf("after %s: %s, of files of which one does not say what was sampled", after, d)
+		}
 	}
 }

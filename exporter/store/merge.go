@@ -24,6 +24,9 @@ type merger struct {
 	minutes *parquet.GenericWriter[SampleRow] // nil: only hours are wanted
 	hours   *parquet.GenericWriter[SampleRow]
 
+	covered   coverage // by the files that were added
+	uncovered bool     // one of them does not say what it covers
+
 	series map[seriesKey]uint32
 	all    []series
 	words  *words // of series and of what is read
@@ -54,7 +57,7 @@ type merged struct {
 }
 
 func newMerger(hour time.Time, minutes, hours *parquet.GenericWriter[SampleRow]) *merger {
-	m := &merger{hour: hour, minutes: minutes, hours: hours}
+	m := &merger{hour: hour, minutes: minutes, hours: hours, covered: make(coverage)}
 	m.clear()
 	return m
 }
@@ -77,13 +80,13 @@ type seriesKey struct {
 }
 
 // add adds the rows of a file, and what it covers.
-func (m *merger) add(path string, covered coverage) (err error) {
+func (m *merger) add(path string) (err error) {
 	f, err := openChecked(path)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	covered.add(f)
+	m.uncovered = !m.covered.add(f) || m.uncovered
 	for i := range f.RowGroups() {
 		if err := m.addGroup(f, i); err != nil {
 			return err
