@@ -44,12 +44,12 @@ var frameColumns = [frameWords]string{"function", "linkage_name", "file", "line"
 // reasonRare is why a stack has no frames that is none of the maxStacks which most samples of an answer have.
 var reasonRare = bpf.ReasonHistoryRare.String()
 
-// maxStacks bounds the memory that a profile takes, with all that is made of it; maxCompactStacks and maxCompactFrames that of flame.Stacks, of which the frames
-// take 32 MB. A busy host shows 20,000 stacks in an hour, some 80,000 in a day.
+// maxStacks and maxFrames bound the memory that a profile takes, with all that is made of it; maxCompactStacks and maxFrames that of flame.Stacks. The frames
+// take 64 MB in a profile, and 32 in flame.Stacks. A busy host shows 20,000 stacks in an hour, some 80,000 in a day.
 const (
 	maxStacks        = 64 << 10
 	maxCompactStacks = 96 << 10
-	maxCompactFrames = 8 << 20
+	maxFrames        = 8 << 20
 )
 
 // stackWindow is how many stacks are looked at together: one can have more than a thousand frames.
@@ -69,6 +69,8 @@ type lookUp struct {
 	slots  []int32
 	rare   int64 // samples of the stacks that have no place
 
+	room, roomless atomic.Int64 // for frames, and the samples of stacks that were read when there was none
+
 	mu     sync.Mutex
 	states []lookState // by number
 	left   int         // that are wanted
@@ -83,12 +85,14 @@ const (
 	stackFound
 )
 
-// newLookUp makes a look-up of the stacks that rows refer to, with as many of them as there is place for: those with most samples.
-func (s *scan) newLookUp(v *sums, most int, columns []int) *lookUp {
+// newLookUp makes a look-up of the stacks that rows refer to, with as many of them as there is place for: those with most samples. The room for frames is had by
+// those that are read first, as nobody knows before how deep the others are.
+func (s *scan) newLookUp(v *sums, most int, frames int64, columns []int) *lookUp {
 	l := &lookUp{scan: s, columns: columns, workers: make(chan *frameReader, runtime.GOMAXPROCS(0))}
 	for range cap(l.workers) {
 		l.workers <- &frameReader{lookUp: l}
 	}
+	l.room.Store(frames)
 	l.makeSlots(len(v.totals))
 	for i := range v.totals {
 		if t := &v.totals[i]; t.stack != 0 {
@@ -146,6 +150,15 @@ func (l *lookUp) leaveOut(most int) {
 		"ask for a shorter time or by a filter", len(ids)-most, l.rare))
 }
 
+// hasRoom takes room for the frames of a stack. When it is used up, stacks of which it is false keep their samples.
+func (l *lookUp) hasRoom(number int32, frames int) bool {
+	if l.room.Add(-int64(frames)) >= 0 {
+		return true
+	}
+	l.roomless.Add(l.counts[number])
+	return false
+}
+
 // run finds the stacks. Each date has all its stacks; the last one is looked through first, as most stacks are in all of them.
 func (l *lookUp) run() error {
 	read := make(map[string]bool)
@@ -161,18 +174,23 @@ func (l *lookUp) run() error {
 	if l.left > 0 && l.scan.ctx.Err() == nil {
 		l.scan.warn(fmt.Errorf("%d stacks are in none of the files that could be read: the samples of them are shown without frames", l.left))
 	}
+	if n := l.roomless.Load(); n > 0 {
+		l.scan.warn(fmt.Errorf("%d samples of deep stacks are shown as [truncated: history rare] to bound memory: ask for a shorter time or by a filter", n))
+	}
 	return context.Cause(l.scan.ctx)
 }
 
 // pairs finds the stacks that rows refer to as a profile has them, by ID: all but the rare ones.
-func (s *scan) pairs(v *sums) (map[int64]*stackPair, error) {
-	l := s.newLookUp(v, maxStacks, []int{
+func (s *scan) pairs(v *sums, frames int64) (map[int64]*stackPair, error) {
+	l := s.newLookUp(v, maxStacks, frames, []int{
 		frameFunction, frameLinkage, frameFile, frameLine, frameStartLine, frameKind, frameModule, frameBuildID, frameMissing,
 	})
 	found := make([]*stackPair, len(l.ids))
 	known := newLocations(s.words)
 	l.take = func(r *frameReader, number int32, at, end int, whole bool) {
-		found[number] = r.stack(known, at, end, whole)
+		if l.hasRoom(number, end-at) {
+			found[number] = r.stack(known, at, end, whole)
+		}
 	}
 	if err := l.run(); err != nil {
 		return nil, err

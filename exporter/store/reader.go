@@ -77,7 +77,7 @@ func (r *Reader) Read(ctx context.Context, q query.Query, labels ...string) (*pr
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
 	}
-	stacks, err := s.pairs(total)
+	stacks, err := s.pairs(total, maxFrames)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
 	}

@@ -361,8 +361,30 @@ func TestRareStacksKeepTheirSamples(t *testing.T) {
 		t.Errorf("%d samples without frames, not %d: %v", rare, more, answer.Warnings)
 	}
 
+	// Room for fewer frames than there are stacks.
+	scan := NewReader(dir, nil).newScan(t.Context(), query.Query{})
+	defer scan.cancel(nil)
+	scan.stacks = true
+	sums, err := scan.sums([labelCount]bool{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pairs, err := scan.pairs(sums, maxStacks-100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rare = 0
+	for _, sample := range scan.profile(sums, pairs).Samples {
+		if sample.User.Truncated == reasonRare {
+			rare += sample.Count
+		}
+	}
+	if rare != more+2*100 || len(scan.answer.Warnings) != 2 {
+		t.Errorf("%d samples without frames, not %d: %v", rare, more+2*100, scan.answer.Warnings)
+	}
+
 	// The same of Stacks, which have room for more: of so many stacks, or frames.
-	for _, bound := range [][2]int{{maxStacks, maxCompactFrames}, {maxCompactStacks, maxStacks}} {
+	for _, bound := range [][2]int{{maxStacks, maxFrames}, {maxCompactStacks, maxStacks}} {
 		scan := NewReader(dir, nil).newScan(t.Context(), query.Query{})
 		scan.stacks = true
 		sums, err := scan.sums([labelCount]bool{})

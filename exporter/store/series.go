@@ -132,7 +132,7 @@ func (s *scan) selectStacks() error {
 	if err != nil {
 		return err
 	}
-	c, err := all.compact(sums, maxCompactStacks, maxCompactFrames)
+	c, err := all.compact(sums, maxCompactStacks, maxFrames)
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"path"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/pilotlight/pilotlight/exporter/flame"
 	"github.com/pilotlight/pilotlight/exporter/pprof"
@@ -40,7 +39,7 @@ func (r *Reader) Stacks(ctx context.Context, q query.Query) (*Stacks, *Answer, e
 		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
 	}
 	out := &Stacks{Profile: s.header(total)}
-	c, err := s.compact(total, maxCompactStacks, maxCompactFrames)
+	c, err := s.compact(total, maxCompactStacks, maxFrames)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
 	}
@@ -69,19 +68,16 @@ func (c *compactor) group(v *sums, by int) {
 	}
 }
 
-// compact finds the stacks that rows refer to, those with most samples, until there is no room for their frames. The samples are in the order of the rows.
+// compact finds the stacks that rows refer to: of most of them, those with most samples, the ones that it reads before the room for frames is used up. The samples
+// are in the order of the rows.
 func (s *scan) compact(v *sums, most int, frames int64) (*compactor, error) {
-	l := s.newLookUp(v, most, []int{frameFunction, frameKind, frameModule, frameMissing})
+	l := s.newLookUp(v, most, frames, []int{frameFunction, frameKind, frameModule, frameMissing})
 	c := &compactor{lookUp: l, stacks: new(flame.Stacks), found: make([][]flame.Frame, len(l.ids)), truncated: s.words.id([]byte(kindTruncated))}
 	missing, rare := []flame.Frame{c.label(pprof.Truncated(reasonMissing), flame.KindTruncated)}, []flame.Frame{c.label(pprof.Truncated(reasonRare), flame.KindTruncated)}
 	c.rare = rare
-	c.room.Store(frames)
 	l.take = c.take
 	if err := l.run(); err != nil {
 		return nil, err
-	}
-	if n := c.roomless.Load(); n > 0 {
-		s.warn(fmt.Errorf("%d samples of deep stacks are shown as [truncated: history rare] to bound memory: ask for a shorter time or by a filter", n))
 	}
 	c.completeness()
 	c.stacks.Samples = make([]flame.StackSample, len(v.totals))
@@ -105,11 +101,10 @@ func (s *scan) compact(v *sums, most int, frames int64) (*compactor, error) {
 
 // compactor makes flame.Stacks of the frames that are read.
 type compactor struct {
-	lookUp         *lookUp
-	truncated      uint32          // a kind
-	found          [][]flame.Frame // by the number of the stack
-	rare           []flame.Frame   // of those that have no room
-	room, roomless atomic.Int64    // for frames, and the samples of stacks that were read when there was none
+	lookUp    *lookUp
+	truncated uint32          // a kind
+	found     [][]flame.Frame // by the number of the stack
+	rare      []flame.Frame   // of those that have no room
 
 	complete profile.Completeness // in the end
 
@@ -164,9 +159,8 @@ func (x *functionIndex) add(key functionKey, f flame.Frame) {
 
 func (c *compactor) take(r *frameReader, number int32, at, end int, whole bool) {
 	w := &r.compactReader
-	if c.room.Add(-int64(end-at)) < 0 {
+	if !c.lookUp.hasRoom(number, end-at) {
 		c.found[number] = c.rare
-		c.roomless.Add(c.lookUp.counts[number])
 		return
 	}
 	w.slab = flame.Room(w.slab, end-at)
@@ -256,7 +250,7 @@ func (c *compactor) completeness() {
 			reasons[reasonMissing] += uint64(c.lookUp.counts[number])
 		}
 	}
-	if n := c.lookUp.rare + c.roomless.Load(); n > 0 {
+	if n := c.lookUp.rare + c.lookUp.roomless.Load(); n > 0 {
 		reasons[reasonRare] = uint64(n)
 	}
 	for reason, n := range reasons {
