@@ -69,12 +69,7 @@ func Verify(path string) (err error) {
 	if _, _, err := c.openSums(); err != nil {
 		return err
 	}
-	for block := range int64(len(c.sums)) {
-		if err := c.check(block); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.checkAll()
 }
 
 // Merged says which of the paths, which are as in File, are hours that were compacted into days among the files, which are some of those that Compacted gave.

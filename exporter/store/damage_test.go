@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -183,11 +184,16 @@ func TestUnreadableIsLeftOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, answer, readErr := NewReader(dir, nil).Read(t.Context(), query.Query{})
+	// With a focus samples are read twice.
+	_, twice, seriesErr := NewReader(dir, nil).Series(t.Context(), query.Query{Focus: regexp.MustCompile("main")}, time.Minute)
 	if err := syscall.Setresuid(-1, 0, -1); err != nil {
 		t.Fatal(err)
 	}
-	if readErr != nil {
-		t.Fatal(readErr)
+	if err := errors.Join(readErr, seriesErr); err != nil {
+		t.Fatal(err)
+	}
+	if len(twice.Warnings) != 2 {
+		t.Errorf("with a focus: %v", twice.Warnings)
 	}
 	said := fmt.Sprint(answer.Warnings)
 	if p.Account.Exported != sent[3] || len(answer.Warnings) != 2 || !strings.Contains(said, intervals[0].dir()) || !strings.Contains(said, intervals[2].path()) {

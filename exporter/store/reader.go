@@ -41,8 +41,10 @@ type Answer struct {
 // maxWarnings are kept; a broken disk would bring thousands.
 const maxWarnings = 100
 
+// warn notes what is missing, once: with Focus or Ignore files are read twice.
 func (a *Answer) warn(err error) {
-	if len(a.Warnings) < maxWarnings {
+	same := func(other error) bool { return other.Error() == err.Error() }
+	if len(a.Warnings) < maxWarnings && !slices.ContainsFunc(a.Warnings, same) {
 		a.Warnings = append(a.Warnings, err)
 	}
 }
