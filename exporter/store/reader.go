@@ -89,14 +89,52 @@ func (r *Reader) Read(ctx context.Context, q query.Query, labels ...string) (*pr
 // sums adds up what the query means, by stack if that is read, and by the labels that are kept.
 func (s *scan) sums(kept [labelCount]bool) (*sums, error) {
 	var all []*sums
+	others := s.others(kept)
 	if err := s.run(func() visitor {
-		v := newSums(kept)
+		v := newSums(kept, others)
 		all = append(all, v)
 		return v
 	}); err != nil {
 		return nil, err
 	}
-	return mergeSums(all), nil
+	v := mergeSums(all)
+	if v.crowded {
+		samples := int64(0)
+		for _, t := range v.totals {
+			if v.keys[t.labels] == others {
+				samples += t.count
+			}
+		}
+		s.warnOthers(samples)
+	}
+	return v, nil
+}
+
+// maxGroups bounds the sets of labels that are told apart: there can be as many as samples, of a program that starts a process for each. The samples of
+// those that are met later are one more, which has textOthers for its labels.
+const maxGroups = 100_000
+
+const (
+	textOthers   = "[others]"
+	numberOthers = 1<<32 - 1 // no process has it
+)
+
+func (s *scan) others(kept [labelCount]bool) (key labelKey) {
+	for label := range key {
+		switch {
+		case !kept[label]:
+		case label == labelPID || label == labelTID:
+			key[label] = numberOthers
+		default:
+			key[label] = s.words.id([]byte(textOthers))
+		}
+	}
+	return key
+}
+
+func (s *scan) warnOthers(samples int64) {
+	s.warn(fmt.Errorf("there are more than %d groups: %d samples are added up as %s to bound memory: ask for a shorter time or by a filter",
+		maxGroups, samples, textOthers))
 }
 
 // newScan begins a scan, which is to be canceled in the end.
@@ -116,9 +154,12 @@ type sums struct {
 	labels map[labelKey]uint32
 	keys   []labelKey           // of labels
 	recent [recentLabels]uint32 // IDs of labels, by the last digits of their process
+	others labelKey             // of what has no place in keys
 	rows   rowTable
 	totals []total
 	lost   map[uint32]int64 // by reason, a word
+	// crowded says that there are such others.
+	crowded bool
 }
 
 // recentLabels is a power of two. Most processes have one set of labels, or few.
@@ -135,8 +176,8 @@ type total struct {
 	count, value int64
 }
 
-func newSums(kept [labelCount]bool) *sums {
-	return &sums{kept: kept, told: kept != [labelCount]bool{}, labels: make(map[labelKey]uint32), lost: make(map[uint32]int64)}
+func newSums(kept [labelCount]bool, others labelKey) *sums {
+	return &sums{kept: kept, told: kept != [labelCount]bool{}, others: others, labels: make(map[labelKey]uint32), lost: make(map[uint32]int64)}
 }
 
 func (v *sums) visit(b *batch) {
@@ -178,6 +219,11 @@ func (v *sums) labelID(labels labelKey) uint32 {
 		return *slot
 	}
 	id, ok := v.labels[labels]
+	if !ok && len(v.keys) >= maxGroups {
+		v.crowded = true
+		labels = v.others
+		id, ok = v.labels[labels]
+	}
 	if !ok {
 		id = uint32(len(v.keys))
 		v.keys = append(v.keys, labels)
@@ -239,6 +285,7 @@ func mergeSums(all []*sums) *sums {
 		for reason, n := range v.lost {
 			merged.lost[reason] += n
 		}
+		merged.crowded = merged.crowded || v.crowded
 		v.rows, v.totals = nil, nil
 	}
 	merged.rows = nil
@@ -295,8 +342,14 @@ func (s *scan) profile(v *sums, stacks map[int64]*stackPair) *profile.Profile {
 
 func (s *scan) profileLabels(key labelKey) *profile.Labels {
 	text := func(label int) string { return s.words.text(key[label]) }
+	number := func(label int) int {
+		if key[label] == numberOthers {
+			return 0
+		}
+		return int(int32(key[label]))
+	}
 	l := &profile.Labels{
-		PID: int(int32(key[labelPID])), TID: int(int32(key[labelTID])),
+		PID: number(labelPID), TID: number(labelTID),
 		Comm: text(2), Thread: text(3), Exe: text(4), Cgroup: text(5), ContainerID: text(6),
 	}
 	if l.Cgroup != "" {

@@ -326,6 +326,45 @@ func TestSeriesAddUp(t *testing.T) {
 	}
 }
 
+// Of more processes than an answer tells apart, each a sample, the rest are one more, and no sample is missing.
+func TestGroupsAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	c, start := clockAt(t, "2026-11-24T17:05:10Z")
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	const half, more = maxGroups/2 + 50, 100 // in each of two files, so that workers find too many or their sum is
+	for i := range 2 {
+		p := &profile.Profile{Type: profile.TypeCPU, Start: start.Add(time.Duration(i) * 10 * time.Second), Duration: 10 * time.Second, Period: 1}
+		for n := range half {
+			p.Samples = append(p.Samples, profile.Sample{Labels: &profile.Labels{PID: 1 + i*half + n, Comm: "forked"}, Count: 1, Value: 1})
+		}
+		s.Export(p)
+	}
+	r, q := NewReader(dir, nil), query.Query{By: "pid"}
+	said := func(what string, a *Answer) {
+		if len(a.Warnings) != 1 || !strings.Contains(a.Warnings[0].Error(), fmt.Sprintf("%d samples are added up as [others]", more)) {
+			t.Errorf("%s: %v", what, a.Warnings)
+		}
+	}
+	groups, answer, err := r.Groups(t.Context(), q, "pid", "comm")
+	if err != nil || len(groups) != maxGroups+1 || groups[0].Samples != more || !slices.Equal(groups[0].Labels, []string{"[others]", "[others]"}) {
+		t.Fatalf("%d groups, the first %+v: %v", len(groups), groups[:min(1, len(groups))], err)
+	}
+	said("groups", answer)
+	series, answer, err := r.Series(t.Context(), q, 10*time.Second)
+	if err != nil || len(series.Lines) != MaxLines+1 {
+		t.Fatal(err, len(series.Lines))
+	}
+	if n := series.Lines[MaxLines].Samples; n[0]+n[1] != 2*half-MaxLines {
+		t.Errorf("%v samples of others, not %d", n, 2*half-MaxLines)
+	}
+	said("series", answer)
+	p, answer, err := r.Read(t.Context(), q, "pid", "comm")
+	if err != nil || len(p.Samples) != maxGroups+1 || p.Account.Exported != 2*half {
+		t.Fatalf("%v: %d samples, %+v", err, len(p.Samples), p.Account)
+	}
+	said("profile", answer)
+}
+
 // An answer of more stacks than are held in memory keeps all samples, and the frames of those with most.
 func TestRareStacksKeepTheirSamples(t *testing.T) {
 	start := at(t, "2026-11-24T17:05:10Z")

@@ -527,6 +527,9 @@ func numberText(id uint32) string {
 // labelText is the value of a label in a row.
 func (s *scan) labelText(label int, id uint32) string {
 	if label == labelPID || label == labelTID {
+		if id == numberOthers {
+			return textOthers
+		}
 		return numberText(id)
 	}
 	return s.words.text(id)

@@ -110,7 +110,7 @@ func (r *Reader) series(ctx context.Context, q query.Query, step time.Duration, 
 	}
 	var all []*steps
 	if err := s.run(func() visitor {
-		v := &steps{scan: s, by: by, step: step.Milliseconds(), lines: make(map[uint32]*points)}
+		v := &steps{scan: s, by: by, step: step.Milliseconds(), lines: make(map[uint32]*points), others: newPoints()}
 		all = append(all, v)
 		return v
 	}); err != nil {
@@ -153,12 +153,18 @@ type steps struct {
 	by    int   // label; -1: none
 	step  int64 // milliseconds
 	lines map[uint32]*points
+	// others are what there is beyond maxGroups lines.
+	others *points
 }
 
 // points are sums by step since 1970: many, but few of a line where lines are many.
 type points struct {
 	samples, values map[int64]int64
 	total           int64
+}
+
+func newPoints() *points {
+	return &points{samples: make(map[int64]int64), values: make(map[int64]int64)}
 }
 
 func (v *steps) visit(b *batch) {
@@ -177,9 +183,12 @@ func (v *steps) visit(b *batch) {
 			label = b.labels[v.by][i]
 		}
 		p := v.lines[label]
-		if p == nil {
-			p = &points{samples: make(map[int64]int64), values: make(map[int64]int64)}
+		switch {
+		case p == nil && len(v.lines) < maxGroups:
+			p = newPoints()
 			v.lines[label] = p
+		case p == nil:
+			p = v.others
 		}
 		p.total += b.counts[i]
 		if int64(len(ticks)) != b.counts[i] || len(ticks) == 0 {
@@ -200,20 +209,29 @@ func (v *steps) visit(b *batch) {
 
 // joinSteps makes a Series of what several workers found.
 func (s *scan) joinSteps(all []*steps, by int, step time.Duration) (*Series, error) {
-	lines := make(map[uint32]*points)
-	first, last := int64(math.MaxInt64), int64(math.MinInt64)
+	lines, others := make(map[uint32]*points), newPoints()
 	for _, v := range all {
 		for label, p := range v.lines {
-			for t := range p.samples {
-				first, last = min(first, t), max(last, t)
-			}
-			into := lines[label]
-			if into == nil {
+			switch into := lines[label]; {
+			case into != nil:
+				into.add(p)
+			case len(lines) < maxGroups:
 				lines[label] = p
-				continue
+			default:
+				others.add(p)
 			}
-			into.add(p)
 		}
+		others.add(v.others)
+	}
+	first, last := int64(math.MaxInt64), int64(math.MinInt64)
+	span := func(p *points) {
+		for t := range p.samples {
+			first, last = min(first, t), max(last, t)
+		}
+	}
+	span(others)
+	for _, p := range lines {
+		span(p)
 	}
 	series := &Series{Type: s.query.Type, Unit: s.words.text(s.facts.unit), Step: step, Lines: []Line{}}
 	if !s.query.From.IsZero() {
@@ -256,6 +274,10 @@ func (s *scan) joinSteps(all []*steps, by int, step time.Duration) (*Series, err
 		line.Samples, line.Values = make([]int64, series.Steps), make([]int64, series.Steps)
 		lines[id].fill(&line, first)
 		series.Lines = append(series.Lines, line)
+	}
+	if others.total > 0 { // so many lines that there is one for the rest
+		others.fill(&series.Lines[most], first)
+		s.warnOthers(others.total)
 	}
 	return series, nil
 }
