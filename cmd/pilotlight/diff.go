@@ -235,6 +235,9 @@ func readProfile(path, sampleType string) (*profile.Profile, error) {
 		in, name = file, path
 	}
 	p, err := readAny(in, sampleType)
+	if err == nil {
+		err = flame.Check(p)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

@@ -109,7 +109,7 @@ func compare(before, after *profile.Profile, scale Scale) (*Difference, *profile
 	if scale == ByTime && (before.Duration <= 0 || after.Duration <= 0) {
 		return nil, nil, nil, errors.New("a profile does not tell its duration: compare by share")
 	}
-	if err := errors.Join(a.check(), b.check()); err != nil {
+	if err := errors.Join(Check(before), Check(after)); err != nil {
 		return nil, nil, nil, err
 	}
 	if !a.hasModules() || !b.hasModules() {
@@ -146,11 +146,11 @@ func (t *Table) hasModules() bool {
 	return slices.ContainsFunc(t.Rows, func(r Row) bool { return r.Module != "" && r.Kind != Kind(profile.FrameKernel) })
 }
 
-// check refuses what cannot be counted: profiles that are differences themselves.
-func (t *Table) check() error {
-	for i := range t.Rows {
-		if r := &t.Rows[i]; r.Self.Samples < 0 || r.Total.Samples < 0 || r.Total.Samples > t.Total.Samples {
-			return fmt.Errorf("the profile has negative samples: it is a difference itself")
+// Check refuses what cannot be counted: profiles that are differences themselves.
+func Check(p *profile.Profile) error {
+	for i := range p.Samples {
+		if s := &p.Samples[i]; s.Count < 0 || s.Value < 0 {
+			return errors.New("the profile has negative samples: it is a difference itself, which go tool pprof shows")
 		}
 	}
 	return nil
