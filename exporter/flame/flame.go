@@ -9,7 +9,11 @@
 // Names are those of the profiled programs, demangled but otherwise as they are: whoever shows them has to escape them.
 package flame
 
-import "cmp"
+import (
+	"cmp"
+
+	"github.com/pilotlight/pilotlight/exporter/pprof"
+)
 
 // Function is what frames are told apart by: equal ones are one row of a table and one child of a node.
 type Function struct {
@@ -26,9 +30,9 @@ type Kind string
 
 // Kinds beyond those of the profile.
 const (
-	KindUnknown   Kind = "unknown"   // code without a name, such as [libc.so.6+0x29d90]
-	KindTruncated Kind = "truncated" // stands where callers are missing
-	KindLabel     Kind = "label"     // no code, but the label that samples are grouped by
+	KindUnknown   Kind = "unknown"             // code without a name, such as [libc.so.6+0x29d90]
+	KindTruncated Kind = "truncated"           // stands where callers are missing
+	KindLabel     Kind = Kind(pprof.KindLabel) // no code, but the label that samples are grouped by
 )
 
 // Weight is how much of a profile something is.

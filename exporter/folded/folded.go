@@ -18,7 +18,6 @@ import (
 
 	"github.com/pilotlight/pilotlight/exporter/pprof"
 	"github.com/pilotlight/pilotlight/profiler/profile"
-	"github.com/pilotlight/pilotlight/symbolizer/demangle"
 )
 
 // Write writes p with its lines in order of the stacks.
@@ -54,7 +53,7 @@ func (s *stacks) count(p *profile.Profile, side int) {
 	}
 	type function struct {
 		*profile.Function
-		kernel bool
+		kind profile.FrameKind
 	}
 	known := make(map[function]uint32)
 	var frames []uint32
@@ -63,11 +62,11 @@ func (s *stacks) count(p *profile.Profile, side int) {
 		frames = frames[:0]
 		p.Samples[i].Walk(func(l *profile.Location) {
 			for _, line := range l.Lines {
-				f := function{line.Function, l.Kind == profile.FrameKernel}
+				f := function{line.Function, l.Kind}
 				n, ok := known[f]
 				if !ok {
-					name := clean(demangle.Simple(f.Name))
-					if f.kernel {
+					name := clean(pprof.Name(f.Function, f.kind))
+					if f.kind == profile.FrameKernel {
 						name += kernelSuffix
 					}
 					n = s.number(name)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pilotlight/pilotlight/exporter/pprof"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
@@ -46,6 +47,7 @@ func TestWrite(t *testing.T) {
 		profile.Sample{Kernel: stack("", kernel("vfs_read"), kernel("entry_SYSCALL_64")), User: stack("", native("read"), native("main")), Count: 40},
 		profile.Sample{Kernel: stack("", kernel("vfs_read"), kernel("entry_SYSCALL_64")), User: stack("", native("read"), native("main")), Labels: &profile.Labels{PID: 2}, Count: 2},
 		profile.Sample{User: stack("", native("inlined", "outer"), native("_ZN3geo4areaINS_6CircleELi7EEEdRKT_")), Count: 3},
+		profile.Sample{User: stack("", native("_Z3foov"), location(pprof.KindLabel, "_Z3foov")), Count: 8},
 		profile.Sample{User: stack("unmapped_pc", native("leaf")), Count: 4},
 		profile.Sample{User: stack("stack_evicted"), Count: 5},
 		profile.Sample{User: stack("", native("operator new;\n\x7f\xff\x00 x")), Count: 6},
@@ -53,6 +55,7 @@ func TestWrite(t *testing.T) {
 	)
 	const want = "[truncated: stack evicted] 5\n" +
 		"[truncated: unmapped pc];leaf 4\n" +
+		"_Z3foov;foo 8\n" +
 		"geo::area<geo::Circle, 7>;outer;inlined 3\n" +
 		"kthread_[k] 7\n" +
 		"main;read;entry_SYSCALL_64_[k];vfs_read_[k] 42\n" +

@@ -46,7 +46,7 @@ func Convert(p *profile.Profile) *pb.Profile {
 		byFile:    make(map[profile.Mapping]*pb.Mapping),
 		locations: make(map[*profile.Location]*pb.Location),
 		byPlace:   make(map[place]*pb.Location),
-		functions: make(map[profile.Function]*pb.Function),
+		functions: make(map[functionKey]*pb.Function),
 		reasons:   make(map[string]*pb.Location),
 	}
 	if !p.Start.IsZero() {
@@ -79,9 +79,15 @@ type converter struct {
 	byFile    map[profile.Mapping]*pb.Mapping
 	locations map[*profile.Location]*pb.Location
 	byPlace   map[place]*pb.Location
-	functions map[profile.Function]*pb.Function
+	functions map[functionKey]*pb.Function
 	reasons   map[string]*pb.Location
 	weights   []int64 // of samples whose leaf is in the mapping, by its ID-1
+}
+
+// functionKey tells functions apart: a label can be called as one is.
+type functionKey struct {
+	profile.Function
+	label bool
 }
 
 // place tells locations apart: pointers alone would list one twice that was
@@ -133,7 +139,7 @@ func (c *converter) location(l *profile.Location) *pb.Location {
 	lines := make([]pb.Line, len(l.Lines))
 	var key []byte
 	for i, line := range l.Lines {
-		lines[i] = pb.Line{Function: c.function(line.Function), Line: int64(line.Line)}
+		lines[i] = pb.Line{Function: c.function(line.Function, l.Kind), Line: int64(line.Line)}
 		key = binary.NativeEndian.AppendUint64(key, lines[i].Function.ID)
 		key = binary.NativeEndian.AppendUint64(key, uint64(line.Line))
 	}
@@ -160,7 +166,7 @@ func (c *converter) reason(reason string) *pb.Location {
 		return l
 	}
 	l := c.newLocation(nil, 0)
-	l.Line = []pb.Line{{Function: c.function(&profile.Function{Name: Truncated(reason)})}}
+	l.Line = []pb.Line{{Function: c.function(&profile.Function{Name: Truncated(reason)}, "")}}
 	c.reasons[reason] = l
 	return l
 }
@@ -170,19 +176,34 @@ func Truncated(reason string) string {
 	return "[truncated: " + strings.ReplaceAll(reason, "_", " ") + "]"
 }
 
-func (c *converter) function(f *profile.Function) *pb.Function {
-	if known := c.functions[*f]; known != nil {
+// KindLabel is the kind of a location that is no code, but the label that samples are grouped by.
+const KindLabel profile.FrameKind = "label"
+
+// Name is what a function is shown as: demangled, but for the value of a label, which is no linkage name.
+func Name(f *profile.Function, kind profile.FrameKind) string {
+	if kind == KindLabel {
+		return f.Name
+	}
+	return demangle.Simple(f.Name)
+}
+
+func (c *converter) function(f *profile.Function, kind profile.FrameKind) *pb.Function {
+	key := functionKey{*f, kind == KindLabel}
+	if known := c.functions[key]; known != nil {
 		return known
 	}
 	out := &pb.Function{
 		ID:         uint64(len(c.out.Function) + 1),
-		Name:       text(demangle.Simple(f.Name)),
+		Name:       text(Name(f, kind)),
 		SystemName: text(f.Name),
 		Filename:   text(f.File),
 		StartLine:  int64(f.StartLine),
 	}
+	if key.label {
+		out.SystemName = "" // or else pprof demangles what equals it
+	}
 	c.out.Function = append(c.out.Function, out)
-	c.functions[*f] = out
+	c.functions[key] = out
 	return out
 }
 

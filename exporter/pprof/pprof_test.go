@@ -229,6 +229,19 @@ func TestHostileNames(t *testing.T) {
 	}
 }
 
+// The value of a label stays what it is, to go tool pprof too, also beside a function whose name is as it.
+func TestLabelsAreNotDemangled(t *testing.T) {
+	at := func(kind profile.FrameKind) *profile.Location {
+		return &profile.Location{Kind: kind, Lines: function("_Z3foov")}
+	}
+	p := written(t, &profile.Profile{Type: profile.TypeCPU, Samples: []profile.Sample{{
+		User: &profile.Stack{Locations: []*profile.Location{at(profile.FrameNative), at(KindLabel)}}, Labels: &profile.Labels{PID: 1}, Count: 1, Value: 1,
+	}}})
+	if got, of := stackOf(p.Sample[0]), p.Function; !slices.Equal(got, []string{"foo", "_Z3foov"}) || of[0].SystemName != "_Z3foov" || of[1].SystemName != "" {
+		t.Errorf("%q, %v", got, of)
+	}
+}
+
 // The main program is that with most samples on top, however they are spread over stacks; files with equal counts keep their order.
 func TestMappingOrder(t *testing.T) {
 	p := &profile.Profile{Type: profile.TypeCPU}
