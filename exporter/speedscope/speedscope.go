@@ -8,40 +8,18 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/pilotlight/pilotlight/exporter/pprof"
 	"github.com/pilotlight/pilotlight/profiler/profile"
-	"github.com/pilotlight/pilotlight/symbolizer/demangle"
 )
 
-// file is https://www.speedscope.app/file-format-schema.json, as far as it is used.
-type file struct {
-	Schema   string    `json:"$schema"`
-	Exporter string    `json:"exporter"`
-	Name     string    `json:"name"`
-	Shared   shared    `json:"shared"`
-	Profiles []sampled `json:"profiles"`
-}
-
-type shared struct {
-	Frames []frame `json:"frames"`
-}
-
+// frame is one of https://www.speedscope.app/file-format-schema.json, as far as it is used.
 type frame struct {
 	Name string `json:"name"`
 	File string `json:"file,omitempty"`
 	Line int    `json:"line,omitempty"`
-}
-
-type sampled struct {
-	Type       string  `json:"type"`
-	Name       string  `json:"name"`
-	Unit       string  `json:"unit"`
-	StartValue int64   `json:"startValue"`
-	EndValue   int64   `json:"endValue"`
-	Samples    [][]int `json:"samples"` // frames, the outermost first
-	Weights    []int64 `json:"weights"`
 }
 
 // units are those that speedscope knows; all else is "none".
@@ -49,48 +27,89 @@ var units = []string{"nanoseconds", "microseconds", "milliseconds", "seconds", "
 
 // Write writes the stacks one after another, not in the order of time: what was the same is added up.
 // Frames are told apart by name, file and the line on which their function begins.
+//
+// The samples are gone through twice, as what they are in the file would take more memory than the profile.
 func Write(w io.Writer, p *profile.Profile) error {
-	name := p.Type.Name
+	name, unit := p.Type.Name, "none"
 	if !p.Start.IsZero() {
 		name += " " + p.Start.UTC().Format("2006-01-02T15:04:05Z")
 	}
-	out := sampled{Type: "sampled", Name: name, Unit: "none", Samples: [][]int{}, Weights: []int64{}}
 	if slices.Contains(units, p.Type.Unit) {
-		out.Unit = p.Type.Unit
+		unit = p.Type.Unit
 	}
-	f := frames{index: make(map[frame]int), list: []frame{}}
+	f := frames{index: make(map[frame]int), functions: make(map[*profile.Function]int)}
+	var end int64
 	for i := range p.Samples {
-		s := &p.Samples[i]
-		stack := []int{}
-		s.Walk(func(l *profile.Location) {
-			for _, line := range l.Lines {
-				stack = append(stack, f.number(frame{text(demangle.Simple(line.Function.Name)), text(line.Function.File), line.Function.StartLine}))
-			}
-		}, func(reason string) {
-			stack = append(stack, f.number(frame{Name: text(pprof.Truncated(reason))}))
-		})
-		slices.Reverse(stack)
-		out.Samples = append(out.Samples, stack)
-		out.Weights = append(out.Weights, s.Value)
-		out.EndValue += s.Value
+		f.stack(&p.Samples[i])
+		end += p.Samples[i].Value
 	}
-	buffered := bufio.NewWriter(w)
-	err := json.NewEncoder(buffered).Encode(file{
-		Schema: "https://www.speedscope.app/file-format-schema.json", Exporter: "pilotlight", Name: name,
-		Shared: shared{f.list}, Profiles: []sampled{out},
-	})
-	if err == nil {
-		err = buffered.Flush()
+	out := bufio.NewWriter(w) // it keeps its first error
+	out.WriteString(`{"$schema":"https://www.speedscope.app/file-format-schema.json","exporter":"pilotlight","name":`)
+	writeJSON(out, name)
+	out.WriteString(`,"shared":{"frames":[`)
+	for i, of := range f.list {
+		comma(out, i)
+		writeJSON(out, of)
 	}
-	if err != nil {
+	out.WriteString(`]},"profiles":[{"type":"sampled","name":`)
+	writeJSON(out, name)
+	fmt.Fprintf(out, `,"unit":"%s","startValue":0,"endValue":%d,"samples":[`, unit, end)
+	for i := range p.Samples {
+		comma(out, i)
+		out.WriteByte('[')
+		stack := f.stack(&p.Samples[i])
+		for j, n := range slices.Backward(stack) { // the outermost first
+			comma(out, len(stack)-1-j)
+			out.Write(strconv.AppendInt(out.AvailableBuffer(), int64(n), 10))
+		}
+		out.WriteByte(']')
+	}
+	out.WriteString(`],"weights":[`)
+	for i := range p.Samples {
+		comma(out, i)
+		out.Write(strconv.AppendInt(out.AvailableBuffer(), p.Samples[i].Value, 10))
+	}
+	out.WriteString("]}]}\n")
+	if err := out.Flush(); err != nil {
 		return fmt.Errorf("write speedscope profile: %w", err)
 	}
 	return nil
 }
 
+// comma separates what is no first element from the one before it.
+func comma(out *bufio.Writer, i int) {
+	if i > 0 {
+		out.WriteByte(',')
+	}
+}
+
+// writeJSON writes text, or a frame.
+func writeJSON(out *bufio.Writer, v any) {
+	text, _ := json.Marshal(v) // these have nothing that JSON has not
+	out.Write(text)
+}
+
 type frames struct {
-	index map[frame]int
-	list  []frame
+	index     map[frame]int
+	list      []frame
+	functions map[*profile.Function]int // those known, as names are long to demangle; a label has a function of its own
+	buffer    []int
+}
+
+// stack gives the numbers of a sample's frames, innermost first. They are valid until the next call.
+func (f *frames) stack(s *profile.Sample) []int {
+	f.buffer = f.buffer[:0]
+	s.Walk(func(l *profile.Location) {
+		for _, line := range l.Lines {
+			n, ok := f.functions[line.Function]
+			if !ok {
+				n = f.number(frame{text(pprof.Name(line.Function, l.Kind)), text(line.Function.File), line.Function.StartLine})
+				f.functions[line.Function] = n
+			}
+			f.buffer = append(f.buffer, n)
+		}
+	}, func(reason string) { f.buffer = append(f.buffer, f.number(frame{Name: text(pprof.Truncated(reason))})) })
+	return f.buffer
 }
 
 func (f *frames) number(of frame) int {
