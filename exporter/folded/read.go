@@ -29,7 +29,7 @@ const (
 
 // Read reads folded text of any tool: a line for each stack, outermost frame first, and a whole
 // number at its end. The innermost frames that end in _[k] are the kernel's, and an outermost frame
-// [truncated: REASON] says why callers are missing. Errors name the line.
+// [truncated: REASON] says why callers are missing. Stacks of more than pprof.MaxFrames frames keep the innermost. Errors name the line.
 func Read(r io.Reader) (*profile.Profile, error) {
 	p, err := read(r, maxBytes)
 	if err != nil {
@@ -87,7 +87,15 @@ func (f *reader) sample(line string) (profile.Sample, error) {
 		return profile.Sample{}, fmt.Errorf("%.40q at its end is no number of samples", line[space+1:])
 	}
 	s := profile.Sample{Labels: noLabels, Count: count, Value: count}
-	names := strings.Split(strings.TrimRight(line[:space], " "), ";")
+	stack := strings.TrimRight(line[:space], " ")
+	if strings.Count(stack, ";") >= pprof.MaxFrames {
+		rest := len(stack)
+		for range pprof.MaxFrames - 1 { // the innermost, and the reason
+			rest = strings.LastIndexByte(stack[:rest], ';')
+		}
+		stack = pprof.Truncated(pprof.TooDeep) + stack[rest:]
+	}
+	names := strings.Split(stack, ";")
 	user := len(names)
 	for user > 0 && strings.HasSuffix(names[user-1], kernelSuffix) {
 		user--

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/pilotlight/pilotlight/exporter/pprof"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 	"github.com/pilotlight/pilotlight/symbolizer/demangle"
 )
@@ -74,6 +75,21 @@ func TestReadRefuses(t *testing.T) {
 	broken := errors.New("broken disk")
 	if _, err := Read(iotest.ErrReader(broken)); !errors.Is(err, broken) {
 		t.Errorf("%v", err)
+	}
+}
+
+// The innermost frames of stacks that are too deep are left.
+func TestReadCutsStacks(t *testing.T) {
+	text := fmt.Sprintf("%sleaf 1\n%sleaf 2\n%sk_[k] 3\n", strings.Repeat(";", 10_000_000), strings.Repeat(";", pprof.MaxFrames-1), strings.Repeat("k_[k];", pprof.MaxFrames))
+	p, err := Read(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"native leaf, missing max_depth", "native leaf, native ", "kernel k, missing max_depth"} {
+		frames := shape(&p.Samples[i])
+		if got := frames[0] + ", " + frames[len(frames)-1]; got != want || len(frames) != pprof.MaxFrames {
+			t.Errorf("line %d: %d frames, %s", i+1, len(frames), got)
+		}
 	}
 }
 

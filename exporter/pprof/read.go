@@ -25,6 +25,12 @@ import (
 // MaxBytes is how large a profile may be, decompressed.
 const MaxBytes = 256 << 20
 
+// MaxFrames is how many frames of a stack are read, with the one that says so where there are more. What is made of stacks goes as deep as they do.
+const MaxFrames = 64 << 10
+
+// TooDeep is the reason of stacks that have more.
+const TooDeep = "max_depth"
+
 // maxMemory bounds what a profile takes once it is decoded: a file of 1 MB can ask for 100 MB.
 const maxMemory = 2 << 30
 
@@ -36,7 +42,8 @@ const maxMemory = 2 << 30
 // having no mapping, kernel frames by the brackets around the mapping's name. Labels other than those that Write writes are left
 // out. An address without a function is named "[file+0xoffset]".
 //
-// Files are not trusted: their size and what they take in memory is bounded, and an error says what is wrong.
+// Files are not trusted: their size and what they take in memory is bounded, and an error says what is wrong. Stacks of more than MaxFrames
+// frames keep the innermost.
 func Read(r io.Reader, sampleType string) (*profile.Profile, error) {
 	p, err := parse(r)
 	if err != nil {
@@ -247,7 +254,7 @@ func countOf(p *pb.Profile, value int) func(*pb.Sample) int64 {
 
 // sample gives the stacks and labels of a sample.
 func (r *reader) sample(s *pb.Sample) profile.Sample {
-	locations := s.Location
+	locations := cut(s.Location)
 	out := profile.Sample{Labels: r.labelsOf(s)}
 	kernel := 0
 	for kernel < len(locations) && r.location(locations[kernel]).Kind == profile.FrameKernel {
@@ -266,6 +273,23 @@ func (r *reader) sample(s *pb.Sample) profile.Sample {
 		out.User = r.stack(locations[end:])
 	}
 	return out
+}
+
+// tooDeep stands where frames are left out. No location of a file has its ID.
+var tooDeep = &pb.Location{Line: []pb.Line{{Function: &pb.Function{Name: Truncated(TooDeep)}}}}
+
+// cut leaves the innermost frames of a stack that is too deep.
+func cut(locations []*pb.Location) []*pb.Location {
+	frames, fit := 0, 0 // fit: how many locations there is room for beside tooDeep
+	for i, l := range locations {
+		if frames += max(1, len(l.Line)); frames > MaxFrames {
+			return append(slices.Clone(locations[:fit]), tooDeep)
+		}
+		if frames < MaxFrames {
+			fit = i + 1
+		}
+	}
+	return locations
 }
 
 func (r *reader) stack(locations []*pb.Location) *profile.Stack {

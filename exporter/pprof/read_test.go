@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"runtime"
 	runtimepprof "runtime/pprof"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -182,6 +183,46 @@ func TestReadRefuses(t *testing.T) {
 	broken := errors.New("broken disk")
 	if _, err := Read(iotest.ErrReader(broken), ""); !errors.Is(err, broken) {
 		t.Errorf("%v", err)
+	}
+}
+
+// The innermost frames of stacks that are too deep are left, also where a single location makes them so.
+func TestReadCutsStacks(t *testing.T) {
+	f := &pb.Function{ID: 1, Name: "f"}
+	one := &pb.Location{ID: 1, Address: 1, Line: []pb.Line{{Function: f}}}
+	two := &pb.Location{ID: 2, Address: 2, Line: []pb.Line{{Function: f}, {Function: f}}}
+	wide := &pb.Location{ID: 3, Address: 3, Line: slices.Repeat([]pb.Line{{Function: f}}, MaxFrames+1)}
+	in := &pb.Profile{
+		SampleType: []*pb.ValueType{{Type: "samples", Unit: "count"}}, PeriodType: &pb.ValueType{}, Location: []*pb.Location{one, two, wide}, Function: []*pb.Function{f},
+	}
+	tests := []struct {
+		stack []*pb.Location
+		want  int // locations
+		cut   bool
+	}{
+		{slices.Repeat([]*pb.Location{one}, 10_000_000), MaxFrames - 1, true},
+		{slices.Repeat([]*pb.Location{one}, MaxFrames), MaxFrames, false},
+		{slices.Repeat([]*pb.Location{one}, MaxFrames+1), MaxFrames - 1, true},
+		{slices.Repeat([]*pb.Location{two}, MaxFrames/2), MaxFrames / 2, false},
+		{slices.Repeat([]*pb.Location{two}, MaxFrames), MaxFrames/2 - 1, true},
+		{[]*pb.Location{one, wide}, 1, true},
+		{[]*pb.Location{wide}, 0, true},
+	}
+	for _, test := range tests {
+		in.Sample = append(in.Sample, &pb.Sample{Value: []int64{1}, Location: test.stack})
+	}
+	p, err := Read(bytes.NewReader(plain(t, in)), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, test := range tests {
+		if s := p.Samples[i].User; len(s.Locations) != test.want || s.Truncated == TooDeep != test.cut {
+			t.Errorf("%d: %d locations, %q", i, len(s.Locations), s.Truncated)
+		}
+	}
+	again, err := Read(bytes.NewReader(encode(t, p)), "")
+	if err != nil || !reflect.DeepEqual(p, again) {
+		t.Errorf("written and read again it is another profile: %v", err)
 	}
 }
 
