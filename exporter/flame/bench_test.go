@@ -57,6 +57,16 @@ func BenchmarkTop(b *testing.B) {
 	}
 }
 
+func BenchmarkDiffTree(b *testing.B) {
+	p, q := large(), large()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := DiffTree(p, q, ByShare, 2000); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkDiff(b *testing.B) {
 	p, q := large(), large()
 	b.ReportAllocs()

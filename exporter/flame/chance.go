@@ -1,6 +1,7 @@
 package flame
 
 import (
+	"cmp"
 	"math"
 	"slices"
 )
@@ -85,25 +86,16 @@ func logFactorial(n int64) float64 {
 //
 // Of the differences with q <= 0.05, 5 % at most are expected to be there by chance. This holds for tests
 // that are independent or depend on one another positively, as a function and its callers do.
-func adjust(ps []float64) (qs []float64) {
-	order := make([]int, len(ps))
-	for i := range order {
-		order[i] = i
+func adjust(all []*chance) {
+	slices.SortFunc(all, func(a, b *chance) int { return cmp.Compare(a.p, b.p) })
+	m := 0
+	for _, c := range all {
+		m += c.times
 	}
-	slices.SortFunc(order, func(a, b int) int {
-		switch {
-		case ps[a] < ps[b]:
-			return -1
-		case ps[a] > ps[b]:
-			return 1
-		}
-		return a - b
-	})
-	qs = make([]float64, len(ps))
-	q := 1.0
-	for rank, i := range slices.Backward(order) {
-		q = min(q, ps[i]*float64(len(ps))/float64(rank+1))
-		qs[i] = q
+	q, j := 1.0, m
+	for _, c := range slices.Backward(all) {
+		q = min(q, c.p*float64(m)/float64(j))
+		c.q = q
+		j -= c.times
 	}
-	return qs
 }

@@ -75,47 +75,57 @@ func (c *Comparison) Change() float64 { return c.AfterPart - c.BeforePart }
 // been drawn for itself. Samples of one burst of work are not. So a significant difference says that the two spans of time differ by more than
 // the sampling blurs; it does not say that two other spans would.
 func Diff(before, after *profile.Profile, scale Scale) (*Difference, error) {
-	d, before, after, err := compare(before, after, scale)
+	d, stacks, err := compare(before, after, scale)
 	if err != nil {
 		return nil, err
 	}
-	d.join(Top(before), Top(after))
+	a, b := stacks.sides()
+	d.join(a.Top(), b.Top())
 	for _, of := range []func(*Change) *Comparison{
 		func(c *Change) *Comparison { return &c.Self },
 		func(c *Change) *Comparison { return &c.Total },
 	} {
-		all := make([]*Comparison, len(d.Functions))
+		all := make(chances)
 		for i := range d.Functions {
-			all[i] = of(&d.Functions[i])
+			c := of(&d.Functions[i])
+			all.of(c.Before, c.After).times++
 		}
 		d.test(all)
+		for i := range d.Functions {
+			c := of(&d.Functions[i])
+			chance := all.of(c.Before, c.After)
+			c.P, c.Q, c.Significant = chance.p, chance.q, chance.significant()
+		}
 	}
 	d.Sort(false)
 	return d, nil
 }
 
-// compare begins a comparison, and gives the profiles as they are compared.
-func compare(before, after *profile.Profile, scale Scale) (*Difference, *profile.Profile, *profile.Profile, error) {
+// compare begins a comparison, and gives the stacks of both as they are compared.
+func compare(before, after *profile.Profile, scale Scale) (*Difference, *Stacks, error) {
 	if before.Type != after.Type {
-		return nil, nil, nil, fmt.Errorf("profiles of %s/%s and %s/%s cannot be compared",
+		return nil, nil, fmt.Errorf("profiles of %s/%s and %s/%s cannot be compared",
 			before.Type.Name, before.Type.Unit, after.Type.Name, after.Type.Unit)
 	}
-	a, b := Top(before), Top(after)
-	d := &Difference{
-		Type: before.Type, Scale: scale,
-		Before: Side{a.Total, before.Duration, before.Period},
-		After:  Side{b.Total, after.Duration, after.Period},
-	}
 	if scale == ByTime && (before.Duration <= 0 || after.Duration <= 0) {
-		return nil, nil, nil, errors.New("a profile does not tell its duration: compare by share")
+		return nil, nil, errors.New("a profile does not tell its duration: compare by share")
 	}
 	if err := errors.Join(Check(before), Check(after)); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
+	stacks := NewStacks(before, after)
+	stacks.before = len(before.Samples)
+	a, b := stacks.sides()
 	if !a.hasModules() || !b.hasModules() {
-		before, after = withoutModules(before), withoutModules(after)
+		stacks = NewStacks(withoutModules(before), withoutModules(after))
 	}
-	return d, before, after, nil
+	d := &Difference{
+		Type: before.Type, Scale: scale,
+		Before: Side{a.Total(), before.Duration, before.Period},
+		After:  Side{b.Total(), after.Duration, after.Period},
+	}
+	stacks.compared, stacks.before, stacks.factor = true, len(before.Samples), d.Factor()
+	return d, stacks, nil
 }
 
 // Sort orders the functions by Self, or else by Total: the significant differences first, and of those the largest.
@@ -142,8 +152,11 @@ func compareBool(a, b bool) int {
 }
 
 // hasModules looks at user code alone: the kernel is known by its frames' kind.
-func (t *Table) hasModules() bool {
-	return slices.ContainsFunc(t.Rows, func(r Row) bool { return r.Module != "" && r.Kind != Kind(profile.FrameKernel) })
+func (s *Stacks) hasModules() bool {
+	has := func(f Frame) bool {
+		return s.list[f.function()].Module != "" && s.kinds[f.function()] != Kind(profile.FrameKernel)
+	}
+	return slices.ContainsFunc(s.Samples, func(sample StackSample) bool { return slices.ContainsFunc(sample.Frames, has) })
 }
 
 // Check refuses what cannot be counted: profiles that are differences themselves.
@@ -223,29 +236,43 @@ func (d *Difference) part(side *Side, w Weight) float64 {
 	return float64(w.Value) / whole
 }
 
-// test sets the significance of one quantity of all functions, or nodes.
-func (d *Difference) test(all []*Comparison) {
-	var tested []*Comparison
-	var ps []float64
-	for _, c := range all {
-		c.P, c.Q = 1, 1
-		n := c.Before.Samples + c.After.Samples
+// chances tell how likely chance alone makes a difference, by the samples before and after: most functions and nodes have few, and many have the same.
+type chances map[[2]int64]*chance
+
+type chance struct {
+	times int // functions, or nodes, that have as many
+	p, q  float64
+}
+
+func (c chances) of(before, after Weight) *chance {
+	key := [2]int64{before.Samples, after.Samples}
+	of := c[key]
+	if of == nil {
+		of = &chance{p: 1, q: 1}
+		c[key] = of
+	}
+	return of
+}
+
+func (c *chance) significant() bool { return c.q <= FalseDiscoveryRate }
+
+// test finds P and Q.
+func (d *Difference) test(all chances) {
+	var tested []*chance
+	for samples, c := range all {
+		n := samples[0] + samples[1]
 		if n == 0 || d.Before.Samples == 0 || d.After.Samples == 0 {
 			continue
 		}
 		s := d.split(n)
-		c.P = s.pValue(c.Before.Samples)
+		c.p = s.pValue(samples[0])
 		// With so few samples no split could ever be significant: the others need not be corrected for it (Tarone). This
 		// depends on n alone, and so not on how it was split.
 		if s.leastPValue() <= FalseDiscoveryRate {
 			tested = append(tested, c)
-			ps = append(ps, c.P)
 		}
 	}
-	for i, q := range adjust(ps) {
-		tested[i].Q = q
-		tested[i].Significant = q <= FalseDiscoveryRate
-	}
+	adjust(tested)
 }
 
 func (d *Difference) split(n int64) split {

@@ -85,13 +85,22 @@ func TestAdjust(t *testing.T) {
 	// The example of Benjamini and Hochberg (1995): of 15, the first 4 are significant at 0.05.
 	ps := []float64{0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1}
 	rand.New(rand.NewPCG(1, 2)).Shuffle(len(ps), func(i, j int) { ps[i], ps[j] = ps[j], ps[i] })
-	for i, q := range adjust(ps) {
-		if significant := q <= 0.05; significant != (ps[i] <= 0.0095) {
-			t.Errorf("p = %g: q = %g", ps[i], q)
+	all := make([]*chance, len(ps))
+	for i, p := range ps {
+		all[i] = &chance{times: 1, p: p}
+	}
+	adjust(all)
+	for _, c := range all {
+		if c.significant() != (c.p <= 0.0095) || c.q < c.p {
+			t.Errorf("p = %g: q = %g", c.p, c.q)
 		}
-		if q < ps[i] {
-			t.Errorf("p = %g became q = %g", ps[i], q)
-		}
+	}
+	// One that is there twice is corrected as two are.
+	two, twice := []*chance{{times: 1, p: 0.01}, {times: 1, p: 0.01}, {times: 1, p: 0.04}}, []*chance{{times: 2, p: 0.01}, {times: 1, p: 0.04}}
+	adjust(two)
+	adjust(twice)
+	if two[0].q != twice[0].q || two[1].q != twice[0].q || two[2].q != twice[1].q || twice[0].q != 0.015 {
+		t.Errorf("%+v, %+v, of %+v, %+v, %+v", *twice[0], *twice[1], *two[0], *two[1], *two[2])
 	}
 }
 

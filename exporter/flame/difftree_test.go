@@ -1,6 +1,7 @@
 package flame
 
 import (
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -13,7 +14,7 @@ import (
 func TestDiffTree(t *testing.T) {
 	before := profileOf(sampleOf(300, "app:f", "app:main"), sampleOf(300, "app:same", "app:main"), sampleOf(50, "app:gone", "app:old", "app:main"))
 	after := profileOf(sampleOf(100, "app:f", "app:main"), sampleOf(200, "app:same", "app:main"), sampleOf(90, "k:new", "app:main"), sampleOf(2, "app:f"))
-	tree, d, err := DiffTree(before, after, ByShare)
+	tree, d, err := DiffTree(before, after, ByShare, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,6 +69,65 @@ func TestDiffTree(t *testing.T) {
 	}
 	if least, ties := tree.Heaviest(3); least != tree.Weigh(tree.Root.Children[0].Children[1]) || ties != 1 {
 		t.Errorf("%d, %d", least, ties)
+	}
+}
+
+// A tree that is bounded has the heaviest nodes of the whole one, as they are there.
+func TestDiffTreeLimit(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	random := func(samples int) *profile.Profile {
+		p := profileOf()
+		for range samples {
+			var stack []string
+			for range r.IntN(6) {
+				stack = append(stack, "app:"+string(rune('a'+r.IntN(4))))
+			}
+			p.Samples = append(p.Samples, sampleOf(int64(r.IntN(9)), append(stack, "app:main")...))
+		}
+		return p
+	}
+	for _, sides := range [][2]int{{200, 300}, {0, 200}, {200, 0}} {
+		before, after := random(sides[0]), random(sides[1])
+		whole, _, err := DiffTree(before, after, ByShare, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes := make(map[string]*Node)
+		visit(whole.Root, "", func(path string, n *Node) {
+			nodes[path] = n
+			if n.Calls() != len(n.Children) {
+				t.Errorf("%s has %d calls of %d", path, n.Calls(), len(n.Children))
+			}
+		})
+		for _, limit := range []int{1, 10, 100} {
+			tree, _, err := DiffTree(before, after, ByShare, limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			least, _ := whole.Heaviest(limit)
+			kept := -1 // without the root
+			visit(tree.Root, "", func(path string, n *Node) {
+				kept++
+				same, bare := *nodes[path], *n
+				same.Children, bare.Children = nil, nil
+				same.Function, bare.Function = nil, nil
+				if !reflect.DeepEqual(same, bare) || tree.Weigh(n) < least {
+					t.Errorf("%d to %d samples, limit %d: %s is %+v, want %+v", sides[0], sides[1], limit, path, bare, same)
+				}
+			})
+			if kept != limit || tree.Nodes != whole.Nodes {
+				t.Errorf("limit %d: %d kept, %d of %d nodes", limit, kept, tree.Nodes, whole.Nodes)
+			}
+		}
+	}
+}
+
+// visit visits a node and all below it.
+func visit(n *Node, path string, of func(path string, n *Node)) {
+	path += ";" + n.Name
+	of(path, n)
+	for _, c := range n.Children {
+		visit(c, path, of)
 	}
 }
 

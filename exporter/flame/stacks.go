@@ -57,6 +57,39 @@ type Stacks struct {
 	Samples []StackSample
 	// Grouped says that samples have groups.
 	Grouped bool
+
+	// Where two profiles are compared, the first so many samples are those before. They count as factor says beside those after.
+	compared bool
+	before   int
+	factor   float64
+}
+
+// weights of a node are those of all samples, but where two profiles are compared: there before is apart.
+type weights struct {
+	Weight
+	before Weight
+}
+
+// add adds a sample.
+func (s *Stacks) add(w *weights, sample int32) {
+	if int(sample) < s.before {
+		w.before.add(s.Samples[sample].Weight)
+	} else {
+		w.Weight.add(s.Samples[sample].Weight)
+	}
+}
+
+// weigh is what a node is ordered by.
+func (s *Stacks) weigh(w *weights) int64 { return weigh(w.Value, w.before.Value, s.factor) }
+
+func weigh(value, before int64, factor float64) int64 { return value + int64(factor*float64(before)) }
+
+// sides are the stacks before and after.
+func (s *Stacks) sides() (before, after *Stacks) {
+	a, b := *s, *s
+	a.Samples, a.before, a.compared = s.Samples[:s.before], 0, false
+	b.Samples, b.before, b.compared = s.Samples[s.before:], 0, false
+	return &a, &b
 }
 
 // StackSample is all samples with the same stack, of one group.

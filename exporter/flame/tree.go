@@ -54,7 +54,7 @@ func (t *Tree) Weigh(n *Node) int64 {
 	if n.TotalBefore == nil {
 		return n.Total.Value
 	}
-	return n.Total.Value + int64(t.factor*float64(n.TotalBefore.Value))
+	return weigh(n.Total.Value, n.TotalBefore.Value, t.factor)
 }
 
 // Node is a function as it was called by the functions above it.
@@ -86,20 +86,23 @@ func NewTree(p *profile.Profile) *Tree { return NewStacks(p).Tree(0) }
 // kept that are met first on the way through the tree.
 //
 // The stacks are sorted from the outermost frame on, so that a node is a run of them: nothing has to be kept of the nodes that are left out.
-func (s *Stacks) Tree(limit int) *Tree {
+func (s *Stacks) Tree(limit int) *Tree { return s.tree(limit, nil) }
+
+// tree is Tree, and calls visit, if any, for each node, also those that are left out.
+func (s *Stacks) tree(limit int, visit func(*weights)) *Tree {
 	order := make([]int32, len(s.Samples))
 	for i := range order {
 		order[i] = int32(i)
 	}
 	s.sort(order, 0)
 	b := treeBuilder{stacks: s, order: order, least: math.MinInt64}
-	tree := &Tree{Type: s.Type}
-	tree.Nodes = s.nodes(order, nil)
+	tree := &Tree{Type: s.Type, factor: s.factor}
+	tree.Nodes = s.nodes(order, visit)
 	kept := tree.Nodes
 	if limit > 0 && kept > limit {
 		kept = limit
 		h := heaviest{limit: limit, least: math.MinInt64}
-		s.nodes(order, h.add)
+		s.nodes(order, func(w *weights) { h.add(s.weigh(w)) })
 		h.cut()
 		b.least = h.least
 		for _, weight := range h.weights {
@@ -109,7 +112,12 @@ func (s *Stacks) Tree(limit int) *Tree {
 		}
 	}
 	b.left, b.places = make([]Node, kept), make([]*Node, kept)
-	tree.Root = &Node{Function: new(Function), Total: s.Total()}
+	tree.Root = &Node{Function: new(Function)}
+	var all weights
+	for i := range order {
+		s.add(&all, order[i])
+	}
+	b.weigh(tree.Root, &all)
 	b.grow(tree.Root, 0, len(order), 0)
 	return tree
 }
@@ -141,18 +149,20 @@ func (s *Stacks) sort(order []int32, depth int) {
 	}
 }
 
-// nodes counts the nodes of samples in their order, and calls visit, if any, with the weight of each.
-func (s *Stacks) nodes(order []int32, visit func(int64)) (count int) {
-	var path []int64 // the weights of the nodes of the stack so far, the outermost first
+// nodes counts the nodes of samples in their order, and calls visit, if any, with the weights of each.
+func (s *Stacks) nodes(order []int32, visit func(*weights)) (count int) {
+	var path []weights // those of the nodes of the stack so far, the outermost first
 	leave := func(depth int) {
 		for ; len(path) > depth; path = path[:len(path)-1] {
 			count++
-			weight := path[len(path)-1]
+			of := &path[len(path)-1]
 			if visit != nil {
-				visit(weight)
+				visit(of)
 			}
 			if len(path) > 1 {
-				path[len(path)-2] += weight
+				above := &path[len(path)-2]
+				above.Weight.add(of.Weight)
+				above.before.add(of.before)
 			}
 		}
 	}
@@ -169,10 +179,10 @@ func (s *Stacks) nodes(order []int32, visit func(int64)) (count int) {
 			of++
 		}
 		for len(path) < of {
-			path = append(path, 0)
+			path = append(path, weights{})
 		}
 		if of > 0 {
-			path[of-1] += s.Samples[sample].Value
+			s.add(&path[of-1], sample)
 		}
 	}
 	leave(0)
@@ -216,7 +226,7 @@ type treeBuilder struct {
 
 // branch is a node to be: a function, as it was called, and where its samples are in the order.
 type branch struct {
-	Weight
+	weights
 	function int32
 	inlined  bool
 	from, to int
@@ -226,8 +236,16 @@ func (b *treeBuilder) node(of branch) *Node {
 	n := &b.left[0]
 	b.left = b.left[1:]
 	n.Function, n.Kind = &b.stacks.list[of.function], b.stacks.kinds[of.function]
-	n.Total, n.Inlined = of.Weight, of.inlined
+	n.Inlined = of.inlined
+	b.weigh(n, &of.weights)
 	return n
+}
+
+// weigh sets what a node weighs, but for what ends there.
+func (b *treeBuilder) weigh(n *Node, w *weights) {
+	if n.Total = w.Weight; b.stacks.compared {
+		n.SelfBefore, n.TotalBefore = new(Weight), &Weight{w.before.Samples, w.before.Value}
+	}
 }
 
 // grow makes the nodes below one, the stacks of which are equal until a depth.
@@ -238,11 +256,13 @@ func (b *treeBuilder) grow(n *Node, from, to, depth int) {
 		of := branch{function: function, inlined: true, from: i}
 		for ; i < to && b.stacks.at(b.order[i], depth) == function; i++ {
 			sample := &b.stacks.Samples[b.order[i]]
-			of.add(sample.Weight)
+			b.stacks.add(&of.weights, b.order[i])
 			of.inlined = of.inlined && function >= 0 && b.stacks.inlined(sample, depth)
 		}
 		if function < 0 { // they end here
-			n.Self = of.Weight
+			if n.Self = of.Weight; n.SelfBefore != nil {
+				*n.SelfBefore = of.before
+			}
 			continue
 		}
 		of.to = i
@@ -250,7 +270,7 @@ func (b *treeBuilder) grow(n *Node, from, to, depth int) {
 	}
 	branches := b.branches[base:]
 	slices.SortFunc(branches, func(x, y branch) int {
-		if order := x.heavier(y.Weight); order != 0 {
+		if order := cmp.Or(cmp.Compare(b.stacks.weigh(&y.weights), b.stacks.weigh(&x.weights)), cmp.Compare(y.Samples, x.Samples)); order != 0 {
 			return order
 		}
 		return b.stacks.list[x.function].compare(b.stacks.list[y.function])
@@ -258,10 +278,11 @@ func (b *treeBuilder) grow(n *Node, from, to, depth int) {
 	n.calls = len(branches)
 	first := len(b.children)
 	for _, of := range branches {
-		if of.Value < b.least || of.Value == b.least && b.ties == 0 {
+		weight := b.stacks.weigh(&of.weights)
+		if weight < b.least || weight == b.least && b.ties == 0 {
 			break
 		}
-		if of.Value == b.least {
+		if weight == b.least {
 			b.ties--
 		}
 		child := b.node(of)

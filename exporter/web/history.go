@@ -718,12 +718,13 @@ func (s *Server) diffTree(ctx context.Context, q *historyQuery) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	tree, d, err := flame.DiffTree(a, b, q.scale)
+	limit := cmp.Or(q.limit, defaultNodes)
+	tree, d, err := flame.DiffTree(a, b, q.scale, limit)
 	if err != nil {
 		return nil, badRequest("%v", err)
 	}
 	about.Count = tree.Nodes
-	kept := prune(tree, cmp.Or(q.limit, defaultNodes))
+	kept := prune(tree, limit)
 	return struct {
 		compared
 		*flame.Difference
