@@ -97,14 +97,16 @@ type download struct {
 	write     func(w io.Writer, p *profile.Profile, comments ...string) error
 	mediaType string
 	name      string
+	// streamed says that it is sent as it is written. Each name stands in each stack that has it: what is written has no bound, as what it is written of has.
+	streamed bool
 }
 
 // downloads by the names that record and query give them.
 var downloads = map[string]download{
-	"pprof":      {pprof.Write, "application/octet-stream", "profile.pb.gz"},
-	"folded":     {withoutComments(folded.Write), "text/plain; charset=utf-8", "profile.folded"},
-	"html":       {withoutComments(WriteHTML), "text/html; charset=utf-8", "profile.html"},
-	"speedscope": {withoutComments(speedscope.Write), "application/json", "profile.speedscope.json"},
+	"pprof":      {pprof.Write, "application/octet-stream", "profile.pb.gz", false},
+	"folded":     {withoutComments(folded.Write), "text/plain; charset=utf-8", "profile.folded", true},
+	"html":       {withoutComments(WriteHTML), "text/html; charset=utf-8", "profile.html", false},
+	"speedscope": {withoutComments(speedscope.Write), "application/json", "profile.speedscope.json", false},
 }
 
 // withoutComments is for formats that have no place for them.

@@ -389,18 +389,32 @@ func (s *Server) pastProfile(w http.ResponseWriter, r *http.Request, more ...his
 		for _, warning := range answer.Warnings {
 			s.options.Log.Warn("a part of the history is left out of a download", "err", warning)
 		}
-		var body bytes.Buffer
-		if err := as.write(&body, flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By), terminal.Warnings(answer)...); err != nil {
-			return err
+		selected := flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By)
+		if !as.streamed {
+			var body bytes.Buffer
+			if err := as.write(&body, selected, terminal.Warnings(answer)...); err != nil {
+				return err
+			}
+			lacks(w, answer)
+			as.send(w, &body)
+			return nil
 		}
-		// A client learns by this that the profile is not all that was asked for; who reads it, by its comments.
-		w.Header().Set("X-Pilotlight-Warnings", strconv.Itoa(len(answer.Warnings)))
-		as.send(w, &body)
+		lacks(w, answer)
+		as.setHeader(w.Header())
+		if err := as.write(w, selected, terminal.Warnings(answer)...); err != nil {
+			s.options.Log.Debug("a client did not take all of a download", "err", err)
+			panic(http.ErrAbortHandler) // so that it sees that there was more
+		}
 		return nil
 	})
 	if err != nil {
 		s.refuseQuery(w, r, err)
 	}
+}
+
+// lacks tells a client that a profile is not all that was asked for. Who reads the profile learns it by its comments.
+func lacks(w http.ResponseWriter, answer *store.Answer) {
+	w.Header().Set("X-Pilotlight-Warnings", strconv.Itoa(len(answer.Warnings)))
 }
 
 // about is what every answer says.

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -222,6 +224,32 @@ func TestDownloadSaysWhatItLacks(t *testing.T) {
 	}
 	if want := "left out: evil?[31m\uFFFD is damaged at offset 7"; !slices.Contains(p.Comments, want) || a.header.Get("X-Pilotlight-Warnings") != "1" {
 		t.Errorf("%q, %v", p.Comments, a.header)
+	}
+}
+
+// Text that has each name in full is sent as it is made: it can be any number of times as long as the profile.
+func TestFoldedIsStreamed(t *testing.T) {
+	caller := stack(1, "app", strings.Repeat("x", 32<<10)).User.Locations
+	var samples []profile.Sample
+	for i := range 8 {
+		sample := stack(1, "app", fmt.Sprint("leaf", i))
+		sample.User.Locations = append(sample.User.Locations, slices.Repeat(caller, 500)...)
+		samples = append(samples, sample)
+	}
+	p := profileOf(samples...)
+	p.Start = time.Now().Add(-time.Minute)
+	s := serve(t, Options{History: memory{p}})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	a, err := http.Get(s.url + "/api/v1/profile?format=folded")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Body.Close()
+	n, err := io.Copy(io.Discard, a.Body)
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; err != nil || n < 125<<20 || took > 32<<20 {
+		t.Errorf("%d bytes: %v; they took %d bytes of memory", n, err, took)
 	}
 }
 
