@@ -326,7 +326,8 @@ func (s *Server) limited(ctx context.Context, q *historyQuery, run func(context.
 	q.history = s.options.History
 	if q.live {
 		now := s.recent.memory()
-		q.history, q.From, q.To = now, now.begin(), time.Now()
+		q.history = now
+		q.From, q.To = now.span()
 	}
 	if q.history == nil {
 		return errNoHistory

@@ -20,15 +20,20 @@ type memory []*profile.Profile
 // maxPoints bound a series, as the history bounds its own.
 const maxPoints = 400_000
 
-// begin is that of the first profile; a minute ago where there is none.
-func (m memory) begin() time.Time {
-	begin := time.Now().Add(-time.Minute)
+// span has the begin of every profile in it, also where the clock was set back since, and goes on to now; a minute where there is none.
+func (m memory) span() (from, to time.Time) {
+	to = time.Now().Round(0) // what the clock says is compared, as it is in queries
+	from = to.Add(-time.Minute)
 	for i, p := range m {
-		if i == 0 || p.Start.Before(begin) {
-			begin = p.Start
+		begin := p.Start.Round(0)
+		if i == 0 || begin.Before(from) {
+			from = begin
+		}
+		if end := begin.Add(p.Duration + 1); end.After(to) {
+			to = end
 		}
 	}
-	return begin
+	return from, to
 }
 
 // of is the type that a query asks for; its unit is known with the first profile that has it.
@@ -75,7 +80,14 @@ func (m memory) Read(ctx context.Context, q query.Query, _ ...string) (*profile.
 		out.Account.Taken += p.Account.Taken
 		out.Account.Exported += p.Account.Exported
 		out.Account.Filtered += p.Account.Filtered
-		out.Account.Lost = append(out.Account.Lost, p.Account.Lost...)
+		for _, l := range p.Account.Lost {
+			i := slices.IndexFunc(out.Account.Lost, func(of profile.Loss) bool { return of.Reason == l.Reason })
+			if i < 0 {
+				out.Account.Lost = append(out.Account.Lost, l)
+				continue
+			}
+			out.Account.Lost[i].Count += l.Count
+		}
 		for i := range p.Samples {
 			p.Samples[i].Times = nil
 		}
@@ -136,6 +148,9 @@ func (m memory) series(ctx context.Context, q query.Query, step time.Duration) (
 	}
 	series := &store.Series{Type: m.of(q).Name, Step: step, From: time.UnixMilli(q.From.UnixMilli() / step.Milliseconds() * step.Milliseconds()).UTC()}
 	series.Steps = int((q.To.Sub(series.From) + step - 1) / step)
+	if series.Steps <= 0 {
+		return series, answer, nil
+	}
 	most := min(store.MaxLines, max(1, maxPoints/series.Steps))
 	series.Lines = make([]store.Line, min(len(groups), most+1))
 	lines := make(map[string]*store.Line, len(groups))

@@ -3,9 +3,11 @@ package web
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/exporter/store"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
@@ -73,5 +75,28 @@ func TestMemoryAnswersAsTheHistoryDoes(t *testing.T) {
 		if got, want := get(remembering, "&live=true")["total"], get(stored, from)["total"]; text(map[string]any{"": got}) != text(map[string]any{"": want}) {
 			t.Errorf("%s: live %v, in the history %v", path, got, want)
 		}
+	}
+}
+
+// The clock may be set back while profiles are in memory: those from what is now the future are shown, with their losses summed.
+func TestMemoryAfterTheClockWasSetBack(t *testing.T) {
+	s := serve(t, Options{})
+	for i := range 2 {
+		p := profileOf(stack(1, "app", "leaf", "main"))
+		p.Start = time.Now().Add(time.Hour + time.Duration(i)*10*time.Second)
+		p.Account.Lost = []profile.Loss{{Reason: "ring_full", Count: 3}}
+		s.Export(p)
+	}
+	for path, want := range map[string]string{
+		"top?": `"total":{"samples":2,`, "tree?": `"lost":{"ring_full":6}`, "series?": `"label":""`, "heatmap?": `"label":""`, "processes?": `"count":1`,
+		"profile?format=html": "lost: 6 ring full",
+	} {
+		if a := s.get(t, "/api/v1/"+path+"&live=true"); a.code != http.StatusOK || !strings.Contains(a.body, want) {
+			t.Errorf("%s: %d: %.300s has no %s", path, a.code, a.body, want)
+		}
+	}
+	to := time.Now()
+	if series, _, err := (memory{}).Series(t.Context(), query.Query{From: to.Add(time.Hour), To: to}, time.Second); err != nil || len(series.Lines) != 0 {
+		t.Errorf("%v %+v", err, series)
 	}
 }
