@@ -83,18 +83,18 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request, q liveQuery) {
 
 func (s *Server) send(w http.ResponseWriter, p *profile.Profile) {
 	var body bytes.Buffer
-	as := downloads["pprof"]
-	if err := as.write(&body, p); err != nil {
+	if err := pprof.Write(&body, p); err != nil {
 		s.options.Log.Error("cannot write a profile", "err", err)
 		http.Error(w, "the profile could not be written: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
-	as.send(w, &body)
+	downloads["pprof"].send(w, &body)
 }
 
 // download is a format of profiles.
 type download struct {
-	write     func(w io.Writer, p *profile.Profile, comments ...string) error
+	// write takes how complete the profile was before anything was left out of its stacks, and what it lacks.
+	write     func(w io.Writer, p *profile.Profile, c profile.Completeness, comments ...string) error
 	mediaType string
 	name      string
 	// streamed says that it is sent as it is written. Each name stands in each stack that has it: what is written has no bound, as what it is written of has.
@@ -103,15 +103,17 @@ type download struct {
 
 // downloads by the names that record and query give them.
 var downloads = map[string]download{
-	"pprof":      {pprof.Write, "application/octet-stream", "profile.pb.gz", false},
-	"folded":     {withoutComments(folded.Write), "text/plain; charset=utf-8", "profile.folded", true},
-	"html":       {withoutComments(WriteHTML), "text/html; charset=utf-8", "profile.html", false},
-	"speedscope": {withoutComments(speedscope.Write), "application/json", "profile.speedscope.json", false},
+	"pprof": {func(w io.Writer, p *profile.Profile, _ profile.Completeness, comments ...string) error {
+		return pprof.Write(w, p, comments...)
+	}, "application/octet-stream", "profile.pb.gz", false},
+	"folded":     {samplesAlone(folded.Write), "text/plain; charset=utf-8", "profile.folded", true},
+	"html":       {writeHTML, "text/html; charset=utf-8", "profile.html", false},
+	"speedscope": {samplesAlone(speedscope.Write), "application/json", "profile.speedscope.json", false},
 }
 
-// withoutComments is for formats that have no place for them.
-func withoutComments(write func(io.Writer, *profile.Profile) error) func(io.Writer, *profile.Profile, ...string) error {
-	return func(w io.Writer, p *profile.Profile, _ ...string) error { return write(w, p) }
+// samplesAlone is for formats that have no place for more.
+func samplesAlone(write func(io.Writer, *profile.Profile) error) func(io.Writer, *profile.Profile, profile.Completeness, ...string) error {
+	return func(w io.Writer, p *profile.Profile, _ profile.Completeness, _ ...string) error { return write(w, p) }
 }
 
 func (d download) setHeader(h http.Header) {

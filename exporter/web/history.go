@@ -393,7 +393,7 @@ func (s *Server) pastProfile(w http.ResponseWriter, r *http.Request, more ...his
 		selected := flame.Select(p, q.Focus, q.Ignore, q.Hide, q.By)
 		if !as.streamed {
 			var body bytes.Buffer
-			if err := as.write(&body, selected, terminal.Warnings(answer)...); err != nil {
+			if err := as.write(&body, selected, p.Completeness(), terminal.Warnings(answer)...); err != nil {
 				return err
 			}
 			lacks(w, answer)
@@ -402,7 +402,7 @@ func (s *Server) pastProfile(w http.ResponseWriter, r *http.Request, more ...his
 		}
 		lacks(w, answer)
 		as.setHeader(w.Header())
-		if err := as.write(w, selected, terminal.Warnings(answer)...); err != nil {
+		if err := as.write(w, selected, profile.Completeness{}, terminal.Warnings(answer)...); err != nil {
 			s.options.Log.Debug("a client did not take all of a download", "err", err)
 			panic(http.ErrAbortHandler) // so that it sees that there was more
 		}

@@ -217,7 +217,11 @@ func (damagedHistory) Read(context.Context, query.Query, ...string) (*profile.Pr
 
 // A download says what it lacks, also to who has the file alone.
 func TestDownloadSaysWhatItLacks(t *testing.T) {
-	a := serve(t, Options{History: damagedHistory{}}).get(t, "/api/v1/profile")
+	s := serve(t, Options{History: damagedHistory{}})
+	if a := s.get(t, "/api/v1/profile?format=html"); !strings.Contains(a.body, "<p>left out: evil?[31m\uFFFD is damaged at offset 7</p>") {
+		t.Errorf("%.2000s", a.body)
+	}
+	a := s.get(t, "/api/v1/profile")
 	p, err := pb.Parse(strings.NewReader(a.body))
 	if err != nil {
 		t.Fatal(err)
@@ -250,6 +254,21 @@ func TestFoldedIsStreamed(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if took := after.TotalAlloc - before.TotalAlloc; err != nil || n < 125<<20 || took > 32<<20 {
 		t.Errorf("%d bytes: %v; they took %d bytes of memory", n, err, took)
+	}
+}
+
+// What is asked of stacks makes them neither more nor less complete.
+func TestHTMLSaysHowCompleteTheStacksWere(t *testing.T) {
+	unnamed := stack(1, "app", "leaf", "")
+	unnamed.User.Locations[1].Unnamed, unnamed.User.Truncated = "no_symbols", "unmapped_pc"
+	s := withHistory(t, unnamed, stack(1, "app", "read", "main"))
+	for query, samples := range map[string]string{"": "2 samples", "&by=comm": "2 samples", "&hide=main": "2 samples", "&focus=leaf": "1 samples"} {
+		a := s.get(t, "/api/v1/profile?format=html"+query)
+		for _, want := range []string{samples, "50.0 % whole stacks", "75.0 % named frames"} {
+			if !strings.Contains(a.body, want) {
+				t.Errorf("%q: no %s in %.2000s", query, want, a.body[strings.Index(a.body, "<header>"):])
+			}
+		}
 	}
 }
 

@@ -22,9 +22,12 @@ const (
 
 // WriteHTML writes one file with a profile and all that shows it: it opens from the disk or a mail, and asks nobody for anything. Names
 // are text in it, and data in a block that no browser runs; its policy lets the one script run that was built with it.
-func WriteHTML(w io.Writer, p *profile.Profile) error {
-	tree := flame.NewTree(p)
-	top := flame.Top(p)
+func WriteHTML(w io.Writer, p *profile.Profile) error { return writeHTML(w, p, p.Completeness()) }
+
+// writeHTML takes how complete the profile was before anything was left out of its stacks, and what more is to be said of it.
+func writeHTML(w io.Writer, p *profile.Profile, c profile.Completeness, comments ...string) error {
+	stacks := flame.NewStacks(p)
+	tree, top := stacks.Tree(standaloneNodes), stacks.Top()
 	nodes := tree.Nodes
 	kept := prune(tree, standaloneNodes)
 	data, err := json.Marshal(struct { // it writes < as \u003c
@@ -34,8 +37,14 @@ func WriteHTML(w io.Writer, p *profile.Profile) error {
 	if err != nil {
 		return fmt.Errorf("write HTML profile: %w", err)
 	}
-	script, style := assetFiles()["standalone/standalone.js"].plain, assetFiles()["standalone/standalone.css"].plain
-	c := p.Completeness()
+	script, err := assets.ReadFile("assets/standalone/standalone.js")
+	if err != nil {
+		return fmt.Errorf("write HTML profile: %w", err)
+	}
+	style, err := assets.ReadFile("assets/standalone/standalone.css")
+	if err != nil {
+		return fmt.Errorf("write HTML profile: %w", err)
+	}
 	var out bytes.Buffer
 	err = standalone.Execute(&out, struct {
 		Title, Policy      string
@@ -46,7 +55,7 @@ func WriteHTML(w io.Writer, p *profile.Profile) error {
 		Rows               []flame.Row
 		Functions, LeftOut int
 	}{
-		Title: title(p), Facts: facts(p, &c),
+		Title: title(p), Facts: append(facts(p, top.Total, &c), comments...),
 		Policy: "default-src 'none'; script-src 'sha256-" + hash(script) + "'; style-src 'sha256-" + hash(style) + "'; img-src data: blob:; base-uri 'none'; form-action 'none'",
 		Style:  template.CSS(style), Script: template.JS(script), Data: template.JS(data),
 		Total: top.Total, Rows: top.Rows[:min(len(top.Rows), standaloneRows)], Functions: len(top.Rows), LeftOut: nodes - kept,
@@ -73,8 +82,8 @@ func title(p *profile.Profile) string {
 }
 
 // facts are what the heading says of the profile.
-func facts(p *profile.Profile, c *profile.Completeness) []string {
-	list := []string{fmt.Sprintf("%d samples", c.Stacks)}
+func facts(p *profile.Profile, total flame.Weight, c *profile.Completeness) []string {
+	list := []string{fmt.Sprintf("%d samples", total.Samples)}
 	if p.Duration > 0 {
 		list[0] += fmt.Sprintf(" in %.1f s", p.Duration.Seconds())
 	}
