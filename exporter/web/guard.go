@@ -184,8 +184,12 @@ func (g *guard) allowsHost(r *http.Request) bool {
 	return err == nil && addr.Unmap().WithZone("") == reached.Addr().Unmap().WithZone("")
 }
 
-// allowsOrigin keeps out what pages of other origins ask for. They cannot read the answers, but they could keep the agent busy. Links on them may be
-// followed, but not in a frame. A page on another port of this host is of the same site, and another origin.
+// allowsOrigin keeps out what pages of other origins ask for. They cannot read the answers, but they could keep the agent busy, or make the reader
+// save a file. Links on them to this server's pages may be followed, by the reader and not in a frame. A page on another port of this host is of the same site, and
+// another origin.
+//
+// Browsers say of which site a request is to loopback and by HTTPS alone. By plain HTTP from elsewhere a page of another origin that loads an image from here looks as this
+// server's own does. The cookie of a session is not sent from other sites then (SameSite), but it is from other ports of the host; of what they ask for they read nothing.
 func allowsOrigin(r *http.Request) bool {
 	if origin := r.Header.Get("Origin"); origin != "" {
 		_, host, ok := strings.Cut(origin, "://")
@@ -194,7 +198,7 @@ func allowsOrigin(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "cross-site", "same-site":
 		dest := r.Header.Get("Sec-Fetch-Dest")
-		return r.Header.Get("Sec-Fetch-Mode") == "navigate" && (dest == "document" || dest == "")
+		return r.Header.Get("Sec-Fetch-Mode") == "navigate" && (dest == "document" || dest == "") && isPage(r.URL.Path) && r.Header.Get("Sec-Purpose") == ""
 	}
 	return true
 }
@@ -206,6 +210,10 @@ func (g *guard) allowsClient(r *http.Request) bool {
 		return true
 	}
 	return g.carriesToken(r) || g.carriesSession(r)
+}
+
+func isPage(path string) bool {
+	return path == "/" || path == "/debug/pprof/" || path == "/speedscope/"
 }
 
 func isPublic(path string) bool {

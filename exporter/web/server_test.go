@@ -482,7 +482,7 @@ func TestHeadersAndMethods(t *testing.T) {
 		{"a script of a browser that says less", "", "", "", "http://evil.example", 403},
 		{"a script of a file", "", "", "", "null", 403},
 		{"a frame of another site's page", "cross-site", "navigate", "iframe", "", 403},
-		{"a link on another site's page", "cross-site", "navigate", "document", "", 200},
+		{"a link on another site's page", "cross-site", "navigate", "document", "", 403},
 		{"the page's own", "same-origin", "cors", "empty", s.url, 200},
 		{"an address that was typed", "none", "navigate", "document", "", 200},
 	} {
@@ -494,6 +494,19 @@ func TestHeadersAndMethods(t *testing.T) {
 		}
 		if a := send(t, r); a.code != c.want {
 			t.Errorf("%s: %d, not %d", c.what, a.code, c.want)
+		}
+	}
+	for path, want := range map[string]int{"/": 200, "/?from=-1h": 200, "/debug/pprof/": 200, "/speedscope/": 200, "/api/v1/top": 403, "/metrics": 403} {
+		r := request(t, http.MethodGet, s.url+path)
+		r.Header.Set("Sec-Fetch-Site", "cross-site")
+		r.Header.Set("Sec-Fetch-Mode", "navigate")
+		r.Header.Set("Sec-Fetch-Dest", "document")
+		if a := send(t, r); a.code != want {
+			t.Errorf("a link on another site's page to %s: %d, not %d", path, a.code, want)
+		}
+		r.Header.Set("Sec-Purpose", "prefetch;prerender")
+		if a := send(t, r); a.code != 403 {
+			t.Errorf("%s for another site's page, ahead of the reader: %d", path, a.code)
 		}
 	}
 	body := request(t, http.MethodGet, s.url+"/")
@@ -543,8 +556,8 @@ func TestToken(t *testing.T) {
 	// A browser is sent a page that asks for the token, gives it once, and carries a cookie from then on.
 	r = request(t, http.MethodGet, s.url+"/")
 	r.Header.Set("Accept", "text/html,*/*")
-	if a := send(t, r); a.code != http.StatusUnauthorized || !strings.Contains(a.body, "/static/login.js") {
-		t.Errorf("%d %s", a.code, a.body)
+	if a := send(t, r); a.code != http.StatusUnauthorized || !strings.Contains(a.body, "/static/login.js") || !strings.Contains(a.body, `<form id="login" method="post"`) {
+		t.Errorf("%d %s: without its script the form must not put the token into the address", a.code, a.body)
 	}
 	for _, path := range []string{"/static/login.js", "/static/login.css", "/static/flame.svg"} {
 		if a := with(path, ""); a.code != http.StatusOK {
@@ -577,6 +590,15 @@ func TestToken(t *testing.T) {
 	}
 	if code := carrying("pilotlight-1", cookie.Value); code != http.StatusUnauthorized {
 		t.Errorf("with the cookie of another port: %d", code)
+	}
+	// By the ends of two tunnels a browser reaches two agents, which listen on one port each on its own host.
+	for host, name := range map[string]string{"localhost:7071": "pilotlight-7071", "localhost:7072": "pilotlight-7072", "localhost": "pilotlight-"} {
+		r := request(t, http.MethodGet, s.url+"/api/v1/session")
+		r.Host = host
+		r.Header.Set("Authorization", "Bearer "+token)
+		if c, err := http.ParseSetCookie(send(t, r).header.Get("Set-Cookie")); err != nil || c.Name != name {
+			t.Errorf("%s: %v %v", host, err, c)
+		}
 	}
 
 	if err := os.WriteFile(file, []byte("short"), 0o600); err != nil {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// sessionTime is how long a browser that gave the token is let in.
-const sessionTime = 7 * 24 * time.Hour
+// sessionTime is how long a browser that gave the token is let in: a working day, as a cookie may reach others (see session).
+const sessionTime = 12 * time.Hour
 
 // A session is the time when it ends, in Unix seconds, and a signature of that, which the token alone can make:
 //
@@ -44,16 +44,14 @@ func (g *guard) carriesSession(r *http.Request) bool {
 	return false
 }
 
-// cookieName holds the port: cookies belong to a host, and there may be several agents.
+// cookieName holds the port that the browser asks: cookies belong to a host, and it may reach several agents by one, as by tunnels.
 func cookieName(r *http.Request) string {
-	port := ""
-	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
-		_, port, _ = net.SplitHostPort(local.String())
-	}
+	_, port, _ := net.SplitHostPort(r.Host) // "": that of the scheme
 	return "pilotlight-" + port
 }
 
-// session gives a browser that carries the token a cookie in its place. No script can read it, no other site can use it.
+// session gives a browser that carries the token a cookie in its place. No script can read it, and no page of another site can make use of it. But browsers send it
+// to every port of the host: who runs another server there, and makes the reader open it, has the session until it ends.
 func (s *Server) session(w http.ResponseWriter, r *http.Request) {
 	if s.guard.token != nil && s.guard.carriesToken(r) {
 		http.SetCookie(w, &http.Cookie{
