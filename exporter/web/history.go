@@ -39,7 +39,8 @@ type History interface {
 var openAPI []byte
 
 const (
-	// maxQueries are answered at once: each may take 100 MB for as long as it lasts.
+	// maxQueries are answered at once. Of a week of a busy host a tree or a table takes 140 MB, and what is made of whole profiles 670 MB: downloads, callers,
+	// comparisons (docs/history.md).
 	maxQueries = 2
 	// queryWait is how long one waits for its turn before it is turned away.
 	queryWait = 5 * time.Second
@@ -566,7 +567,10 @@ func functionBytes(f *flame.Function) int { return len(f.Name) + len(f.Module) }
 
 func neighbourBytes(n *flame.Neighbour) int { return functionBytes(&n.Function) }
 
-func placeBytes(p *flame.Place) int { return len(p.Path) + len(p.BuildID) + len(p.File) }
+// placeBytes counts 32 for a line: more than it takes in memory, and about half of what it takes as JSON.
+func placeBytes(p *flame.Place) int {
+	return len(p.Path) + len(p.BuildID) + len(p.File) + 32*len(p.Lines)
+}
 
 func groupBytes(g *store.Group) int { return len(strings.Join(g.Labels, "")) }
 
@@ -579,7 +583,8 @@ func (s *Server) callers(ctx context.Context, q *historyQuery) (any, error) {
 		return nil, err
 	}
 	of := []flame.Row{}
-	table := flame.Top(p)
+	stacks := flame.NewStacks(p)
+	table := stacks.Top()
 	for _, row := range table.Rows {
 		if row.Name == q.Function {
 			of = append(of, row)
@@ -594,7 +599,7 @@ func (s *Server) callers(ctx context.Context, q *historyQuery) (any, error) {
 		Callees []flame.Neighbour `json:"callees"`
 	}{
 		newAbout(q, answer), newFound(p, c, table.Total), first(of, maxRows, rowBytes), first(flame.Places(p, q.Function), q.limit, placeBytes),
-		first(flame.Callers(p, q.Function), q.limit, neighbourBytes), first(flame.Callees(p, q.Function), q.limit, neighbourBytes),
+		first(stacks.Callers(q.Function), q.limit, neighbourBytes), first(stacks.Callees(q.Function), q.limit, neighbourBytes),
 	}, nil
 }
 
@@ -649,7 +654,7 @@ func (s *Server) heatmap(ctx context.Context, q *historyQuery) (any, error) {
 	return newSeriesAnswer(q, series, answer), nil
 }
 
-// labelValue is store.LabelValue in JSON.
+// labelValue is a store.Group of one label in JSON.
 type labelValue struct {
 	Label  string       `json:"label"`
 	Weight flame.Weight `json:"weight"`

@@ -184,6 +184,10 @@ func TestNamesAreBounded(t *testing.T) {
 	for i := range 40 {
 		samples = append(samples, stack(1, "x", fmt.Sprint(i, strings.Repeat("x", 1<<20)), "caller"))
 	}
+	places := slices.Repeat([]flame.Place{{Lines: make([]flame.LineWeight, maxNameBytes/100)}}, 10)
+	if n := len(first(places, 10, placeBytes)); n != 3 {
+		t.Errorf("%d places of many lines each", n)
+	}
 	s := withHistory(t, samples...)
 	for _, path := range []string{"tree?", "top?limit=100000", "callers?function=caller", "diff?before_from=-1h&before_to=-50m"} {
 		a := s.get(t, "/api/v1/"+path)
