@@ -23,7 +23,8 @@ func newWebCommand() *cobra.Command {
 		Use:   "web [flags] FILE [FILE]",
 		Short: "Show profiles of any tool in a browser",
 		Long: "Web serves the agent's page over files: pprof of any tool, or folded text; - is standard input. Two files are compared,\n" +
-			"the first is what was before. It serves until it is interrupted, to this machine alone.",
+			"the first is what was before. It serves until it is interrupted, to this machine alone, but to every user of it, without\n" +
+			"a token: on a machine that others use show what they may see, or copy the file to one of your own.",
 		Example: "  pilotlight web cpu.pb.gz\n" +
 			"  pilotlight web old.pb.gz new.pb.gz\n" +
 			"  perf script | stackcollapse-perf.pl | pilotlight web -",
