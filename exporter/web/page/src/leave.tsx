@@ -2,10 +2,8 @@
 
 import { address, beforeParams, stackParams, timeParams, type Params } from "./api.ts";
 import { Copy, Menu } from "./parts.tsx";
+import { shell } from "./query.ts";
 import { formatState, iso, stripSpan, selected, isLive, rangeSeconds, type State } from "./state.ts";
-
-// shell quotes a word for a POSIX shell.
-const shell = (word: string) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
 
 function flags(params: Params): string {
   return Object.entries(params).filter(([, v]) => v !== undefined && v !== "").map(([k, v]) => ` --${k.replaceAll("_", "-")} ${shell(String(v))}`).join("");

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { test } from "node:test";
-import { exactly, formatFilter, formatQuery, parseFilter, parseQuery, QueryError } from "./query.ts";
+import { exactly, formatFilter, formatQuery, parseFilter, parseQuery, QueryError, shell } from "./query.ts";
 
 test("a query is taken apart as the agent does", () => {
   assert.deepEqual(parseQuery('filter=comm=~"redis.*" , container_id!="" by=comm  focus=`a b` ignore="x\\"\\\\\\n"'), {
@@ -17,7 +18,7 @@ test("a query is taken apart as the agent does", () => {
 });
 
 test("what is written is read as it was, whatever a process is called", () => {
-  for (const value of ["", "a", 'say "x"', "`", "\\", "<img src=x onerror=alert(1)>", "a,b= c", "tab\tline\n", "ünï"]) {
+  for (const value of ["", "a", 'say "x"', "`", "\\", "<img src=x onerror=alert(1)>", "a,b= c", "tab\tline\n", "ünï", "\x15id\x0f1", "a\u202eb\x7f\x9b"]) {
     const conditions = [{ label: "comm", op: "=" as const, value }];
     assert.deepEqual(parseFilter(formatFilter(conditions)), conditions);
     const query = { filter: formatFilter(conditions), focus: value || "x" };
@@ -45,4 +46,12 @@ test("a name is a pattern for itself alone", () => {
   const name = "std::vector<int*>::operator[](x) $1+2?{a|b}^\\";
   assert.ok(new RegExp(exactly(name)).test(name));
   assert.ok(!new RegExp(exactly("a.b")).test("axb"));
+});
+
+test("a copied command has no keys in it, and gives a shell what was meant", () => {
+  const name = "\x15i'd\\\x0f7\x7f\x9b\u202eü\n\t";
+  for (const word of ["", "it's $HOME", name, exactly(name), formatFilter([{ label: "comm", op: "=", value: name }])]) {
+    assert.doesNotMatch(shell(word), /[\p{Cc}\p{Bidi_Control}]/u);
+    assert.equal(execFileSync("bash", ["-c", `printf %s ${shell(word)}`], { encoding: "utf8" }), word);
+  }
 });

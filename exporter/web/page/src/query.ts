@@ -130,9 +130,24 @@ export function parseFilter(text: string): Condition[] {
   return found;
 }
 
+// unprintable are the characters that a terminal or an editor acts on, or that turn the text around them: C0, DEL, C1, line separators,
+// and the controls of writing direction.
+const unprintable = /[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+
 // quote writes a value so that it is read as it is.
 function quote(value: string): string {
-  return '"' + value.replace(/["\\]/g, "\\$&").replace(/\n/g, "\\n").replace(/\r/g, "\\r").replace(/\t/g, "\\t") + '"';
+  const named: Record<string, string> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+  const escaped = (c: string) => named[c] ?? "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0");
+  return '"' + value.replace(/["\\]/g, "\\$&").replace(unprintable, escaped) + '"';
+}
+
+// shell quotes a word for a POSIX shell. Characters that are unprintable are given by their bytes, in octal, which ends after three
+// digits in every shell that has $'...': a terminal without bracketed paste would take them as keys.
+export function shell(word: string): string {
+  if (/^[\w@%+=:,./-]+$/.test(word)) return word;
+  if (word.search(unprintable) < 0) return `'${word.replaceAll("'", `'\\''`)}'`;
+  const octal = (c: string) => Array.from(new TextEncoder().encode(c), (b) => "\\" + b.toString(8).padStart(3, "0")).join("");
+  return `$'${word.replace(/['\\]/g, "\\$&").replace(unprintable, octal)}'`;
 }
 
 export function formatFilter(conditions: Condition[]): string {
@@ -162,7 +177,7 @@ export function formatQuery(query: Query): string {
     .filter((name) => query[name])
     .map((name) => {
       const value = query[name]!;
-      return `${name}=${name === "filter" || !/[\s"`]/.test(value) ? value : quote(value)}`;
+      return `${name}=${name === "filter" || (!/[\s"`]/.test(value) && value.search(unprintable) < 0) ? value : quote(value)}`;
     })
     .join(" ");
 }
