@@ -119,7 +119,7 @@ var standalone = template.Must(template.New("standalone").Funcs(template.FuncMap
 <header><h1>{{.Title}}</h1>{{range .Facts}}<p>{{.}}</p>{{end}}</header>
 <main>
 <div class="bar" data-script hidden>
-  <input type="search" id="search" placeholder="Search functions ( / )" aria-label="Search functions, by a regular expression">
+  <input type="search" id="search" placeholder="Search functions ( / )" aria-label="Search functions, by a part of the name or a /regular expression/">
   <span id="found" class="dim" role="status"></span>
   <span class="spring"></span>
   <label>Colour <select id="color"><option value="kind">by kind</option><option value="module">by module</option></select></label>

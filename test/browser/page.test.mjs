@@ -58,7 +58,7 @@ const iso = (ms) => new Date(ms).toISOString();
 test("the page says what is hot, and search finds it", async (t) => {
   const page = await open(t, host.url);
   await until("the hottest functions in the document", async () => (await page.textContent("body")).includes("main.steady"));
-  await page.locator(at("search")).fill("^main\\.steady$");
+  await page.locator(at("search")).fill("/^main\\.steady$/");
   const said = await until("a match", async () => {
     const text = await page.locator(at("search-result")).textContent();
     return /^[1-9]/.test(text) && text;

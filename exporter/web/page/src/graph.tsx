@@ -28,7 +28,7 @@ export function Graph({ s, tree, unit, keep }: {
   useEffect(() => {
     if (searchWanted) focusSearch();
   }, []);
-  const [found, setFound] = useState<{ matches: number; share: number } | null>(null);
+  const [found, setFound] = useState<{ matches: number; share: number; problem?: string } | null>(null);
 
   useEffect(() => {
     const g = new FlameGraph(host.current!, {
@@ -82,7 +82,7 @@ export function Graph({ s, tree, unit, keep }: {
   return (
     <div class="view graph">
       <div class="bar">
-        <input type="search" data-test="search" placeholder="Search functions" aria-label="Search functions, by a regular expression" value={s.search}
+        <input type="search" data-test="search" placeholder="Search functions" aria-label="Search functions, by a part of the name or a /regular expression/" value={s.search}
           onInput={(e) => change({ search: e.currentTarget.value }, "replace")}
           onKeyDown={(e) => {
             if (e.key !== "Enter") return;
@@ -91,7 +91,7 @@ export function Graph({ s, tree, unit, keep }: {
           }} />
         {found && (
           <>
-            <span class="hint" role="status" data-test="search-result">{found.matches} found, {percent(found.share, 1)}</span>
+            <span class="hint" role="status" data-test="search-result">{found.problem ?? `${found.matches} found, ${percent(found.share, 1)}`}</span>
             <div class="group" role="group" aria-label="Matches">
               <button type="button" aria-label="Previous match" title="Shift+Enter" onClick={() => graph.current?.previous()}>↑</button>
               <button type="button" aria-label="Next match" title="Enter" onClick={() => graph.current?.next()}>↓</button>

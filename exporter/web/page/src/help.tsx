@@ -30,6 +30,8 @@ const keys: [string, [string, string][]][] = [
   ]],
   ["In the flame graph", KEYS],
   ["In the search", [
+    ["text", "a part of a function's name"],
+    ["/text/", "a regular expression, without groups"],
     ["Enter", "next match"],
     ["Shift Enter", "previous match"],
   ]],

@@ -19,7 +19,7 @@ const search = get<HTMLInputElement>("search");
 const found = get("found");
 search.addEventListener("input", () => {
   const result = graph.search(search.value);
-  found.textContent = search.value === "" ? "" : `${result.matches} found, ${formatShare(result.share)}`;
+  found.textContent = search.value === "" ? "" : result.problem ?? `${result.matches} found, ${formatShare(result.share)}`;
 });
 search.addEventListener("keydown", (e) => {
   if (e.key !== "Enter") return;

@@ -107,7 +107,7 @@ export async function check(host: HTMLElement) {
   await still();
   const plain = colors();
   if (plain.size < 2) throw new Error("narrow frames have no pattern");
-  equal(graph.search("narrow17$").matches, 1, "matches");
+  equal(graph.search("/narrow17$/").matches, 1, "matches");
   await still();
   if ([...colors()].every((c) => plain.has(c))) throw new Error("a match among narrow frames is not marked");
   equal(graph.search("").matches, 0, "matches of nothing");

@@ -156,12 +156,22 @@ test("a difference is as wide as the mean, and knows both sides", () => {
 
 test("search counts each sample once", () => {
   for (let seed = 1; seed <= 20; seed++) {
-    const stacks = someStacks(seed), found = search(fromTree({ root: answer(stacks) }), pattern("F[12]$"));
+    const stacks = someStacks(seed), found = search(fromTree({ root: answer(stacks) }), pattern("/F[12]$/"));
     const want = stacks.filter((s) => s.names.includes("f1") || s.names.includes("f2")).reduce((n, s) => n + s.samples * 10, 0);
     assert.equal(found.value, want);
   }
-  assert.ok(pattern("operator(").test("Operator()"));
-  assert.ok(pattern("map[").test("map[string]int") && !pattern("map[").test("map"));
+});
+
+test("what is searched for is a part of a name, or an expression that cannot hold up the page", () => {
+  const matches = (text: string, name: string) => { const p = pattern(text); assert.ok("matches" in p, text); return p.matches(name); };
+  assert.ok(matches("operator(", "Operator()") && matches("map[", "map[string]int") && matches("(a+)+$", "x(A+)+$") && !matches("a.c", "abc"));
+  assert.ok(matches("/^a.c$|\\(x\\)|[(+*?]y/", "abc") && matches("/^a.c$|\\(x\\)|[(+*?]y/", "f(X)") && !matches("/^a.c$/", "abcd"));
+  for (const text of ["/(a+)+$/", "/a*a*a*$/", "/[]a(b]/", "/(/", `/${"a".repeat(101)}/`]) assert.ok("problem" in pattern(text), text);
+
+  const long = Array.from({ length: 2000 }, (_, i) => ({ names: [`${"a".repeat(255)}${i}`], samples: 1 }));
+  const found = search(fromTree({ root: answer(long) }), pattern("/a*a*b/")); // each name takes milliseconds, all of them many seconds
+  assert.match(found.problem ?? "", /too long/);
+  assert.deepEqual([found.nodes.length, found.value], [0, 0]);
 });
 
 test("everything in the view is drawn once, as a frame or in a run", () => {

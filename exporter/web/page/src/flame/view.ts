@@ -237,22 +237,23 @@ export class FlameGraph {
   // ---- search
 
   /** Marks the frames whose names match, "" none. The share is of samples with a match in their stack. */
-  search(text: string): { matches: number; share: number } {
+  search(text: string): { matches: number; share: number; problem?: string } {
     this.pattern = text;
     this.match = -1;
-    const share = this.find();
+    const { share, problem } = this.find();
     this.drawMap();
     this.redraw();
-    return { matches: this.hits.length, share };
+    return { matches: this.hits.length, share, problem };
   }
 
-  private find(): number {
+  private find(): { share: number; problem?: string } {
     this.hits = [];
-    let share = 0;
+    let share = 0, problem: string | undefined;
     for (const pane of this.panes) {
       pane.matches = undefined;
       if (!this.pattern) continue;
       const found = search(pane.graph, pattern(this.pattern));
+      problem ??= found.problem;
       const is = new Uint8Array(pane.graph.length);
       for (const node of found.nodes) {
         is[node] = 1;
@@ -262,7 +263,7 @@ export class FlameGraph {
       is.forEach((m, i) => { pane.matches![i + 1] = pane.matches![i]! + m; });
       if (pane === this.main) share = found.value / (pane.graph.value(0) || 1);
     }
-    return share;
+    return { share, problem };
   }
 
   next(): void { this.step(1); }
