@@ -99,7 +99,7 @@ export const ranges: Record<string, number> = { now: 15 * 60, "15m": 15 * 60, "1
 
 // rangeSeconds is how far a range that moves with the time goes back; 0 for one that does not.
 export function rangeSeconds(range: string): number {
-  return ranges[range] ?? 0;
+  return Object.hasOwn(ranges, range) ? ranges[range] : 0;
 }
 
 export function fixedRange(range: string): [number, number] | null {
