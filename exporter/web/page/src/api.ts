@@ -196,15 +196,13 @@ function next(): void {
 
 async function turn(rank: number, signal: AbortSignal): Promise<void> {
   await new Promise<void>((resolve, reject) => {
-    const entry = { rank, start: resolve };
+    const entry = { rank, start: () => { signal.removeEventListener("abort", leave); resolve(); } };
+    const leave = () => {
+      waiting.splice(waiting.indexOf(entry), 1);
+      reject(signal.reason);
+    };
     waiting.push(entry);
-    signal.addEventListener("abort", () => {
-      const i = waiting.indexOf(entry);
-      if (i >= 0) {
-        waiting.splice(i, 1);
-        reject(signal.reason);
-      }
-    }, { once: true });
+    signal.addEventListener("abort", leave, { once: true });
     next();
   });
 }
