@@ -1,13 +1,51 @@
 import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { test } from "node:test";
+import { h, render } from "preact";
 
 Object.assign(globalThis, { location: { search: "" }, addEventListener: () => {} });
-const { ask } = await import("./api.ts");
+const { ask, useQuery } = await import("./api.ts");
 
 test("a poll leaves nothing with its signal", async () => {
   const { signal } = new AbortController();
   globalThis.fetch = async () => new Response("{}");
   await Promise.all([1, 2, 3, 4].map(() => ask("/", 0, signal)));
   assert.equal(getEventListeners(signal, "abort").length, 0);
+});
+
+test("a query is asked again when it is due, and where asking again can help", async () => {
+  const waits: number[] = []; // milliseconds; what waits that long is called at once
+  const asked: Record<string, number> = {};
+  let answer: () => Response;
+  Object.assign(globalThis, {
+    document: { body: { dataset: {} }, hidden: false },
+    window: { setTimeout: (f: () => void, ms: number) => { waits.push(ms); return setTimeout(f, ms > 3e6 ? ms : 0); } },
+    fetch: async (url: string) => { asked[url] = (asked[url] ?? 0) + 1; return answer(); },
+  });
+  const root = { childNodes: [] } as unknown as Element;
+  const Probe = ({ url, every }: { url: string; every: number }) => { useQuery(url, 0, every); return null; };
+  const show = (url: string, every: number) => render(h(Probe, { url, every }), root);
+  const until = async (what: () => boolean) => { while (!what()) await new Promise((resolve) => setTimeout(resolve, 5)); };
+  const settled = () => new Promise((resolve) => setTimeout(resolve, 300)); // effects run within 100 ms
+
+  answer = () => new Response("{}");
+  show("/a", 3600e3);
+  await until(() => waits.length === 1);
+  show("/a", 0); // paused
+  await settled();
+  assert.equal(asked["/a"], 1);
+  show("/a", 1); // the answer is older than that
+  await until(() => asked["/a"]! > 2);
+
+  for (const [status, again] of [[0, true], [400, false], [503, false]] as const) {
+    answer = () => { if (status === 0) throw new TypeError("refused"); return new Response("no", { status }); };
+    const url = `/${status}`;
+    show(url, 0);
+    await until(() => asked[url]! > 0);
+    waits.length = 0;
+    if (again) await until(() => asked[url]! > 1);
+    else await settled();
+    assert.deepEqual([asked[url]! > 1, waits.every((ms) => ms > 9000)], [again, true], url);
+  }
+  render(null, root);
 });

@@ -245,40 +245,55 @@ function await_(by: number): void {
   document.body.dataset.busy = String(awaited > 0);
 }
 
+const retryAfter = 10000; // milliseconds, where the agent did not answer or was busy
+
 // useQuery keeps the answer to a query, asks again each so many milliseconds where that is not 0, and gives up what is no
 // longer wanted. Until the new answer is there, the old one stays.
 export function useQuery<T>(url: string | null, rank: number, every = 0): Answer<T> {
   const [answer, set] = useState<Answer<T>>({ busy: url !== null, since: Date.now() });
-  const shown = useRef("");
+  const period = useRef(every);
+  period.current = every;
+  const schedule = useRef(() => {});
   useEffect(() => {
     if (url === null) {
       set({ busy: false, since: 0 });
-      shown.current = "";
       return;
     }
     const control = new AbortController();
     let timer = 0;
+    let last = 0; // when it was answered
+    let asking = true;
+    let failed = false; // in a way that may be over
     let foreground = true;
     const settle = () => {
       if (foreground) await_(-1);
       foreground = false;
     };
+    schedule.current = () => {
+      clearTimeout(timer);
+      if (asking) return;
+      const wait = failed ? Math.min(period.current || retryAfter, retryAfter) : period.current;
+      if (wait > 0) timer = window.setTimeout(run, Math.max(0, last + wait - Date.now()));
+    };
     const run = async () => {
-      if (document.hidden && !foreground) {
-        timer = window.setTimeout(run, every);
-        return;
+      if (!document.hidden || foreground) {
+        asking = true;
+        try {
+          const data = await ask<T>(url, rank, control.signal);
+          failed = false;
+          set({ data, url, busy: false, since: 0 });
+        } catch (e) {
+          if (control.signal.aborted) return;
+          const error = e as Failure;
+          failed = error.status === 0 || error.status === 429;
+          set((last) => ({ ...last, error, busy: false }));
+        } finally {
+          settle();
+        }
+        asking = false;
       }
-      try {
-        const data = await ask<T>(url, rank, control.signal);
-        set({ data, url, busy: false, since: 0 });
-        shown.current = url;
-      } catch (e) {
-        if (control.signal.aborted) return;
-        set((last) => ({ ...last, error: e as Failure, busy: false }));
-      } finally {
-        settle();
-      }
-      if (every > 0) timer = window.setTimeout(run, every);
+      last = Date.now();
+      schedule.current();
     };
     await_(1);
     set((last) => ({ data: last.data, url: last.url, busy: true, since: Date.now() }));
@@ -286,9 +301,11 @@ export function useQuery<T>(url: string | null, rank: number, every = 0): Answer
     return () => {
       control.abort(new DOMException("no longer wanted", "AbortError"));
       clearTimeout(timer);
+      schedule.current = () => {};
       settle();
     };
-  }, [url, every]);
+  }, [url]);
+  useEffect(() => schedule.current(), [every]);
   return answer;
 }
 
