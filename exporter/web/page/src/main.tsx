@@ -15,7 +15,7 @@ import { Leave } from "./leave.tsx";
 import { Busy, conditions, Empty, Problem } from "./parts.tsx";
 import { formatFilter, labels } from "./query.ts";
 import { Side } from "./side.tsx";
-import { change, fixedRange, freeze, initial, isLive, moves, rangeSeconds, selected, state, stripSpan, useAppState, type State, type View } from "./state.ts";
+import { change, fixedRange, freeze, initial, isLive, moves, rangeSeconds, selected, state, stripSpan, useAppState, whole, type State, type View } from "./state.ts";
 import { Strip, toggleCompare } from "./strip.tsx";
 import { Callers, DiffTable, Top, Tree } from "./tables.tsx";
 import { TrustBadge } from "./trust.tsx";
@@ -70,7 +70,7 @@ function App() {
   useEffect(() => {
     if (main.data || top.data || diff.data || callers.data || main.error) document.body.dataset.ready = "true";
   }, [main.data, main.error, top.data, diff.data, callers.data]);
-  useKeys(s, { help: () => setHelp(true), pause: () => setPaused((p) => !p) });
+  useKeys(s, files, { help: () => setHelp(true), pause: () => setPaused((p) => !p) });
 
   const [from, to] = selected(s) ? [s.from, s.to] : stripSpan(s);
   const seconds = isLive(s) ? 60 : (to - from) / 1000;
@@ -81,7 +81,7 @@ function App() {
     <>
       <a class="skip" href="#view">Skip to the profile</a>
       <header class="masthead">
-        <h1><a href="/" onClick={(e) => { if (e.ctrlKey || e.metaKey) return; e.preventDefault(); change({ ...initial }); }}>
+        <h1><a href="/" onClick={(e) => { if (e.ctrlKey || e.metaKey) return; e.preventDefault(); change({ ...initial, ...whole(files) }); }}>
           <img src="/static/flame.svg" alt="" width="22" height="22" />Pilotlight</a> <span>{files ? files.map((f) => f.name).join(" → ") : hostname}</span></h1>
         <QueryBox s={s} />
         <p class={`state ${offline || status.data?.sampling === false ? "off" : "on"}`} role="status" title={status.data ? `${status.data.samples}\nup ${status.data.uptime}\ncosts ${status.data.cost}` : undefined}>
@@ -120,7 +120,7 @@ function App() {
               <span class="hint about">{about(s, found, diff.data)}</span>
             </div>
             <div role="tabpanel" id="view-panel" aria-labelledby={`tab-${s.view}`}>
-              {empty && !main.busy ? <Empty s={s} sampling={status.data?.sampling ?? true} /> : (
+              {empty && !main.busy ? <Empty s={s} sampling={status.data?.sampling ?? true} whole={files && whole(files)} /> : (
                 <>
                   {s.view === "flame" && (
                     <>
@@ -167,11 +167,7 @@ function withoutLabel(s: State, label: string): string {
 function useFiles(files: Status["files"]): void {
   useEffect(() => {
     if (!files?.length || state().range !== initial.range) return;
-    const after = files[files.length - 1];
-    change({
-      range: `${after.from}/${after.to}`, from: 0, to: 0,
-      ...(files.length > 1 ? { compare: true, color: "diff" as const, beforeFrom: Date.parse(files[0].from), beforeTo: Date.parse(files[0].to) } : {}),
-    }, "replace");
+    change(whole(files), "replace");
   }, [files?.length]);
 }
 
@@ -194,7 +190,7 @@ function shift(s: State, direction: number): void {
   else change({ range: `${new Date(from + length).toISOString()}/${new Date(to + length).toISOString()}` });
 }
 
-function useKeys(s: State, actions: { help: () => void; pause: () => void }): void {
+function useKeys(s: State, files: Status["files"], actions: { help: () => void; pause: () => void }): void {
   useEffect(() => {
     const listener = (e: KeyboardEvent) => {
       if (e.ctrlKey || e.altKey || e.metaKey || document.querySelector("dialog[open]")) return;
@@ -212,7 +208,7 @@ function useKeys(s: State, actions: { help: () => void; pause: () => void }): vo
           break;
         case "f": focus("[data-test=query]"); break;
         case "1": case "2": case "3": case "4": change({ view: views[Number(e.key) - 1][0], sort: "" }); break;
-        case "n": change({ range: "now", from: 0, to: 0, beforeFrom: 0, beforeTo: 0 }); break;
+        case "n": change({ beforeFrom: 0, beforeTo: 0, ...whole(files) }); break;
         case "p": actions.pause(); break;
         case "[": shift(s, -1); break;
         case "]": shift(s, 1); break;
@@ -235,7 +231,7 @@ function useKeys(s: State, actions: { help: () => void; pause: () => void }): vo
     };
     addEventListener("keydown", listener);
     return () => removeEventListener("keydown", listener);
-  }, [s]);
+  }, [s, files]);
 }
 
 try {

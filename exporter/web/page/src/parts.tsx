@@ -4,7 +4,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Answer, Failure } from "./api.ts";
 import { formatFilter, parseFilter, type Condition } from "./query.ts";
-import { change, state, type State } from "./state.ts";
+import { change, selected, state, type State } from "./state.ts";
 
 const labelNames: Record<string, string> = {
   comm: "program", pid: "process", tid: "thread id", thread: "thread", exe: "executable", cgroup: "cgroup", container_id: "container",
@@ -74,7 +74,7 @@ export function Problem({ error, compact }: { error: Failure; compact?: boolean 
 }
 
 // Empty says why nothing is shown, and what to do.
-export function Empty({ s, sampling }: { s: State; sampling: boolean }) {
+export function Empty({ s, sampling, whole }: { s: State; sampling: boolean; whole?: Partial<State> }) {
   const narrowed = s.filter || s.focus || s.ignore || s.hide;
   return (
     <div class="empty">
@@ -84,7 +84,8 @@ export function Empty({ s, sampling }: { s: State; sampling: boolean }) {
       </p>
       <p>
         {narrowed && <button type="button" onClick={() => change({ filter: "", focus: "", ignore: "", hide: "", zoom: [] })}>Clear the filters</button>}
-        {s.range !== "1h" && <button type="button" onClick={() => change({ range: "1h", from: 0, to: 0 })}>Show the last hour</button>}
+        {whole ? (s.range !== whole.range || selected(s)) && <button type="button" onClick={() => change(whole)}>Show all of the file</button>
+          : s.range !== "1h" && <button type="button" onClick={() => change({ range: "1h", from: 0, to: 0 })}>Show the last hour</button>}
       </p>
     </div>
   );

@@ -1,9 +1,20 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-test("a range of the address is one that there is", async () => {
-  Object.assign(globalThis, { location: { search: "" }, addEventListener: () => {} });
-  const { parseState, initial } = await import("./state.ts");
+Object.assign(globalThis, { location: { search: "" }, addEventListener: () => {} });
+const { parseState, formatState, initial, whole } = await import("./state.ts");
+
+test("a range of the address is one that there is", () => {
   for (const range of ["constructor", "__proto__", "toString", "5m"]) assert.equal(parseState(`?range=${range}`).range, initial.range, range);
   for (const range of ["15m", "24h", "2026-11-24T12:00:00Z/2026-11-24T13:00:00Z"]) assert.equal(parseState(`?range=${range}`).range, range);
+});
+
+test("files are shown whole, and compared where there are two", () => {
+  const [old, new_] = ["2026-11-24T12:00:00Z", "2026-11-25T12:00:00Z"].map((from) => ({ from, to: from.replace("12:00", "12:01") }));
+  const range = `${new_.from}/${new_.to}`;
+  const away = { ...initial, range: "1h", from: 1000, to: 2000 };
+  assert.equal(formatState({ ...away, ...whole() }), "");
+  assert.equal(formatState({ ...away, ...whole([new_]) }), `?${new URLSearchParams({ range })}`);
+  const both = { ...initial, range, compare: true, color: "diff", beforeFrom: Date.parse(old.from), beforeTo: Date.parse(old.to) };
+  assert.deepEqual(parseState(formatState({ ...away, ...whole([old, new_]) })), both);
 });

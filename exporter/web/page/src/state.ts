@@ -107,6 +107,15 @@ export function fixedRange(range: string): [number, number] | null {
   return from < to ? [from, to] : null;
 }
 
+// whole is the time that the page shows first: now, or all that files hold, for pilotlight web, and the difference where there are two.
+export function whole(files?: { from: string; to: string }[]): Partial<State> {
+  if (!files?.length) return { range: initial.range, from: 0, to: 0 };
+  const [before, after] = [files[0], files[files.length - 1]];
+  const time = { range: `${after.from}/${after.to}`, from: 0, to: 0 };
+  if (files.length === 1) return time;
+  return { ...time, compare: true, color: "diff", beforeFrom: Date.parse(before.from), beforeTo: Date.parse(before.to) };
+}
+
 // stripSpan is what the strip shows.
 export function stripSpan(state: State, now = Date.now()): [number, number] {
   return fixedRange(state.range) ?? [now - rangeSeconds(state.range) * 1000, now];
