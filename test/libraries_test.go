@@ -12,7 +12,22 @@ import (
 
 // Two thousand files that nobody saw before are mapped in a fraction of a second, and deleted at once: no sample is lost, and each file's code has its
 // own names, or a reason.
+//
+// How many have names is a race: a file can be opened until it is unmapped, a tenth of a millisecond later, by a recorder that has one of two CPUs. Where
+// something else takes that for a moment, the burst is recorded again.
 func TestManyLibraries(t *testing.T) {
+	var named float64
+	for attempt := 0; attempt < 3 && named < 0.8; attempt++ {
+		named = recordLibraries(t)
+	}
+	if named < 0.8 {
+		t.Errorf("%.1f %% of the samples carry names", 100*named)
+	}
+}
+
+// recordLibraries gives the part of the samples that have the names of their files.
+func recordLibraries(t *testing.T) float64 {
+	t.Helper()
 	const hz, files, rounds = 1999, 2000, 100_000
 	r := record(t, "-F", strconv.Itoa(hz), "--", build(t, "libraries"), t.TempDir(), strconv.Itoa(files), strconv.Itoa(rounds))
 	checkForm(t, r, hz)
@@ -54,8 +69,5 @@ func TestManyLibraries(t *testing.T) {
 	if expected := float64(truth.Nanos) / 1e9 * hz; float64(inside) < expected/4 {
 		t.Errorf("%d samples in the files, where there should be up to %.0f", inside, expected)
 	}
-	// It is a race: a file can be opened until it is unmapped, a tenth of a millisecond later, by an agent that has one of two CPUs.
-	if float64(right) < 0.5*float64(inside) {
-		t.Errorf("%d of %d samples carry names", right, inside)
-	}
+	return float64(right) / float64(inside)
 }
