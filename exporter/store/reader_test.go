@@ -302,10 +302,10 @@ func TestSeriesAddUp(t *testing.T) {
 	want := make(map[int64]int64)
 	for i := range last.Samples {
 		for _, at := range last.Samples[i].Times {
-			want[last.Start.Add(at.Truncate(tick)).UnixMilli()/10]++
+			want[last.Start.Add(at.Truncate(Tick)).UnixMilli()/10]++
 		}
 	}
-	heatmap, _, err := r.Heatmap(t.Context(), query.Query{From: last.Start.Truncate(time.Millisecond)}, tick)
+	heatmap, _, err := r.Heatmap(t.Context(), query.Query{From: last.Start.Truncate(time.Millisecond)}, Tick)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,7 +318,7 @@ func TestSeriesAddUp(t *testing.T) {
 	if !maps.Equal(got, want) {
 		t.Errorf("heatmap: %d cells, not the %d that samples were taken in", len(got), len(want))
 	}
-	if _, _, err := r.Heatmap(t.Context(), query.Query{From: start, To: start.Add(24 * time.Hour)}, tick); !errors.Is(err, ErrTooMany) {
+	if _, _, err := r.Heatmap(t.Context(), query.Query{From: start, To: start.Add(24 * time.Hour)}, Tick); !errors.Is(err, ErrTooMany) {
 		t.Errorf("a day in steps of 10 ms: %v", err)
 	}
 	if _, _, err := r.Series(t.Context(), query.Query{}, time.Second+1); !errors.Is(err, ErrStep) {

@@ -8,8 +8,8 @@ import (
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
-// tick is the step in which the times of samples are kept.
-const tick = 10 * time.Millisecond
+// Tick is the step in which the times of samples are kept.
+const Tick = 10 * time.Millisecond
 
 // encoder makes rows of profiles. Not safe for concurrent use.
 type encoder struct {
@@ -89,7 +89,7 @@ func (e *encoder) add(row *SampleRow, s *profile.Sample) {
 		row.Ticks = make([]int32, 0, len(s.Times))
 	}
 	for _, at := range s.Times {
-		row.Ticks = append(row.Ticks, int32(at/tick))
+		row.Ticks = append(row.Ticks, int32(at/Tick))
 	}
 	slices.Sort(row.Ticks)
 }

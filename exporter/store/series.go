@@ -16,8 +16,8 @@ import (
 const (
 	// MaxLines are in an answer; the smaller ones are added up as one more.
 	MaxLines = 20
-	// maxPoints are in an answer, of all lines together: an hour in steps of 10 ms, of one line.
-	maxPoints = 400_000
+	// MaxPoints are in an answer, of all lines together: an hour in steps of 10 ms, of one line.
+	MaxPoints = 400_000
 	maxSteps  = 400_000
 )
 
@@ -53,8 +53,8 @@ type LabelValue struct {
 // than a minute samples are where they were taken, in longer ones where their span begins. Spans of a
 // minute (all that is older than one to two hours) are in the step that they begin in, so they need steps of a minute at least to be told apart.
 func (r *Reader) Series(ctx context.Context, q query.Query, step time.Duration) (*Series, *Answer, error) {
-	if step < time.Second || step%time.Second != 0 {
-		return nil, nil, fmt.Errorf("step %s: %w", step, ErrStep)
+	if err := CheckStep(step, time.Second); err != nil {
+		return nil, nil, err
 	}
 	return r.series(ctx, q, step, step < time.Minute)
 }
@@ -62,8 +62,8 @@ func (r *Reader) Series(ctx context.Context, q query.Query, step time.Duration) 
 // Heatmap gives counts of samples in steps of multiples of 10 ms. What was sampled before the last one to two hours has its minute
 // alone, and stands in the step with which that begins.
 func (r *Reader) Heatmap(ctx context.Context, q query.Query, step time.Duration) (*Series, *Answer, error) {
-	if step < tick || step%tick != 0 {
-		return nil, nil, fmt.Errorf("step %s: %w", step, ErrStep)
+	if err := CheckStep(step, Tick); err != nil {
+		return nil, nil, err
 	}
 	s, answer, err := r.series(ctx, q, step, true)
 	if err != nil {
@@ -93,6 +93,14 @@ var (
 	ErrStep    = errors.New("want a multiple of a second, or of 10 ms for a heatmap")
 	ErrTooMany = errors.New("too many steps: ask for a shorter time, or longer steps")
 )
+
+// CheckStep refuses steps that are no multiple of what a series (a second) or a heatmap (Tick) can be had in.
+func CheckStep(step, unit time.Duration) error {
+	if step < unit || step%unit != 0 {
+		return fmt.Errorf("step %s: %w", step, ErrStep)
+	}
+	return nil
+}
 
 func (r *Reader) series(ctx context.Context, q query.Query, step time.Duration, exact bool) (*Series, *Answer, error) {
 	s := r.newScan(ctx, q)
@@ -199,7 +207,7 @@ func (v *steps) visit(b *batch) {
 		// The samples of a row are worth the same; what does not divide is the first one's.
 		each, rest := b.values[i]/b.counts[i], b.values[i]%b.counts[i]
 		for _, t := range ticks {
-			step := (b.times[i] + int64(t)*tick.Milliseconds()) / v.step
+			step := (b.times[i] + int64(t)*Tick.Milliseconds()) / v.step
 			p.samples[step]++
 			p.values[step] += each + rest
 			rest = 0
@@ -261,7 +269,7 @@ func (s *scan) joinSteps(all []*steps, by int, step time.Duration) (*Series, err
 	slices.SortFunc(ids, func(a, b uint32) int {
 		return cmp.Or(cmp.Compare(lines[b].total, lines[a].total), cmp.Compare(text(a), text(b)))
 	})
-	most := min(MaxLines, max(1, maxPoints/series.Steps))
+	most := min(MaxLines, max(1, MaxPoints/series.Steps))
 	for i, id := range ids {
 		line := Line{Label: text(id)}
 		if i >= most && len(ids) > most {

@@ -642,10 +642,9 @@ func (s *Server) series(ctx context.Context, q *historyQuery) (any, error) {
 }
 
 func (s *Server) heatmap(ctx context.Context, q *historyQuery) (any, error) {
-	const cell = 10 * time.Millisecond
 	step := q.step
 	if step == 0 {
-		step = max(cell, (q.To.Sub(q.From) / defaultCells).Truncate(cell))
+		step = max(store.Tick, (q.To.Sub(q.From) / defaultCells).Truncate(store.Tick))
 	}
 	series, answer, err := q.history.Heatmap(ctx, q.Query, step)
 	if err != nil {

@@ -17,9 +17,6 @@ import (
 // profile whose span begins in the time that was asked for.
 type memory []*profile.Profile
 
-// maxPoints bound a series, as the history bounds its own.
-const maxPoints = 400_000
-
 // span has the begin of every profile in it, also where the clock was set back since, and goes on to now; a minute where there is none.
 func (m memory) span() (from, to time.Time) {
 	to = time.Now().Round(0) // what the clock says is compared, as it is in queries
@@ -114,16 +111,15 @@ func (m memory) Stacks(ctx context.Context, q query.Query) (*store.Stacks, *stor
 
 // Series puts samples of which no time is known where their span begins.
 func (m memory) Series(ctx context.Context, q query.Query, step time.Duration) (*store.Series, *store.Answer, error) {
-	if step < time.Second || step%time.Second != 0 {
-		return nil, nil, store.ErrStep
+	if err := store.CheckStep(step, time.Second); err != nil {
+		return nil, nil, err
 	}
 	return m.series(ctx, q, step)
 }
 
 func (m memory) Heatmap(ctx context.Context, q query.Query, step time.Duration) (*store.Series, *store.Answer, error) {
-	const tick = 10 * time.Millisecond
-	if step < tick || step%tick != 0 {
-		return nil, nil, store.ErrStep
+	if err := store.CheckStep(step, store.Tick); err != nil {
+		return nil, nil, err
 	}
 	series, answer, err := m.series(ctx, q, step)
 	if err == nil {
@@ -135,7 +131,7 @@ func (m memory) Heatmap(ctx context.Context, q query.Query, step time.Duration) 
 }
 
 func (m memory) series(ctx context.Context, q query.Query, step time.Duration) (*store.Series, *store.Answer, error) {
-	if q.To.Sub(q.From)/step >= maxPoints {
+	if q.To.Sub(q.From)/step >= store.MaxPoints {
 		return nil, nil, store.ErrTooMany
 	}
 	var labels []string
@@ -151,7 +147,7 @@ func (m memory) series(ctx context.Context, q query.Query, step time.Duration) (
 	if series.Steps <= 0 {
 		return series, answer, nil
 	}
-	most := min(store.MaxLines, max(1, maxPoints/series.Steps))
+	most := min(store.MaxLines, max(1, store.MaxPoints/series.Steps))
 	series.Lines = make([]store.Line, min(len(groups), most+1))
 	lines := make(map[string]*store.Line, len(groups))
 	for i, g := range groups {
