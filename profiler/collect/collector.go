@@ -64,6 +64,7 @@ type Collector struct {
 	pending []process.Event // later than the samples of the last round
 	held    int             // of pending: those whose files were looked at
 	opened  int             // files, since the last round
+	urgent  bool            // some of pending replace code
 	windows map[*Window]struct{}
 	strays  map[strayKey]*profile.Labels
 
@@ -100,10 +101,12 @@ const (
 	// longer and longer while all is known, so that a storm of execs costs little.
 	shortPause = 2 * time.Millisecond
 	longPause  = 20 * time.Millisecond
-	// shortestCold is how soon copied stacks are fetched: the sooner the code of a new process is known in BPF, the fewer are copied. While there are new
-	// processes all the time, the rounds for them take one part in coldShare of the time.
+	// shortestCold is how soon copied stacks are fetched, and replaced code is taken in: the sooner the code of a process is known in BPF, the fewer stacks
+	// are copied, or walked by what was there. While there are new processes all the time, the rounds for them take one part in coldShare of the time.
 	shortestCold = 10 * time.Millisecond
 	coldShare    = 20
+	// urgentPause bounds that where code was replaced: the first round after a start takes long, and what is walked meanwhile cannot be mended.
+	urgentPause = 20 * time.Millisecond
 	// housekeeping is how often CPUs, exited processes and idle files are looked at.
 	housekeeping = time.Second
 	// sweeping is how often the dead are looked for among the targets.
@@ -250,7 +253,7 @@ func (c *Collector) lost() (lost lossCounts) {
 func (c *Collector) round() {
 	until := monotonic()
 	c.fetched = time.Now()
-	c.opened = 0
+	c.opened, c.urgent = 0, false
 	c.gather()
 	c.batch, c.arrived = c.arrived, c.batch[:0]
 	c.sampler.Copies(c.namer.keepCopy)
@@ -306,7 +309,8 @@ func (c *Collector) glance() time.Duration {
 		c.pause = shortPause
 	}
 	// Files that were opened stay so until they are too many: what was sampled in them is named before.
-	cold := c.sampler.CopiesWait() && time.Since(c.fetched) >= c.coldPause
+	since := time.Since(c.fetched)
+	cold := c.sampler.CopiesWait() && since >= c.coldPause || c.urgent && since >= min(c.coldPause, urgentPause)
 	if cold || c.sampler.HalfFull() || len(c.pending) > maxPending || c.opened > process.MaxOpen/2 {
 		c.round()
 	}
@@ -320,6 +324,7 @@ func (c *Collector) look() (found bool) {
 	c.meanwhile()
 	gathered := time.Now()
 	for ; c.held < len(c.pending); c.held++ {
+		c.urgent = c.urgent || c.options.Walks && c.processes.Replaces(&c.pending[c.held])
 		if len(c.pending) > maxPending || !c.processes.Hold(&c.pending[c.held]) {
 			continue
 		}

@@ -270,7 +270,8 @@ func (n *namer) holds(p *process.Process, s *bpf.Sample, frames []bpf.Frame) boo
 			continue
 		}
 		file := n.files.ByID(f.File())
-		if file == nil || p.Holding(file, objfile.FileOffset(f.Offset()), s.TimeNs) == nil {
+		offset := objfile.FileOffset(f.Offset())
+		if file == nil || p.Holding(file, offset, s.TimeNs) == nil || p.Moved(file, offset, n.publisher.Listed(p, s.Generation), s.TimeNs) {
 			return false
 		}
 	}

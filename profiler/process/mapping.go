@@ -175,12 +175,7 @@ func (t *mappingTable) insert(m Mapping) {
 		return // mprotect to and fro, as JITs do. A file may be another one by now
 	}
 	t.own()
-	first, _ := slices.BinarySearchFunc(t.mappings, m.Start, func(o Mapping, a Address) int {
-		if o.End <= a {
-			return -1
-		}
-		return 1
-	})
+	first := t.firstEndingAfter(m.Start)
 	last := first
 	var rest []Mapping
 	for ; last < len(t.mappings) && t.mappings[last].Start < m.End; last++ {
@@ -207,6 +202,23 @@ func (t *mappingTable) insert(m Mapping) {
 	}
 	t.replacePlaces(t.mappings[first:last], pieces)
 	t.mappings = slices.Replace(t.mappings, first, last, pieces...)
+}
+
+// firstEndingAfter is the number of the first mapping that ends after an address.
+func (t *mappingTable) firstEndingAfter(a Address) int {
+	i, _ := slices.BinarySearchFunc(t.mappings, a, func(o Mapping, a Address) int {
+		if o.End <= a {
+			return -1
+		}
+		return 1
+	})
+	return i
+}
+
+// overlaps says whether some mapping has an address of m.
+func (t *mappingTable) overlaps(m *Mapping) bool {
+	i := t.firstEndingAfter(m.Start)
+	return i < len(t.mappings) && t.mappings[i].Start < m.End
 }
 
 func sameMapping(a, b Mapping) bool {

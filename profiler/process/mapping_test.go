@@ -438,3 +438,34 @@ func FuzzReadMaps(f *testing.F) {
 		}
 	})
 }
+
+// A walk by a list takes code that came later for what was there, also where the same is mapped elsewhere still.
+func TestMoved(t *testing.T) {
+	first, second := &File{Path: "/first", key: FileKey{Inode: 1}}, &File{Path: "/second", key: FileKey{Inode: 2}}
+	p := &Process{execed: 2}
+	p.table.replace([]Mapping{{Start: 0x8000, End: 0x9000, File: first}}, 2)
+	p.table.insert(Mapping{Start: 0x1000, End: 0x3000, File: second, Since: 3})
+	p.table.insert(Mapping{Start: 0x5000, End: 0x7000, File: second, Since: 4})
+	p.table.insert(Mapping{Start: 0x2000, End: 0x3000, File: first, Since: 6})
+	p.table.insert(Mapping{Start: 0x5000, End: 0x7000, File: second, Since: 8}) // as text relocations do
+	p.table.insert(Mapping{Start: 0x8000, End: 0x9000, File: second, Since: 1}) // before the exec
+	for _, c := range []struct {
+		file            *File
+		off             objfile.FileOffset
+		listed, sampled uint64
+		want            bool
+	}{
+		{second, 0x1100, 4, 7, true},
+		{second, 0x1100, 4, 5, false}, // not yet
+		{second, 0x1100, 6, 7, false}, // the list tells of it
+		{second, 0x0100, 4, 9, false}, // another page
+		{first, 0x0100, 0, 9, false},  // another file, replaced before the exec
+	} {
+		if c.file == second && p.Holding(c.file, c.off, c.sampled) == nil {
+			t.Errorf("%+v: not mapped at all", c)
+		}
+		if got := p.Moved(c.file, c.off, c.listed, c.sampled); got != c.want {
+			t.Errorf("%+v: %t", c, got)
+		}
+	}
+}

@@ -309,6 +309,16 @@ func (t *Table) mmap(e *Event) {
 	p.table.insert(m)
 }
 
+// Replaces says whether an EventMmap puts code in the place of other code, of a process that can be sampled: until it is applied, and the programs told, its
+// stacks are walked by what was there.
+func (t *Table) Replaces(e *Event) bool {
+	p := t.processes[e.PID]
+	if e.Kind != EventMmap || p == nil || t.Wanted != nil && !t.Wanted(e.PID) {
+		return false
+	}
+	return p.table.overlaps(&e.Mapping)
+}
+
 // Hold opens the file of an EventMmap if it was never seen, and says whether
 // it was new. It may come before the event is applied, and should: the process,
 // and the mount namespace with it, may be gone when the first sample comes.
@@ -560,6 +570,21 @@ func (t *Table) ForkedFrom(p *Process) *Process {
 // Holding gives the mapping of a place in a file when a sample was taken; nil where there was none.
 func (p *Process) Holding(f *File, off objfile.FileOffset, sampled uint64) *Mapping {
 	return p.table.holding(f, off, func(m *Mapping, until uint64) bool { return m.Since <= sampled && sampled < until })
+}
+
+// Moved says whether other code was, when a sample was taken, where the process had a place in a file mapped, and came there after the last change that
+// a list of its code has in it: a walk by that list takes the other code for this place, wherever else the place is mapped.
+func (p *Process) Moved(f *File, off objfile.FileOffset, listed, sampled uint64) bool {
+	for i := range slices.Backward(p.table.retired) {
+		r := &p.table.retired[i]
+		if r.until <= max(listed, p.execed) || r.until > sampled || !r.holds(f, off) {
+			continue
+		}
+		if m, _ := p.table.find(r.AddressOf(off), sampled); m == nil || !m.holds(f, off) || m.AddressOf(off) != r.AddressOf(off) {
+			return true
+		}
+	}
+	return false
 }
 
 // Held gives the mapping that held a place in a file last, whatever is mapped there by now; nil where that is not known any more.

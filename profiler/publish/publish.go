@@ -90,6 +90,7 @@ type entry struct {
 	generation uint32
 	list       *codeList
 	listed     time.Time // when it got the list
+	of         uint64    // the last change of mappings that is in it: CLOCK_MONOTONIC, ns
 	sampled    time.Time
 	element    *list.Element
 	pending    bool // of tables that were not there yet
@@ -223,6 +224,15 @@ func (p *Publisher) Want(proc *process.Process, execID uint32) {
 func (p *Publisher) Current(proc *process.Process, generation uint32) bool {
 	e := p.published[proc.PID]
 	return e != nil && e.process == proc && e.generation == generation && e.version == proc.Version()
+}
+
+// Listed is when the last change of mappings was that a generation's list of a process's code has in it (CLOCK_MONOTONIC, ns), or before, where that is not
+// known any more.
+func (p *Publisher) Listed(proc *process.Process, generation uint32) uint64 {
+	if e := p.published[proc.PID]; e != nil && e.process == proc && e.generation == generation {
+		return e.of
+	}
+	return 0
 }
 
 // Keep says whether the programs know a process, though perhaps not as it is now, and counts as a sample of it: its children are walked by its list.
@@ -566,7 +576,7 @@ func (p *Publisher) publish(proc *process.Process, execID uint32, now time.Time)
 		p.refuse(fmt.Errorf("%w: %d", errCrowded, p.most), now)
 		return
 	}
-	e := &entry{process: proc, version: proc.Version(), execID: execID, listed: now, sampled: p.now}
+	e := &entry{process: proc, version: proc.Version(), of: proc.Changed(), execID: execID, listed: now, sampled: p.now}
 	if before != nil && before.process == proc && before.execID == execID {
 		if e.changed = before.changed; e.version != before.version {
 			e.changed = now
