@@ -10,26 +10,22 @@ import (
 	"testing"
 )
 
-// Two thousand files that nobody saw before are mapped in a fraction of a second, and deleted at once: no sample is lost, and each file's code has its
-// own names, or a reason.
+// Two thousand files that nobody saw before are mapped and deleted in a fraction of a second: no sample is lost, and each file's code has its own
+// names, or a reason.
 //
-// How many have names is a race: a file can be opened until it is unmapped, a tenth of a millisecond later, by a recorder that has one of two CPUs. Where
-// something else takes that for a moment, the burst is recorded again.
+// They can be opened as long as they are mapped. Where the process ends at once, how many were is a race on two CPUs, and has no bound.
 func TestManyLibraries(t *testing.T) {
-	var named float64
-	for attempt := 0; attempt < 3 && named < 0.8; attempt++ {
-		named = recordLibraries(t)
-	}
-	if named < 0.8 {
+	recordLibraries(t, 0)
+	if named := recordLibraries(t, 2); named < 0.98 {
 		t.Errorf("%.1f %% of the samples carry names", 100*named)
 	}
 }
 
 // recordLibraries gives the part of the samples that have the names of their files.
-func recordLibraries(t *testing.T) float64 {
+func recordLibraries(t *testing.T, seconds int) float64 {
 	t.Helper()
 	const hz, files, rounds = 1999, 2000, 100_000
-	r := record(t, "-F", strconv.Itoa(hz), "--", build(t, "libraries"), t.TempDir(), strconv.Itoa(files), strconv.Itoa(rounds))
+	r := record(t, "-F", strconv.Itoa(hz), "--", build(t, "libraries"), t.TempDir(), strconv.Itoa(files), strconv.Itoa(rounds), strconv.Itoa(seconds))
 	checkForm(t, r, hz)
 	checkConservation(t, r.profile)
 	if _, _, lost := comments(t, r.profile); lost["ring_full"] > 0 {
@@ -64,8 +60,8 @@ func recordLibraries(t *testing.T) float64 {
 		}
 		inside += s.Value[0]
 	}
-	t.Logf("%d files in %.0f ms: %d samples in %d of them, %.1f %% with the names of theirs; the others: %v",
-		files, float64(truth.Nanos)/1e6, inside, len(distinct), 100*float64(right)/float64(inside), reasons)
+	t.Logf("%d files in %.0f ms, and %d s: %d samples in %d of them, %.1f %% with the names of theirs; the others: %v",
+		files, float64(truth.Nanos)/1e6, seconds, inside, len(distinct), 100*float64(right)/float64(inside), reasons)
 	if expected := float64(truth.Nanos) / 1e9 * hz; float64(inside) < expected/4 {
 		t.Errorf("%d samples in the files, where there should be up to %.0f", inside, expected)
 	}

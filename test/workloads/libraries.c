@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //go:build ignore
 
-// Maps a file that nobody saw before, calls it, and deletes it, one after the other:
+// Maps a file that nobody saw before, deletes it, and calls it, one after the other; then it waits for SECONDS:
 //
-//   libraries FOLDER COUNT ROUNDS
+//   libraries FOLDER COUNT ROUNDS SECONDS
 //
 // The files are copies of this binary in FOLDER, lib-STAMP, written ahead. Each has a name of its own for its function,
 // library_burn_STAMP, that burns for ROUNDS; the stamp is 16 hexadecimal digits. At the end one line:
 //   {"files":2000,"nanos":153123456}
-// nanos is the time in which all of them were mapped, run and deleted.
+// nanos is the CPU time in which all of them were mapped, deleted and run.
 #define _GNU_SOURCE
 #include "truth.h"
 
@@ -116,8 +116,8 @@ static void call(const char *folder, int number, uint64_t rounds)
 
 int main(int argc, char **argv)
 {
-	if (argc != 4) {
-		fprintf(stderr, "usage: libraries FOLDER COUNT ROUNDS\n");
+	if (argc != 5) {
+		fprintf(stderr, "usage: libraries FOLDER COUNT ROUNDS SECONDS\n");
 		return 2;
 	}
 	int count = atoi(argv[2]);
@@ -126,9 +126,11 @@ int main(int argc, char **argv)
 	if (!dl_iterate_phdr(find_text, NULL))
 		die("/proc/self/exe");
 	truth_ready();
-	uint64_t begun = truth_clock(CLOCK_MONOTONIC);
+	uint64_t begun = truth_clock(CLOCK_PROCESS_CPUTIME_ID);
 	for (int i = 1; i <= count && !truth_stopping; i++)
 		call(argv[1], i, rounds);
-	printf("{\"files\":%d,\"nanos\":%llu}\n", count, (unsigned long long)(truth_clock(CLOCK_MONOTONIC) - begun));
+	printf("{\"files\":%d,\"nanos\":%llu}\n", count, (unsigned long long)(truth_clock(CLOCK_PROCESS_CPUTIME_ID) - begun));
+	fflush(stdout);
+	sleep((unsigned)atoi(argv[4]));
 	return 0;
 }
