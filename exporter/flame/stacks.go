@@ -2,6 +2,7 @@ package flame
 
 import (
 	"regexp"
+	"slices"
 
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
@@ -24,6 +25,9 @@ type Functions struct {
 
 // Add adds a function that is not there yet, and gives its frame.
 func (f *Functions) Add(function Function) Frame {
+	if len(f.list) == cap(f.list) { // there are tens of thousands, and append would copy them five times over
+		f.list, f.kinds = slices.Grow(f.list, len(f.list)+1), slices.Grow(f.kinds, len(f.list)+1)
+	}
 	f.list = append(f.list, function)
 	f.kinds = append(f.kinds, "")
 	return Frame(len(f.list)-1) << 1

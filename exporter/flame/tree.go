@@ -97,12 +97,18 @@ func (s *Stacks) tree(limit int, visit func(*weights)) *Tree {
 	s.sort(order, 0)
 	b := treeBuilder{stacks: s, order: order, least: math.MinInt64}
 	tree := &Tree{Type: s.Type, factor: s.factor}
-	tree.Nodes = s.nodes(order, visit)
+	h := heaviest{limit: limit, least: math.MinInt64}
+	tree.Nodes = s.nodes(order, func(w *weights) {
+		if limit > 0 {
+			h.add(s.weigh(w))
+		}
+		if visit != nil {
+			visit(w)
+		}
+	})
 	kept := tree.Nodes
 	if limit > 0 && kept > limit {
 		kept = limit
-		h := heaviest{limit: limit, least: math.MinInt64}
-		s.nodes(order, func(w *weights) { h.add(s.weigh(w)) })
 		h.cut()
 		b.least = h.least
 		for _, weight := range h.weights {
@@ -149,16 +155,14 @@ func (s *Stacks) sort(order []int32, depth int) {
 	}
 }
 
-// nodes counts the nodes of samples in their order, and calls visit, if any, with the weights of each.
+// nodes counts the nodes of samples in their order, and calls visit with the weights of each.
 func (s *Stacks) nodes(order []int32, visit func(*weights)) (count int) {
 	var path []weights // those of the nodes of the stack so far, the outermost first
 	leave := func(depth int) {
 		for ; len(path) > depth; path = path[:len(path)-1] {
 			count++
 			of := &path[len(path)-1]
-			if visit != nil {
-				visit(of)
-			}
+			visit(of)
 			if len(path) > 1 {
 				above := &path[len(path)-2]
 				above.Weight.add(of.Weight)
@@ -167,13 +171,9 @@ func (s *Stacks) nodes(order []int32, visit func(*weights)) (count int) {
 		}
 	}
 	for i, sample := range order {
-		depth := 0
 		if i > 0 {
-			for before := order[i-1]; depth < len(path) && s.at(sample, depth) == s.at(before, depth); {
-				depth++
-			}
+			leave(s.common(order[i-1], sample))
 		}
-		leave(depth)
 		of := len(s.Samples[sample].Frames)
 		if s.Grouped {
 			of++
@@ -187,6 +187,21 @@ func (s *Stacks) nodes(order []int32, visit func(*weights)) (count int) {
 	}
 	leave(0)
 	return count
+}
+
+// common is until which depth two samples have the same functions.
+func (s *Stacks) common(a, b int32) (depth int) {
+	x, y := &s.Samples[a], &s.Samples[b]
+	if s.Grouped {
+		if x.Group.function() != y.Group.function() {
+			return 0
+		}
+		depth = 1
+	}
+	for i, j := len(x.Frames)-1, len(y.Frames)-1; i >= 0 && j >= 0 && x.Frames[i].function() == y.Frames[j].function(); i, j = i-1, j-1 {
+		depth++
+	}
+	return depth
 }
 
 // heaviest keeps the limit heaviest of weights.
@@ -206,9 +221,9 @@ func (h *heaviest) add(weight int64) {
 }
 
 func (h *heaviest) cut() {
-	slices.SortFunc(h.weights, func(a, b int64) int { return cmp.Compare(b, a) })
-	h.weights = h.weights[:h.limit]
-	h.least = h.weights[h.limit-1]
+	slices.Sort(h.weights)
+	h.weights = slices.Delete(h.weights, 0, len(h.weights)-h.limit)
+	h.least = h.weights[0]
 }
 
 // treeBuilder makes the nodes of sorted stacks.
