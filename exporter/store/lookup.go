@@ -110,7 +110,7 @@ func (l *lookUp) makeSlots(stacks int) { l.slots = make([]int32, 1<<bits.Len(uin
 
 func (l *lookUp) slot(id int64) *int32 {
 	for i := uint64(id); ; i++ { // a hash already
-		slot := &l.slots[i%uint64(len(l.slots))]
+		slot := &l.slots[i&uint64(len(l.slots)-1)]
 		if *slot == 0 || l.ids[*slot-1] == id {
 			return slot
 		}
@@ -162,7 +162,8 @@ func (l *lookUp) hasRoom(number int32, frames int) bool {
 // run finds the stacks. Each date has all its stacks; the last one is looked through first, as most stacks are in all of them.
 func (l *lookUp) run() error {
 	read := make(map[string]bool)
-	for range maxLooks {
+	l.pass(l.scan.stackFiles, read)
+	for range maxLooks { // where files were written or removed since
 		if l.done() {
 			break
 		}

@@ -262,7 +262,7 @@ func newRowTable(totals []total) rowTable {
 func (t rowTable) find(totals []total, key rowKey) *int32 {
 	// IDs of stacks are hashes already; those of labels are small numbers.
 	for i := uint64(key.stack) + uint64(key.labels)*0x9e3779b97f4a7c15; ; i++ {
-		slot := &t[i%uint64(len(t))]
+		slot := &t[i&uint64(len(t)-1)]
 		if *slot == 0 || totals[*slot-1].rowKey == key {
 			return slot
 		}

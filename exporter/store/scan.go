@@ -70,6 +70,7 @@ type scan struct {
 	covered    coverage           // by the files that were read
 	uncovered  bool               // one of them does not say what it covers
 	facts      facts              // when run has ended
+	stackFiles []file             // that there were when run began
 }
 
 // partition is a date of a host.
@@ -96,6 +97,7 @@ func (s *scan) run(newVisitor func() visitor) error {
 	if err != nil {
 		s.warn(err)
 	}
+	s.stackFiles = h.stacks
 	for _, path := range aside {
 		if held, ok := s.reader.asideTimes(path); !ok || !held.and(times).empty() {
 			s.warn(fmt.Errorf("%s was damaged, and is left out", path))

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math/bits"
 	"path"
 	"slices"
 	"sync"
@@ -72,7 +73,8 @@ func (c *compactor) group(v *sums, by int) {
 // are in the order of the rows.
 func (s *scan) compact(v *sums, most int, frames int64) (*compactor, error) {
 	l := s.newLookUp(v, most, frames, []int{frameFunction, frameKind, frameModule, frameMissing})
-	c := &compactor{lookUp: l, stacks: new(flame.Stacks), found: make([][]flame.Frame, len(l.ids)), truncated: s.words.id([]byte(kindTruncated))}
+	c := &compactor{lookUp: l, stacks: new(flame.Stacks), found: make([][]flame.Frame, len(l.ids)), truncated: s.words.id([]byte(kindTruncated)),
+		bases: make(map[uint32]uint32)}
 	missing, rare := []flame.Frame{c.label(pprof.Truncated(reasonMissing), flame.KindTruncated)}, []flame.Frame{c.label(pprof.Truncated(reasonRare), flame.KindTruncated)}
 	c.rare = rare
 	l.take = c.take
@@ -112,6 +114,7 @@ type compactor struct {
 	stacks *flame.Stacks
 	// numbers are those of the functions, by their name and that of their file alone.
 	numbers functionIndex
+	bases   map[uint32]uint32 // of modules
 }
 
 // compactReader is what a worker has of its own.
@@ -126,35 +129,51 @@ type compactReader struct {
 // functionKey is what a function is known by, as words.
 type functionKey struct{ name, module, kind, missing uint32 }
 
-// functionIndex finds functions by their name, and those of one name one after the other: there are few.
+// functionIndex finds functions by their name: the first of a name at once, as most have no other, and the others one after the other.
 type functionIndex struct {
-	first   []int32 // by the name: an index of entries plus 1
-	entries []functionEntry
+	first  []functionEntry // by the name
+	others []functionEntry
 }
 
 type functionEntry struct {
-	functionKey
-	frame flame.Frame // not inlined
-	next  int32
+	module, kind, missing uint32
+	frame                 flame.Frame // not inlined
+	next                  int32       // an index of others plus 1; lastEntry, or freeEntry where there is no function of the name
 }
 
+const freeEntry, lastEntry = 0, -1
+
 func (x *functionIndex) find(key functionKey) (flame.Frame, bool) {
-	if int(key.name) < len(x.first) {
-		for i := x.first[key.name]; i > 0; i = x.entries[i-1].next {
-			if e := &x.entries[i-1]; e.functionKey == key {
-				return e.frame, true
-			}
+	if int(key.name) >= len(x.first) {
+		return 0, false
+	}
+	for e := &x.first[key.name]; e.next != freeEntry; e = &x.others[e.next-1] {
+		if e.module == key.module && e.kind == key.kind && e.missing == key.missing {
+			return e.frame, true
+		}
+		if e.next == lastEntry {
+			break
 		}
 	}
 	return 0, false
 }
 
-func (x *functionIndex) add(key functionKey, f flame.Frame) {
+// add adds a function of one of so many names.
+func (x *functionIndex) add(key functionKey, f flame.Frame, names int) {
 	if int(key.name) >= len(x.first) {
-		x.first = slices.Grow(x.first, int(key.name)+1-len(x.first))[:key.name+1]
+		more := make([]functionEntry, 1<<bits.Len(uint(names)))
+		copy(more, x.first)
+		x.first = more
 	}
-	x.entries = append(x.entries, functionEntry{key, f, x.first[key.name]})
-	x.first[key.name] = int32(len(x.entries))
+	e := functionEntry{key.module, key.kind, key.missing, f, lastEntry}
+	first := &x.first[key.name]
+	if first.next == freeEntry {
+		*first = e
+		return
+	}
+	e.next = first.next
+	x.others = append(x.others, e)
+	first.next = int32(len(x.others))
 }
 
 func (c *compactor) take(r *frameReader, number int32, at, end int, whole bool) {
@@ -173,7 +192,7 @@ func (c *compactor) take(r *frameReader, number int32, at, end int, whole bool) 
 		f, ok := w.frames.find(key)
 		if !ok {
 			f = c.frame(key)
-			w.frames.add(key, f)
+			w.frames.add(key, f, c.lookUp.scan.words.count())
 		}
 		if r.inlined[i] {
 			f |= flame.Inlined
@@ -209,21 +228,26 @@ func (c *compactor) frame(key functionKey) flame.Frame {
 	if key.missing != 0 && key.kind != c.truncated {
 		kind = flame.KindUnknown
 	}
-	function := flame.Function{Name: words.text(key.name)}
-	of := functionKey{name: key.name}
-	if key.module != 0 {
-		of.module = words.id([]byte(path.Base(words.text(key.module))))
-		function.Module = words.text(of.module)
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	of := functionKey{name: key.name, module: c.base(key.module)}
 	f, ok := c.numbers.find(of)
 	if !ok {
-		f = c.stacks.Add(function)
-		c.numbers.add(of, f)
+		f = c.stacks.Add(flame.Function{Name: words.text(of.name), Module: words.text(of.module)})
+		c.numbers.add(of, f, words.count())
 	}
 	c.stacks.Saw(f, kind)
 	return f
+}
+
+// base is the last element of a module's path.
+func (c *compactor) base(module uint32) uint32 {
+	base, ok := c.bases[module]
+	if !ok && module != 0 {
+		base = c.lookUp.scan.words.id([]byte(path.Base(c.lookUp.scan.words.text(module))))
+		c.bases[module] = base
+	}
+	return base
 }
 
 // label gives the frame of a text that is no function of a program.

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"sync"
 
@@ -13,29 +14,76 @@ import (
 // words are the strings that a query comes across, each once: a comparison of two is one of numbers. Safe for concurrent use.
 type words struct {
 	mu    sync.RWMutex
-	ids   map[string]uint32
-	texts []string
+	seed  maphash.Seed
+	slots []wordSlot // a power of two, at most half of them taken
+	texts []string   // by ID
 }
 
-func newWords() *words { return &words{ids: map[string]uint32{"": 0}, texts: []string{""}} }
+// wordSlot is where a text is found. That it has the hash beside it is what makes this faster than a Go map: of tens of thousands of texts each look is a miss of
+// the cache, and there are fewer. An ID of 0 is a free slot: "" needs none.
+type wordSlot struct{ hash, id uint32 }
+
+func newWords() *words {
+	return &words{seed: maphash.MakeSeed(), slots: make([]wordSlot, 1<<10), texts: []string{""}}
+}
+
+func (w *words) find(text []byte, hash uint32) (uint32, bool) {
+	if len(text) == 0 {
+		return 0, true
+	}
+	for i := hash; ; i++ {
+		slot := &w.slots[i&uint32(len(w.slots)-1)]
+		if slot.id == 0 {
+			return 0, false
+		}
+		if slot.hash == hash && w.texts[slot.id] == string(text) {
+			return slot.id, true
+		}
+	}
+}
+
+func (w *words) hash(text []byte) uint32 { return uint32(maphash.Bytes(w.seed, text)) }
+
+// add gives a new text an ID.
+func (w *words) add(text string, hash uint32) uint32 {
+	if 2*len(w.texts) > len(w.slots) {
+		old := w.slots
+		w.slots = make([]wordSlot, 2*len(old))
+		for _, slot := range old {
+			if slot.id != 0 {
+				*w.free(slot.hash) = slot
+			}
+		}
+	}
+	id := uint32(len(w.texts))
+	w.texts = append(w.texts, text)
+	*w.free(hash) = wordSlot{hash, id}
+	return id
+}
+
+func (w *words) free(hash uint32) *wordSlot {
+	for i := hash; ; i++ {
+		if slot := &w.slots[i&uint32(len(w.slots)-1)]; slot.id == 0 {
+			return slot
+		}
+	}
+}
 
 // id of a text; that of "" is 0.
 func (w *words) id(text []byte) uint32 {
+	hash := w.hash(text)
 	w.mu.RLock()
-	id, ok := w.ids[string(text)]
+	id, ok := w.find(text, hash)
 	w.mu.RUnlock()
 	if ok {
 		return id
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if id, ok := w.ids[string(text)]; ok {
+	if id, ok := w.find(text, hash); ok {
 		return id
 	}
-	id = uint32(len(w.texts))
-	w.texts = append(w.texts, string(text))
-	w.ids[w.texts[id]] = id
-	return id
+	return w.add(string(text), hash)
 }
 
 // idsOf gives the IDs of texts that stand one after the other.
@@ -44,16 +92,43 @@ func (w *words) idsOf(bytes []byte, offsets []uint32) []uint32 {
 	fresh := ids[:0:0]
 	w.mu.RLock()
 	for i := range ids {
-		id, ok := w.ids[string(bytes[offsets[i]:offsets[i+1]])]
+		text := bytes[offsets[i]:offsets[i+1]]
+		id, ok := w.find(text, w.hash(text))
 		if ids[i] = id; !ok {
 			fresh = append(fresh, uint32(i))
 		}
 	}
 	w.mu.RUnlock()
+	if len(fresh) == 0 {
+		return ids
+	}
+	size := 0
 	for _, i := range fresh {
-		ids[i] = w.id(bytes[offsets[i]:offsets[i+1]])
+		size += int(offsets[i+1] - offsets[i])
+	}
+	joined := make([]byte, 0, size) // one allocation for all
+	for _, i := range fresh {
+		joined = append(joined, bytes[offsets[i]:offsets[i+1]]...)
+	}
+	rest := string(joined)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, i := range fresh {
+		text := bytes[offsets[i]:offsets[i+1]]
+		hash := w.hash(text)
+		id, ok := w.find(text, hash)
+		if !ok {
+			id = w.add(rest[:len(text)], hash)
+		}
+		ids[i], rest = id, rest[len(text):]
 	}
 	return ids
+}
+
+func (w *words) count() int {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return len(w.texts)
 }
 
 func (w *words) text(id uint32) string {
@@ -255,14 +330,18 @@ func (l *lengths) read(dst []int32) (total int, err error) {
 				return 0, err
 			}
 		}
-		dst[i] = 0
-		for first := true; len(l.defs) > 0 && (first || l.reps[0] != 0); first = false {
-			if l.defs[0] != 0 { // an empty list has one level and no value
-				dst[i]++
-			}
-			l.reps, l.defs = l.reps[1:], l.defs[1:]
+		end, n := 1, int32(0)
+		for end < len(l.reps) && l.reps[end] != 0 {
+			end++
 		}
-		total += int(dst[i])
+		for _, def := range l.defs[:end] {
+			if def != 0 { // an empty list has one level and no value
+				n++
+			}
+		}
+		l.reps, l.defs = l.reps[end:], l.defs[end:]
+		dst[i] = n
+		total += int(n)
 	}
 	return total, nil
 }
