@@ -397,12 +397,15 @@ func (f *stackFile) add(row *StackRow) error {
 		if f.draft, err = f.store.newInterval(&f.file); err != nil {
 			return err
 		}
-		f.writer = newStackWriter(fastCompression)
+		f.writer = newStackWriter(fastCompression, parquet.PageBufferSize(intervalStackPage))
 		f.writer.Reset(f.draft)
 	}
 	f.fresh[row.StackID] = struct{}{}
-	f.batch = append(f.batch, *row)
-	f.batch[len(f.batch)-1].Frames = slices.Clone(row.Frames)
+	f.batch = slices.Grow(f.batch, stackBatch-len(f.batch))[:len(f.batch)+1]
+	last := &f.batch[len(f.batch)-1]
+	frames := last.Frames // of a batch that was written
+	*last = *row
+	last.Frames = append(frames[:0], row.Frames...)
 	if len(f.batch) < stackBatch {
 		return nil
 	}

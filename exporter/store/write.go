@@ -17,6 +17,9 @@ const (
 	// maxSampleRows and maxStackRows are in a row group at most: what a writer holds in memory.
 	maxSampleRows = 2 << 20
 	maxStackRows  = 8 << 10
+	// intervalStackPage is how much of each column of an interval's stacks a writer holds before it becomes a page. There are eleven, with a value for
+	// each frame and its levels: with the library's 256 KiB a page, which compaction writes for what compresses 3 % better, they took 8 MB.
+	intervalStackPage = 64 << 10
 )
 
 // What is compacted stays, and is worth more time.
@@ -39,8 +42,8 @@ func newSampleWriter(c compress.Codec) *parquet.GenericWriter[SampleRow] {
 	return parquet.NewGenericWriter[SampleRow](nil, writerOptions(c, maxSampleRows)...)
 }
 
-func newStackWriter(c compress.Codec) *parquet.GenericWriter[StackRow] {
-	return parquet.NewGenericWriter[StackRow](nil, writerOptions(c, maxStackRows)...)
+func newStackWriter(c compress.Codec, more ...parquet.WriterOption) *parquet.GenericWriter[StackRow] {
+	return parquet.NewGenericWriter[StackRow](nil, append(writerOptions(c, maxStackRows), more...)...)
 }
 
 // draft is a file that no reader takes for one yet.
