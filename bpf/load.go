@@ -97,6 +97,19 @@ type Programs struct {
 	arena  Arena
 }
 
+// Try makes the smallest of maps. Who may not even do that learns it here, before the much that Load and its caller read.
+func Try() error {
+	err := tryMap()
+	if errors.Is(err, unix.EPERM) { // which is also the kernel's word for a memlock limit that is used up
+		raiseMemlock()
+		err = tryMap()
+	}
+	if err != nil {
+		return fmt.Errorf("make a BPF map: %w", err)
+	}
+	return nil
+}
+
 // Load loads the programs. Where the verifier refuses one, the error holds its log.
 func Load(o Options) (*Programs, error) {
 	// Reading the kernel's types takes as long as the verifier: once for the probe, the sampler and the programs that follow targets.

@@ -118,6 +118,9 @@ func (p *Profiler) open() (err error) {
 	if p.poller, err = perfevent.NewPoller(); err != nil {
 		return err
 	}
+	if err := sampler.Try(p.config.Event, p.config.FrequencyHz); err != nil {
+		return p.explain(err)
+	}
 	softirq := new(softirqFinder)
 	p.kernel = collect.NewKernelNames(softirq)
 	p.kernelProblem = p.kernel.Problem()

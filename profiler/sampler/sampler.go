@@ -66,6 +66,23 @@ type cpuEvent struct {
 // ErrNoPMU says that the machine has no hardware counter for the event.
 var ErrNoPMU = errors.New("this machine has no hardware performance counters (PMU)")
 
+// Try makes a map and opens the event of one CPU, for nothing but to learn whether it may: in a millisecond, where Open and what its
+// options need take a tenth of a second.
+func Try(event Event, frequencyHz int) error {
+	if err := bpf.Try(); err != nil {
+		return err
+	}
+	cpus, err := perfevent.OnlineCPUs()
+	if err != nil {
+		return err
+	}
+	e, err := openEvent(event, frequencyHz, cpus[0])
+	if err != nil {
+		return err
+	}
+	return e.Close()
+}
+
 // Open loads the programs and opens an event on every online CPU. Nothing runs before Start.
 func Open(o Options) (*Sampler, error) {
 	cpus, err := perfevent.OnlineCPUs()
@@ -167,20 +184,7 @@ func (e *cpuEvent) advances() bool {
 }
 
 func (s *Sampler) open(cpu int) (*perfevent.Event, error) {
-	attr := unix.PerfEventAttr{
-		Type:        unix.PERF_TYPE_SOFTWARE,
-		Config:      unix.PERF_COUNT_SW_CPU_CLOCK,
-		Sample:      uint64(s.options.FrequencyHz),
-		Sample_type: unix.PERF_SAMPLE_RAW,
-		Bits:        unix.PerfBitFreq,
-	}
-	if s.options.Event == Cycles {
-		attr.Type, attr.Config = unix.PERF_TYPE_HARDWARE, unix.PERF_COUNT_HW_CPU_CYCLES
-	}
-	e, err := perfevent.Open(attr, cpu)
-	if s.options.Event == Cycles && errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil, fmt.Errorf("%w: use the CPU clock, -e cpu", ErrNoPMU)
-	}
+	e, err := openEvent(s.options.Event, s.options.FrequencyHz, cpu)
 	if err != nil {
 		return nil, err
 	}
@@ -193,6 +197,24 @@ func (s *Sampler) open(cpu int) (*perfevent.Event, error) {
 		}
 	}
 	return e, nil
+}
+
+func openEvent(event Event, frequencyHz, cpu int) (*perfevent.Event, error) {
+	attr := unix.PerfEventAttr{
+		Type:        unix.PERF_TYPE_SOFTWARE,
+		Config:      unix.PERF_COUNT_SW_CPU_CLOCK,
+		Sample:      uint64(frequencyHz),
+		Sample_type: unix.PERF_SAMPLE_RAW,
+		Bits:        unix.PerfBitFreq,
+	}
+	if event == Cycles {
+		attr.Type, attr.Config = unix.PERF_TYPE_HARDWARE, unix.PERF_COUNT_HW_CPU_CYCLES
+	}
+	e, err := perfevent.Open(attr, cpu)
+	if event == Cycles && errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, fmt.Errorf("%w: use the CPU clock, -e cpu", ErrNoPMU)
+	}
+	return e, err
 }
 
 func (s *Sampler) retire(cpu int, e *cpuEvent) {
