@@ -95,7 +95,7 @@ func copyFile(from, to string) error {
 	return out.Close()
 }
 
-// burn is a target: it burns a third of a CPU in a function of a known name, in a child that comes and goes too if told
+// burn is a target: it burns a fifth of a CPU in a function of a known name, in a child that comes and goes too if told
 // so. It leaves the rest to the agent that looks at it, which needs it on an emulated machine.
 func burn() {
 	if os.Getenv("CHILDREN") != "" {
@@ -117,7 +117,7 @@ func burn() {
 		began := time.Now()
 		sink = burnCPU(sink)
 		if rounds < 0 {
-			time.Sleep(2 * time.Since(began))
+			time.Sleep(4 * time.Since(began))
 		}
 	}
 }
