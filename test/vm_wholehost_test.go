@@ -455,6 +455,19 @@ func testHotplug(t *testing.T, a *agent) {
 			online("0")
 			online("1")
 		}
+		if busy == 2 { // else the scheduler leaves both threads on one CPU, now and then for a second
+			tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", l.pid()))
+			if err != nil || len(tasks) != 2 {
+				t.Fatalf("%v: %v", tasks, err)
+			}
+			for cpu, task := range tasks {
+				tid, err := strconv.Atoi(filepath.Base(task))
+				if err != nil {
+					t.Fatal(err)
+				}
+				pin(t, tid, cpu)
+			}
+		}
 		time.Sleep(2500 * time.Millisecond) // CPUs are looked at once a second
 		w := observe(t, a, 3, l)
 		n := count(w.profile, ofProcess(l.pid()))
