@@ -30,7 +30,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 BINARY := $(DESTDIR)$(PREFIX)/bin/pilotlight
 UNIT := $(DESTDIR)$(UNITDIR)/pilotlight.service
 
-.PHONY: help build install uninstall run generate test test-fast test-long test-vm soak bench lint format clean
+.PHONY: help build install uninstall run generate test test-fast test-long test-vm soak bench bench-page lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,7 +79,7 @@ test: build/summary ## test everything, installing what that needs (Debian, root
 		$(STAGE) engines go test -C test/engines -json -count=1 -timeout 30m ./...; \
 		$(STAGE) openapi go test -C test/openapi -json -count=1 -timeout 30m ./...; \
 		$(STAGE) browser-setup test/browser/setup.sh; \
-		$(STAGE) browser node --test --test-reporter=./test/browser/reporter.mjs test/browser/page.test.mjs; \
+		$(STAGE) browser node --test --test-concurrency=1 --test-reporter=./test/browser/reporter.mjs test/browser/page.test.mjs test/browser/flame.test.mjs; \
 		$(STAGE) rights env CGO_ENABLED=0 go test -json -count=1 -timeout 30m ./test/rights; \
 		$(STAGE) system go test -json -count=1 -timeout 60m -skip '^TestSoak$$' ./test; \
 	}; build/summary total
@@ -109,6 +109,11 @@ bench: build ## measure what sampling costs, beside perf and bpftrace, how whole
 	@echo
 	@GOMAXPROCS=1 go test -run '^$$' -bench 'BusyHost|Layout' -benchtime 3x ./exporter/store
 	@go test -run '^$$' -bench Query -benchtime 3x ./exporter/store
+
+bench-page: ## measure what drawing 200,000 nodes costs, in Debian's Chromium
+	@test/setup.sh
+	@test/browser/setup.sh
+	@FRAMES=240 node --test --test-reporter=spec --test-name-pattern='figures of the graph' test/browser/flame.test.mjs
 
 lint: ## vet, staticcheck, format; shellcheck and clang-format where they are there
 	@files=$$(gofmt -l .) && { [ -z "$$files" ] || { echo "not formatted, run make format: $$files"; exit 1; }; }

@@ -42,7 +42,8 @@ export function start(program, args, pattern, options = {}) {
   });
 }
 
-export const pilotlight = build("./cmd/pilotlight", "pilotlight");
+let built;
+const pilotlight = () => (built ??= build("./cmd/pilotlight", "pilotlight"));
 
 /** A program that works in functions whose shares are known, under a name of its own. */
 export async function workload(name) {
@@ -55,14 +56,14 @@ export async function workload(name) {
 /** agent samples processes, and nothing else. */
 export async function agent(pids, ...flags) {
   const dir = mkdtempSync(join(scratch, "data-"));
-  const { child, match } = await start(pilotlight,
+  const { child, match } = await start(pilotlight(),
     ["agent", "-p", pids.join(","), "-F", "199", "--data-dir", dir, "--listen", "127.0.0.1:0", "--seccomp", "trap", ...flags], /listening on (\S+)/);
   return { child, dir, url: match[1] };
 }
 
 /** shows serves files. */
 export async function shows(...files) {
-  return (await start(pilotlight, ["web", ...files], /showing .* on (\S+)/)).match[1];
+  return (await start(pilotlight(), ["web", ...files], /showing .* on (\S+)/)).match[1];
 }
 
 let running;

@@ -44,8 +44,8 @@ function App() {
   const of = { ...time, ...stack };
   const compared = { ...of, ...beforeParams(s), scale: s.scale };
   const graphic = s.view === "flame" || s.view === "tree";
-  const tree = useQuery<TreeAnswer>(known && !s.compare && graphic ? address("/api/v1/tree", { ...of, limit: s.view === "tree" ? 20000 : 100000 }) : null, 0, every);
-  const diffTree = useQuery<DiffTreeAnswer>(known && s.compare && graphic ? address("/api/v1/difftree", { ...compared, limit: 100000 }) : null, 0, every);
+  const tree = useQuery<TreeAnswer>(known && !s.compare && graphic ? address("/api/v1/tree", { ...of, limit: s.view === "tree" ? 20000 : 200000 }) : null, 0, every);
+  const diffTree = useQuery<DiffTreeAnswer>(known && s.compare && graphic ? address("/api/v1/difftree", { ...compared, limit: s.view === "tree" ? 20000 : 200000 }) : null, 0, every);
   const rows = s.view === "top" ? 2000 : 10;
   const top = useQuery<TopAnswer>(known && !s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/top", { ...of, by: "", limit: rows }) : null, 1, every);
   const diff = useQuery<DiffAnswer>(known && s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/diff", { ...compared, by: "", limit: rows }) : null, 1, every);

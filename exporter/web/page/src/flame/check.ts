@@ -1,4 +1,4 @@
-// What only a browser can show of the flame graph. Bundled and run by measure.mjs; check throws at what is wrong.
+// What only a browser can show of the flame graph. Bundled and run by test/browser; check throws at what is wrong.
 
 import type { FlameNode } from "./model.ts";
 import { FlameGraph } from "./view.ts";

@@ -1,4 +1,4 @@
-// What drawing costs, in a browser: bundled and opened by measure.mjs, which prints it.
+// What drawing costs, in a browser: bundled and opened by test/browser, which prints it.
 
 import { FlameGraph } from "./view.ts";
 import type { FlameNode } from "./model.ts";
