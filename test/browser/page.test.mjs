@@ -65,6 +65,14 @@ test("the page says what is hot, and search finds it", async (t) => {
   });
   const share = Number(/([\d.]+) ?%/.exec(said)[1]);
   assert.ok(share > 10 && share < 90, `half of the time is found: ${said}`);
+  // Its details say where it stands, as the API has it.
+  await page.keyboard.press("Enter");
+  const details = page.locator(at("flame-details"));
+  await until("file and line", async () => /main\.go:\d+/.test(await details.textContent()));
+  const [place] = (await json(`${host.url}/api/v1/callers?live=true&function=main.steady`)).places;
+  for (const part of [`${place.file}:${place.startLine}`, place.buildId, place.path.split("/").pop()]) {
+    assert.ok((await details.textContent()).includes(part), `the details have ${part}`);
+  }
 });
 
 test("all by keyboard", async (t) => {

@@ -1,7 +1,8 @@
 // What the agent is asked, and how: two queries at a time, which is what it answers at once, those first that are looked at first.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { Weight } from "./format.ts";
+import type { Weight } from "./flame/model.ts";
+import type { Place } from "./flame/view.ts";
 import { fixedRange, iso, isLive, rangeSeconds, selected, type State } from "./state.ts";
 
 export interface Trust {
@@ -99,14 +100,6 @@ export interface Neighbour {
   module?: string;
   kind: string;
   weight: Weight;
-}
-
-export interface Place {
-  path: string;
-  buildId: string;
-  file: string;
-  startLine: number;
-  lines: { line: number; self: Weight }[];
 }
 
 export interface CallersAnswer extends Found {

@@ -1,10 +1,5 @@
 // How numbers and times are written.
 
-export interface Weight {
-  samples: number;
-  value: number;
-}
-
 export function percent(part: number, whole: number): string {
   if (whole === 0) return "0 %";
   const p = (100 * part) / whole;

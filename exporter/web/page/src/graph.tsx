@@ -1,7 +1,7 @@
 // The flame graph and what works on it: colours, order, search, and leaving with a picture.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { DiffTreeAnswer, TreeAnswer } from "./api.ts";
+import { address, useQuery, type CallersAnswer, type DiffTreeAnswer, type Params, type TreeAnswer } from "./api.ts";
 import { percent } from "./format.ts";
 import { FlameGraph } from "./flame/view.ts";
 import { Menu } from "./parts.tsx";
@@ -17,8 +17,9 @@ export function focusSearch(): void {
   input?.focus();
 }
 
-export function Graph({ s, tree, unit, keep }: {
+export function Graph({ s, tree, unit, of, keep }: {
   s: State; tree: TreeAnswer | DiffTreeAnswer; unit: string;
+  of: Params; // what the tree is of, of a comparison the time after
   keep: string; // as long as it is the same, a new tree is an update of what is shown
 }) {
   const host = useRef<HTMLDivElement>(null);
@@ -30,9 +31,22 @@ export function Graph({ s, tree, unit, keep }: {
   }, []);
   const [found, setFound] = useState<{ matches: number; share: number; problem?: string } | null>(null);
 
+  // The tree does not say where functions stand: that is asked for the one that the details are about, once they stay with it.
+  const [detailed, setDetailed] = useState("");
+  const asked = detailed === "" ? null : address("/api/v1/callers", { ...of, by: "", function: detailed, limit: 20 });
+  const places = useQuery<CallersAnswer>(asked, 5);
   useEffect(() => {
+    if (places.data && places.url === asked) graph.current!.setPlaces(detailed, places.data.places);
+  }, [places.data, asked, unit]);
+
+  useEffect(() => {
+    let settled = 0;
     const g = new FlameGraph(host.current!, {
       unit,
+      onDetails: (name) => {
+        clearTimeout(settled);
+        settled = window.setTimeout(() => setDetailed(name), 250);
+      },
       onSelect: (path) => change({ zoom: path }),
       onCommand: (command, name) => {
         if (command === "sandwich") change({ sandwich: name, zoom: [] });
@@ -43,6 +57,7 @@ export function Graph({ s, tree, unit, keep }: {
     kept.current = "";
     shown.current = null;
     return () => {
+      clearTimeout(settled);
       graph.current = null;
       g.destroy();
     };

@@ -126,7 +126,7 @@ function App() {
                     <>
                       <Busy answer={main} />
                       {main.error && <Problem error={main.error} />}
-                      {main.data && <Graph s={s} tree={main.data} unit={unit} keep={JSON.stringify([{ ...stack }, s.range, s.from, s.to, s.compare])} />}
+                      {main.data && <Graph s={s} tree={main.data} unit={unit} of={of} keep={JSON.stringify([{ ...stack }, s.range, s.from, s.to, s.compare])} />}
                       {!main.error && <h2 class="sub">{s.compare ? "What changed most" : "Hottest functions"}</h2>}
                       {!main.error && (s.compare ? <DiffTable s={s} answer={diff} most={10} /> : <Top s={s} answer={top} most={10} />)}
                     </>

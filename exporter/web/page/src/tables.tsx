@@ -2,7 +2,8 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import type { Answer, CallersAnswer, Change, DiffAnswer, Neighbour, Node, Place, Row, TopAnswer } from "./api.ts";
+import type { Answer, CallersAnswer, Change, DiffAnswer, Neighbour, Node, Row, TopAnswer } from "./api.ts";
+import type { Place } from "./flame/view.ts";
 import { amount, count, percent, points, rate } from "./format.ts";
 import { explain } from "./glossary.ts";
 import { Busy, Copy, Problem } from "./parts.tsx";

@@ -6,7 +6,7 @@ export interface Weight { samples: number; value: number }
 
 /** A node as /api/v1/tree gives it, and /api/v1/difftree, where self and total are those after. */
 export interface FlameNode {
-  name: string; kind: string; module?: string; file?: string; line?: number; buildId?: string; inlined?: boolean;
+  name: string; kind: string; module?: string; inlined?: boolean;
   self: Weight; total: Weight; children?: FlameNode[];
   selfBefore?: Weight; totalBefore?: Weight; significant?: boolean;
 }
@@ -18,8 +18,8 @@ export interface Tree {
   factor?: number;
 }
 
-/** What nodes are told apart by: name and module. The other fields are those of its first node. */
-export interface Func { name: string; module: string; kind: string; file?: string; line?: number; buildId?: string }
+/** What nodes are told apart by: name and module. The kind is that of its first node. */
+export interface Func { name: string; module: string; kind: string }
 
 export const key = (f: { name: string; module?: string }) => `${f.name}\0${f.module ?? ""}`;
 
@@ -228,7 +228,7 @@ export function fromTree(tree: Tree, previous?: Graph): Graph {
     let id = names.get(n.name);
     if (id === undefined) {
       names.set(n.name, id = functions.length);
-      functions.push({ name: n.name, module, kind: n.kind, file: n.file, line: n.line, buildId: n.buildId });
+      functions.push({ name: n.name, module, kind: n.kind });
     }
     return id;
   };

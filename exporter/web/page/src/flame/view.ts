@@ -4,7 +4,7 @@ import "./flame.css";
 import { CHANGES, COLORS, KINDS, ModuleColors, colorsOf, type ColorMode } from "./color.ts";
 import { ALL, extent, visible, within, zoom, type View } from "./layout.ts";
 import { openMenu, type Item } from "./menu.ts";
-import { AFTER, BEFORE, COUNT, INLINED, SIGNIFICANT, VALUE, fromTree, type FlameNode, type Func, type Graph, type Tree } from "./model.ts";
+import { AFTER, BEFORE, COUNT, INLINED, SIGNIFICANT, VALUE, fromTree, type FlameNode, type Func, type Graph, type Tree, type Weight } from "./model.ts";
 import { LEAST, Painter, fillOf, labelOf, readPalette, rowOf, type Pane, type Spot } from "./paint.ts";
 import { pattern, search } from "./search.ts";
 import { collapse, filter, invert, sandwich, type Sandwich } from "./shape.ts";
@@ -22,8 +22,16 @@ export interface Options {
   unit: string;
   /** The reader has zoomed to a frame, or out to all ([]). */
   onSelect?(path: string[]): void;
+  /** The details show another function, or none (""): whoever knows where it stands says so by setPlaces. */
+  onDetails?(name: string): void;
   /** Where it is given, the page does focus and ignore. Sandwich was done already; fn "" is that it was left. */
   onCommand?(c: "focus" | "ignore" | "sandwich", fn: string): void;
+}
+
+/** Where a function stands: the path of its executable or library, with its build id, and its source; "" and 0 where unknown. */
+export interface Place {
+  path: string; buildId: string; file: string; startLine: number;
+  lines: { line: number; self: Weight }[];
 }
 
 /** Frames that are drawn as one; first < 0: what was not loaded below last. */
@@ -81,6 +89,8 @@ export class FlameGraph {
   private dragged = false;
   private movedAt = -Infinity;
   private closeMenu: (() => void) | undefined;
+  private detailed = ""; // the function that the details are about
+  private places: { name: string; places: Place[] } | undefined;
 
   constructor(host: HTMLElement, options: Options) {
     this.options = options;
@@ -96,6 +106,7 @@ export class FlameGraph {
     this.canvas.setAttribute("aria-hidden", "true");
     this.map.setAttribute("aria-hidden", "true"); // the keys do the same
     this.tip.setAttribute("aria-hidden", "true"); // the item says it
+    this.details.dataset["test"] = "flame-details";
     this.legend.setAttribute("aria-label", "Colours");
     this.live.setAttribute("role", "status");
     this.tip.hidden = true;
@@ -120,7 +131,7 @@ export class FlameGraph {
     this.waiting = undefined;
     const busy = this.pointers.size > 0 || this.closeMenu || performance.now() - this.movedAt < QUIET_MS;
     if (keepView && this.data && busy) {
-      this.waiting = { tree, timer: setTimeout(() => this.setData(tree, true), QUIET_MS / 3) };
+      this.waiting = { tree, timer: window.setTimeout(() => this.setData(tree, true), QUIET_MS / 3) };
       return;
     }
     this.data = fromTree(tree, keepView ? this.data : undefined);
@@ -520,10 +531,26 @@ export class FlameGraph {
       if (g.rest[VALUE]![i]! > 0) entry("in lighter frames not loaded", this.share(g.rest[VALUE]![i]!));
     }
     if (i > 0 && (f.module || f.kind)) entry("in", [f.module, f.kind, g.flags[i]! & INLINED ? "inlined" : ""].filter(Boolean).map(printable).join(", "));
-    if (i > 0 && f.file) entry("at", printable(f.line ? `${f.file}:${f.line}` : f.file));
-    if (i > 0 && f.buildId) entry("build id", printable(f.buildId));
+    const of = f.kind === "label" ? "" : this.functionOf(spot);
+    if (this.places?.name === of) {
+      // A name may be in several files: those of other modules are not this frame's.
+      const here = this.places.places.filter((p) => !f.module || p.path.endsWith(f.module));
+      for (const p of here.filter((p) => p.file).slice(0, 3)) {
+        const hot = [...p.lines].sort((a, b) => b.self.value - a.self.value).slice(0, 3).map((l) => l.line);
+        entry("at", printable(`${p.file}${p.startLine ? `:${p.startLine}` : ""}`));
+        if (hot.length) entry(hot.length > 1 ? "hottest lines" : "hottest line", hot.join(", "));
+      }
+      for (const id of new Set(here.map((p) => p.buildId).filter(Boolean))) entry("build id", printable(id));
+    }
     this.details.replaceChildren(name, list);
+    if (of !== this.detailed) this.options.onDetails?.(this.detailed = of);
     this.view.dataset["path"] = spot.pane.graph.path(i).map((x) => x.name).join(";");
+  }
+
+  /** Says where the functions of a name stand. */
+  setPlaces(name: string, places: Place[]): void {
+    this.places = { name, places };
+    this.showDetails();
   }
 
   private fillTip(run?: Run) {
@@ -549,7 +576,7 @@ export class FlameGraph {
     const spot = this.hover!, f = spot.pane.graph.func(spot.node);
     name.textContent = this.name(spot);
     numbers.textContent = this.numbers(spot);
-    where.textContent = spot.node > 0 ? printable(f.line ? `${f.module} ${f.file}:${f.line}` : f.module || f.kind) : "";
+    where.textContent = spot.node > 0 ? printable(f.module || f.kind) : "";
     this.tip.replaceChildren(name, numbers, ...(where.textContent ? [where] : []));
   }
 
