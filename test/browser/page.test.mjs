@@ -195,10 +195,29 @@ test("two ranges are compared, and a link shows the same", async (t) => {
   };
   await drag(times.after, times.end - 200);
   await until("the range is in the address", () => new URL(page.url()).searchParams.get("from"));
+  // With shift, or by a second drag while comparing: of both comes the same.
   await page.keyboard.down("Shift");
   await drag(times.begun + 200, times.before);
   await page.keyboard.up("Shift");
-  await until("so is the one to compare with", () => new URL(page.url()).searchParams.get("before_from"));
+  const chosen = (name) => new URL(page.url()).searchParams.get(name);
+  const before = await until("so is the one to compare with", () => chosen("before_from"));
+  const choice = page.locator(`.tag.before button`);
+  await choice.click();
+  await until("it is forgotten", () => !chosen("before_from"));
+  await drag(times.begun + 200, times.before);
+  await until("it is there again", () => chosen("before_from") === before);
+  // By keyboard: it moves, the other stays, and Back goes back to before the first key.
+  const after = chosen("from");
+  await strip.focus();
+  await choice.click();
+  await strip.focus();
+  for (const key of ["ArrowLeft", "ArrowLeft"]) await page.keyboard.press(key);
+  await until("the keys choose it", () => chosen("before_from"));
+  assert.equal(chosen("from"), after);
+  await page.goBack();
+  await until("Back takes it away in one step", () => !chosen("before_from"));
+  await drag(times.begun + 200, times.before);
+  await until("it is chosen for the rest of this test", () => chosen("before_from") === before);
   await page.locator(at("view-top")).click();
   await page.waitForSelector(`${at("diff-table")} tr[data-function]`);
   const names = await page.locator(`${at("diff-table")} tr[data-function]`).evaluateAll((rows) => rows.slice(0, 4).map((r) => r.dataset.function));

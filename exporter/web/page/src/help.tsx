@@ -24,8 +24,9 @@ const keys: [string, [string, string][]][] = [
   ]],
   ["In the time strip", [
     ["drag", "select a range"],
-    ["Shift drag", "select the range to compare with"],
-    ["← →", "move the selection"],
+    ["Shift drag", "select the range to compare with; while comparing, the other one"],
+    ["B", "while comparing: choose the time before, or after"],
+    ["← →", "move what is chosen"],
     ["Shift ← →", "change its length"],
   ]],
   ["In the flame graph", KEYS],

@@ -111,7 +111,7 @@ function App() {
                       const d = e.key === "ArrowRight" ? 1 : e.key === "ArrowLeft" ? -1 : 0;
                       if (d === 0) return;
                       const next = views[(i + d + views.length) % views.length][0];
-                      change({ view: next, sort: "" });
+                      change({ view: next, sort: "" }, "replace");
                       document.getElementById(`tab-${next}`)!.focus();
                     }}>{s.compare && v === "top" ? "Differences" : name}</button>
                 ))}

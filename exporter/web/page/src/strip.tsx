@@ -18,8 +18,12 @@ export const colorOf = (index: number, line?: Line) => `var(--series-${line?.oth
 
 const cssColor = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+// Side is what a drag, or the arrow keys, choose while two times are compared. Shift makes it the other one.
+type Side = "before" | "after";
+
 export function Strip({ s, series, list, history }: { s: State; series: Answer<SeriesAnswer>; list: string[]; history: boolean }) {
   const [width, setWidth] = useState(0);
+  const [side, setSide] = useState<Side>("before");
   const box = useRef<HTMLDivElement>(null);
   useLayoutEffect(() => {
     const observer = new ResizeObserver((entries) => setWidth(Math.floor(entries[0].contentRect.width)));
@@ -51,13 +55,13 @@ export function Strip({ s, series, list, history }: { s: State; series: Answer<S
         {width > 0 && data && (s.heat
           ? <Heat data={data} column={heat.column} width={width} />
           : <Stack data={data} width={width} live={rangeSeconds(s.range) > 0} />)}
-        {width > 0 && <Brush s={s} span={span} plot={plot} heat={s.heat ? heat.column : 0} data={data} />}
+        {width > 0 && <Brush s={s} side={s.compare ? side : "after"} setSide={setSide} span={span} plot={plot} heat={s.heat ? heat.column : 0} data={data} />}
         <Busy answer={shown} />
         {shown.error && shown.error.status !== 400 && <Problem error={shown.error} compact />}
       </div>
       {!s.heat && data && <Legend data={data} label={s.stack} />}
       {s.heat && <p class="hint">Each column is {duration(heat.column * 1000)}, each cell {duration(heat.column * 20)}; the stronger its colour, the more was running. Drag from cell to cell.</p>}
-      <Selection s={s} />
+      <Selection s={s} side={side} setSide={setSide} />
     </section>
   );
 }
@@ -111,7 +115,7 @@ function CompareButton({ s }: { s: State }) {
 }
 
 // Selection says in words what is selected, and what with.
-function Selection({ s }: { s: State }) {
+function Selection({ s, side, setSide }: { s: State; side: Side; setSide: (side: Side) => void }) {
   if (!selected(s) && !s.compare) return null;
   const range = (from: number, to: number) => `${time(from)} – ${time(to)} (${duration(to - from)})`;
   return (
@@ -141,7 +145,16 @@ function Selection({ s }: { s: State }) {
           </select>
         </label>
       )}
-      {s.compare && <span class="hint">Drag with shift to choose the time before.</span>}
+      {s.compare && (
+        <span class="field">
+          Drag or ← → to choose{" "}
+          <span class="group" role="group" aria-label="What a drag chooses">
+            {(["before", "after"] as const).map((name) => (
+              <button key={name} type="button" data-test={`choose-${name}`} aria-pressed={side === name} onClick={() => setSide(name)}>{name}</button>
+            ))}
+          </span>
+        </span>
+      )}
     </p>
   );
 }
@@ -275,8 +288,10 @@ function Heat({ data, column, width }: { data: SeriesAnswer; column: number; wid
 }
 
 // Brush takes the drags, shows what is selected, and tells what is under the pointer.
-function Brush({ s, span, plot, heat, data }: {
+function Brush({ s, side, setSide, span, plot, heat, data }: {
   s: State;
+  side: Side;
+  setSide: (side: Side) => void;
   span: [number, number];
   plot: { left: number; width: number };
   heat: number; // seconds of a column; 0: no heatmap
@@ -294,14 +309,15 @@ function Brush({ s, span, plot, heat, data }: {
     const y = Math.min(0.999, Math.max(0, (box.bottom - e.clientY) / box.height));
     return sp[0] + (Math.min(columns - 1, Math.floor(x * columns)) + Math.floor(y * rows) / rows) * heat * 1000;
   };
-  const choose = (from: number, to: number, before: boolean) => {
+  const choose = (from: number, to: number, before: boolean, how?: "replace") => {
     const round = heat ? 10 : 1000;
     [from, to] = [Math.floor(from / round) * round, Math.ceil(to / round) * round];
     if (heat) to += (heat * 1000) / rows;
     change({
       ...freeze(),
+      ...(before && isLive(s) ? { from: span[1] - 60000, to: span[1] } : {}), // what is compared is still the last minute
       ...(before ? { beforeFrom: from, beforeTo: to, compare: true, color: "diff", sort: "" } : { from, to }),
-    });
+    }, how);
   };
   const place = (from: number, to: number) => {
     const left = Math.max(0, (from - span[0]) / (span[1] - span[0]));
@@ -313,25 +329,28 @@ function Brush({ s, span, plot, heat, data }: {
     : after ? [2 * after[0] - after[1], after[0]] : null;
 
   const key = (e: KeyboardEvent) => {
-    const step = (span[1] - span[0]) / 60;
+    const step = Math.max(1000, Math.round((span[1] - span[0]) / 60000) * 1000); // whole seconds, or rounding would make it longer
     const direction = e.key === "ArrowLeft" ? -1 : e.key === "ArrowRight" ? 1 : 0;
+    if (e.key === "b" && s.compare) setSide(side === "before" ? "after" : "before");
     if (direction === 0 || e.ctrlKey || e.altKey || e.metaKey) return;
     e.preventDefault();
     e.stopPropagation();
-    let [from, to] = selected(s) ? [s.from, s.to] : [span[1] - 4 * step, span[1]];
+    // What is moved was chosen before, or else is chosen now, where it stands: Back goes back to where that began, not key by key.
+    const chosen = side === "before" ? s.beforeTo > 0 : selected(s);
+    let [from, to] = (side === "before" ? before : chosen && after) || [span[1] - 4 * step, span[1]];
     if (e.shiftKey) to = Math.max(from + step, to + direction * step);
-    else if (selected(s)) [from, to] = [from + direction * step, to + direction * step];
-    choose(from, Math.min(to, span[1] + step), false);
+    else if (chosen || side === "before") [from, to] = [from + direction * step, to + direction * step];
+    choose(from, Math.min(to, span[1] + step), side === "before", chosen ? "replace" : undefined);
   };
 
   return (
     <div class={`brush${heat ? " on-heat" : ""}`} style={{ left: `${plot.left}px`, width: `${plot.width}px`, height: `${plotHeight}px` }}
-      tabIndex={0} role="application" aria-label="Time strip. Left and right move the selection, with shift they change its length. Escape clears it."
+      tabIndex={0} role="application" aria-label={`Time strip. Left and right move ${s.compare ? `the time ${side}` : "the selection"}, with shift they change its length. Escape clears it.`}
       onKeyDown={key}
       onPointerDown={(e) => {
         if (e.button !== 0) return;
         e.currentTarget.setPointerCapture(e.pointerId);
-        start.current = { time: at(e, span), x: e.clientX, before: e.shiftKey, span };
+        start.current = { time: at(e, span), x: e.clientX, before: (side === "before") !== e.shiftKey, span };
       }}
       onPointerMove={(e) => {
         const b = start.current;
