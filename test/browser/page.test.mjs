@@ -240,6 +240,27 @@ test("two ranges are compared, and a link shows the same", async (t) => {
   await until("Back goes back", () => page.url().includes("view=top"));
 });
 
+test("a part of a second is selected in the heatmap", async (t) => {
+  const times = await changed;
+  const page = await open(t, `${host.url}/?range=${iso(times.begun)}/${iso(times.end)}&heat=true`);
+  await page.waitForSelector("canvas.heat");
+  const box = await page.locator(`${at("strip")} [role=application]`).boundingBox();
+  const x = box.x + box.width * 0.7;
+  await page.mouse.move(x, box.y + box.height * 0.8);
+  // Of two programs that never rest a cell of 20 ms has some samples in most cells: the cells above and below are looked at too.
+  const hover = page.locator(".hover");
+  await until("the time to the millisecond, and a count", async () => /:\d\d\.\d{3}/.test(await hover.textContent()) && /\d+ samples? in 20 ms/.test(await hover.textContent()));
+  await page.mouse.down();
+  await page.mouse.move(x, box.y + box.height * 0.3); // up, within a column
+  await page.mouse.up();
+  const at_ = (name) => Date.parse(new URL(page.url()).searchParams.get(name));
+  const length = await until("a range", () => at_("to") - at_("from"));
+  assert.ok(length > 100 && length < 1000, `half of a second or so: ${length} ms`);
+  assert.match(await page.locator(".tag.after").textContent(), /:\d\d\.\d{3} – .*:\d\d\.\d{3} \(\d+ ms\)/);
+  const selection = await page.locator(".range.after").boundingBox();
+  assert.ok(selection.height > 10 && selection.height < box.height, "it is drawn as a part of the column");
+});
+
 test("figures", async (t) => {
   // 200,000 nodes, the most that the page asks for: 2,000 stacks that share nothing, each 100 deep.
   const lines = [];

@@ -51,9 +51,10 @@ export const rateUnit = (unit: string) => (unit === "nanoseconds" ? "CPUs" : `${
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
 
-export function time(ms: number): string {
+// time of the day, with milliseconds where parts of a second are shown.
+export function time(ms: number, parts = false): string {
   const today = new Date().toDateString() === new Date(ms).toDateString();
-  return (today ? "" : day.format(ms) + " ") + clock.format(ms);
+  return (today ? "" : day.format(ms) + " ") + clock.format(ms) + (parts ? `.${String(Math.floor(ms) % 1000).padStart(3, "0")}` : "");
 }
 
 export function duration(ms: number): string {

@@ -5,7 +5,7 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { address, stripParams, useQuery, type Answer, type Line, type SeriesAnswer } from "./api.ts";
 import { addCondition, Busy, Problem, labelText } from "./parts.tsx";
-import { duration, local, rate, rateUnit, time } from "./format.ts";
+import { count, duration, local, rate, rateUnit, time } from "./format.ts";
 import { change, freeze, fixedRange, iso, isLive, rangeSeconds, ranges, selected, stripSpan, type State } from "./state.ts";
 
 const axisWidth = 46;
@@ -117,7 +117,10 @@ function CompareButton({ s }: { s: State }) {
 // Selection says in words what is selected, and what with.
 function Selection({ s, side, setSide }: { s: State; side: Side; setSide: (side: Side) => void }) {
   if (!selected(s) && !s.compare) return null;
-  const range = (from: number, to: number) => `${time(from)} – ${time(to)} (${duration(to - from)})`;
+  const range = (from: number, to: number) => {
+    const parts = from % 1000 !== 0 || to % 1000 !== 0;
+    return `${time(from, parts)} – ${time(to, parts)} (${duration(to - from)})`;
+  };
   return (
     <p class="selection" role="status">
       {selected(s) && (
@@ -299,7 +302,7 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
 }) {
   const [drag, setDrag] = useState<{ from: number; to: number; before: boolean } | null>(null);
   const [hover, setHover] = useState<{ at: number; x: number } | null>(null);
-  const start = useRef<{ time: number; x: number; before: boolean; span: [number, number] } | null>(null);
+  const start = useRef<{ time: number; x: number; y: number; before: boolean; span: [number, number] } | null>(null);
 
   const at = (e: PointerEvent, sp: [number, number]) => {
     const box = (e.currentTarget as HTMLElement).getBoundingClientRect();
@@ -309,21 +312,36 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
     const y = Math.min(0.999, Math.max(0, (box.bottom - e.clientY) / box.height));
     return sp[0] + (Math.min(columns - 1, Math.floor(x * columns)) + Math.floor(y * rows) / rows) * heat * 1000;
   };
+  // A drag up or down selects within a column of the heatmap. The last cell is in the range as the first is.
+  const moved = (e: PointerEvent, b: { x: number; y: number }) => Math.abs(e.clientX - b.x) > 3 || (heat > 0 && Math.abs(e.clientY - b.y) > 3);
+  const between = (a: number, b: number) => ({ from: Math.min(a, b), to: Math.max(a, b) + (heat * 1000) / rows });
   const choose = (from: number, to: number, before: boolean, how?: "replace") => {
     const round = heat ? 10 : 1000;
     [from, to] = [Math.floor(from / round) * round, Math.ceil(to / round) * round];
-    if (heat) to += (heat * 1000) / rows;
     change({
       ...freeze(),
       ...(before && isLive(s) ? { from: span[1] - 60000, to: span[1] } : {}), // what is compared is still the last minute
       ...(before ? { beforeFrom: from, beforeTo: to, compare: true, color: "diff", sort: "" } : { from, to }),
     }, how);
   };
-  const place = (from: number, to: number) => {
+  // In the heatmap a range begins and ends within a column: it is a part of the first, whole columns, and a part of the last.
+  const cells = (from: number, to: number) => {
+    const size = heat * 1000, columns = Math.ceil((span[1] - span[0]) / size);
+    [from, to] = [Math.max(0, (from - span[0]) / size), Math.min(columns, (to - span[0]) / size)];
+    const [first, last] = [Math.floor(from), Math.max(Math.floor(from), Math.ceil(to) - 1)];
+    const box = (column: number, n: number, bottom: number, top: number) => ({
+      left: `${(100 * column) / columns}%`, width: `${(100 * n) / columns}%`, bottom: `${100 * bottom}%`, top: `${100 * (1 - top)}%`,
+    });
+    if (to <= from) return [];
+    if (first === last) return [box(first, 1, from - first, to - first)];
+    return [box(first, 1, from - first, 1), ...(last > first + 1 ? [box(first + 1, last - first - 1, 0, 1)] : []), box(last, 1, 0, to - last)];
+  };
+  const place = (from: number, to: number): Record<string, string> => {
     const left = Math.max(0, (from - span[0]) / (span[1] - span[0]));
     const right = Math.min(1, (to - span[0]) / (span[1] - span[0]));
     return right > left ? { left: `${100 * left}%`, width: `${100 * (right - left)}%` } : { display: "none" };
   };
+  const boxes = heat ? cells : (from: number, to: number) => [place(from, to)];
   const after: [number, number] | null = selected(s) ? [s.from, s.to] : isLive(s) ? [span[1] - 60000, span[1]] : null;
   const before: [number, number] | null = !s.compare ? null : s.beforeTo > 0 ? [s.beforeFrom, s.beforeTo]
     : after ? [2 * after[0] - after[1], after[0]] : null;
@@ -350,12 +368,12 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
       onPointerDown={(e) => {
         if (e.button !== 0) return;
         e.currentTarget.setPointerCapture(e.pointerId);
-        start.current = { time: at(e, span), x: e.clientX, before: (side === "before") !== e.shiftKey, span };
+        start.current = { time: at(e, span), x: e.clientX, y: e.clientY, before: (side === "before") !== e.shiftKey, span };
       }}
       onPointerMove={(e) => {
         const b = start.current;
         const t = at(e, b?.span ?? span);
-        if (b && Math.abs(e.clientX - b.x) > 3) setDrag({ from: Math.min(b.time, t), to: Math.max(b.time, t), before: b.before });
+        if (b && moved(e, b)) setDrag({ ...between(b.time, t), before: b.before });
         setHover({ at: t, x: e.clientX - e.currentTarget.getBoundingClientRect().left });
       }}
       onPointerLeave={() => setHover(null)}
@@ -366,14 +384,20 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
         setDrag(null);
         if (!b) return;
         const t = at(e, b.span);
-        if (Math.abs(e.clientX - b.x) > 3) choose(Math.min(b.time, t), Math.max(b.time, t), b.before);
+        if (!moved(e, b)) return;
+        const { from, to } = between(b.time, t);
+        choose(from, to, b.before);
       }}>
-      {after && <div class="range after" style={place(...after)} />}
-      {before && <div class="range before" style={place(...before)} />}
-      {drag && <div class={`range drag ${drag.before ? "before" : "after"}`} style={place(drag.from, drag.to)} />}
+      {after && <Range name="after" boxes={boxes(...after)} />}
+      {before && <Range name="before" boxes={boxes(...before)} />}
+      {drag && <Range name={`drag ${drag.before ? "before" : "after"}`} boxes={boxes(drag.from, drag.to)} />}
       {hover && data && <Hover data={data} at={hover.at} x={hover.x} width={plot.width} drag={drag} heat={heat > 0} />}
     </div>
   );
+}
+
+function Range({ name, boxes }: { name: string; boxes: Record<string, string>[] }) {
+  return <>{boxes.map((style, i) => <div key={i} class={`range ${name}`} style={style} />)}</>;
 }
 
 function Hover({ data, at, x, width, drag, heat }: {
@@ -386,9 +410,11 @@ function Hover({ data, at, x, width, drag, heat }: {
     .filter((v) => v.value > 0)
     .sort((a, b) => b.value - a.value)
     .slice(0, 6);
+  const taken = heat ? data.lines.reduce((sum, l) => sum + l.samples[i], 0) : 0;
   return (
     <div class={`hover ${x > width / 2 ? "left" : "right"}`} style={x > width / 2 ? { right: `${width - x + 12}px` } : { left: `${x + 12}px` }}>
-      <b>{drag ? `${time(drag.from)} – ${time(drag.to)} (${duration(drag.to - drag.from)})` : heat ? `${time(at)}.${String(Math.floor(at % 1000)).padStart(3, "0")}` : time(at)}</b>
+      <b>{drag ? `${time(drag.from, heat)} – ${time(drag.to, heat)} (${duration(drag.to - drag.from)})` : time(at, heat)}</b>
+      {heat && !drag && <div>{count(taken)} {taken === 1 ? "sample" : "samples"} in {duration(data.step * 1000)}</div>}
       {!heat && values.map((v) => (
         <div key={v.index}><i style={{ background: colorOf(v.index, v.line) }} /><span>{v.line.others ? "others" : v.line.label || "(none)"}</span> <span>{rate(v.value, data.step, data.unit)}</span></div>
       ))}
