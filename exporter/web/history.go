@@ -465,13 +465,18 @@ func newTrust(c profile.Completeness) trust {
 }
 
 func newFound(p *profile.Profile, c profile.Completeness, total flame.Weight) found {
-	f := found{
-		Start: p.Start, Seconds: p.Duration.Seconds(), Type: p.Type.Name, Unit: p.Type.Unit, Period: p.Period, Lost: map[string]uint64{}, Total: total, Trust: newTrust(c),
+	return found{
+		Start: p.Start, Seconds: p.Duration.Seconds(), Type: p.Type.Name, Unit: p.Type.Unit, Period: p.Period, Lost: lost(p), Total: total, Trust: newTrust(c),
 	}
+}
+
+// lost are samples by reason.
+func lost(p *profile.Profile) map[string]uint64 {
+	byReason := map[string]uint64{}
 	for _, l := range p.Account.Lost {
-		f.Lost[l.Reason] += l.Count
+		byReason[l.Reason] += l.Count
 	}
-	return f
+	return byReason
 }
 
 // read gives the profile that a query is about, with what it says of stacks done, and how complete it was before.
@@ -713,6 +718,11 @@ type compared struct {
 	about
 	Before string `json:"before_query"`
 	Count  int    `json:"count"` // of functions, or nodes, also of those that are not in the answer
+	// How far the two times can be trusted: by them alone what is not complete, or lost, may differ.
+	Trust       trust             `json:"trust"`
+	Lost        map[string]uint64 `json:"lost"`
+	BeforeTrust trust             `json:"before_trust"`
+	BeforeLost  map[string]uint64 `json:"before_lost"`
 }
 
 func (s *Server) diff(ctx context.Context, q *historyQuery) (any, error) {
@@ -771,11 +781,11 @@ func (s *Server) sides(ctx context.Context, q *historyQuery) (a, b *profile.Prof
 		return nil, nil, c, badRequest("before: %v", err)
 	}
 	q.scale = cmp.Or(q.scale, flame.ByShare)
-	a, _, answerA, err := read(ctx, q.history, before)
+	a, completeA, answerA, err := read(ctx, q.history, before)
 	if err != nil {
 		return nil, nil, c, err
 	}
-	b, _, answerB, err := read(ctx, q.history, q.Query)
+	b, completeB, answerB, err := read(ctx, q.history, q.Query)
 	if err != nil {
 		return nil, nil, c, err
 	}
@@ -784,5 +794,8 @@ func (s *Server) sides(ctx context.Context, q *historyQuery) (a, b *profile.Prof
 			p.Type = profile.Type{Name: p.Type.Name, Unit: max(a.Type.Unit, b.Type.Unit)} // nothing is of any unit
 		}
 	}
-	return a, b, compared{about: newAbout(q, answerA, answerB), Before: before.String()}, nil
+	return a, b, compared{
+		about: newAbout(q, answerA, answerB), Before: before.String(),
+		Trust: newTrust(completeB), Lost: lost(b), BeforeTrust: newTrust(completeA), BeforeLost: lost(a),
+	}, nil
 }

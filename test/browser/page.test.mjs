@@ -224,6 +224,30 @@ test("two ranges are compared, and a link shows the same", async (t) => {
   assert.match(names[0], /^main\.(first|second|burn)$/, `the changed function tops the table: ${names}`);
   assert.ok(names.includes("main.first") && names.includes("main.second"), names.join());
 
+  // The other views compare too, and so does the badge.
+  const differences = async (table) => {
+    const of = (name) => page.locator(`${at(table)} tr[data-function="${name}"] td`).nth(2).textContent();
+    await page.waitForSelector(`${at(table)} tr[data-function="main.second"]`);
+    assert.match(await of("main.first"), /^−[1-9]/, table);
+    assert.match(await of("main.second"), /^\+[1-9]/, table);
+  };
+  await page.locator(at("view-tree")).click();
+  await differences("tree-table");
+  await page.locator(at("view-callers")).click();
+  await page.getByPlaceholder("The whole name of a function").fill("main.main");
+  await page.keyboard.press("Enter");
+  await differences("callees-table");
+  await page.locator(at("trust")).click();
+  assert.match(await page.locator(at("trust-panel")).textContent(), /Before.*Whole stacks.*After.*Whole stacks/);
+  await page.keyboard.press("Escape");
+  await page.locator(at("leave")).click();
+  const [past] = await Promise.all([page.waitForEvent("download"), page.locator(at("download-folded-before")).click()]);
+  await past.saveAs(join(scratch, "before.folded"));
+  assert.match(readFileSync(join(scratch, "before.folded"), "utf8"), /main\.first/);
+  await page.keyboard.press("Escape");
+  await page.locator(at("view-top")).click();
+  await page.waitForSelector(`${at("diff-table")} tr[data-function]`);
+
   await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
   await page.locator(at("leave")).click();
   await page.locator(at("copy-link")).click();

@@ -89,8 +89,12 @@ export interface DiffAnswer {
   warnings: string[];
   count: number;
   type: { name: string; unit: string };
+  trust: Trust;
+  lost: Record<string, number>;
+  before_trust: Trust;
+  before_lost: Record<string, number>;
   scale: "share" | "time";
-  before: Weight & { duration: number };
+  before: Weight & { duration: number }; // nanoseconds
   after: Weight & { duration: number };
   functions: Change[];
 }
@@ -334,6 +338,15 @@ export function beforeParams(s: State): Params {
 
 export function stackParams(s: State): Params {
   return { type: s.type, filter: s.filter, by: s.by, focus: s.focus, ignore: s.ignore, hide: s.hide };
+}
+
+// beforeTimes are those that a comparison is with; the agent takes the same where they are not given.
+export function beforeTimes(s: State, pinned = false): Params {
+  if (s.beforeTo > 0) return { from: iso(s.beforeFrom), to: iso(s.beforeTo) };
+  const { from, to } = timeParams(s, pinned);
+  if (to === undefined) return { from: `-${2 * -parseInt(String(from))}s`, to: from };
+  const [begin, end] = [Date.parse(String(from)), Date.parse(String(to))];
+  return { from: iso(2 * begin - end), to: iso(begin) };
 }
 
 // refreshEvery is how often what moves with the time is asked for again, in milliseconds.

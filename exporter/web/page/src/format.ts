@@ -6,12 +6,6 @@ export function percent(part: number, whole: number): string {
   return (p !== 0 && Math.abs(p) < 0.05 ? (p < 0 ? ">-0.1" : "<0.1") : p.toFixed(1)) + " %";
 }
 
-// points is a difference of two shares.
-export function points(before: number, after: number): string {
-  const d = 100 * (after - before);
-  return (d > 0 ? "+" : d < 0 ? "−" : "±") + Math.abs(d).toFixed(2) + " %";
-}
-
 const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 export const count = (n: number) => grouped.format(n);
 
@@ -44,6 +38,14 @@ export function rate(value: number, seconds: number, unit: string): string {
     return cpus >= 10 ? cpus.toFixed(1) : cpus.toFixed(2);
   }
   return amount(value / seconds, unit) + "/s";
+}
+
+// part writes a quantity of a comparison: a share from 0 to 1, or what a second took; difference writes that of two.
+export const part = (p: number, scale: "share" | "time", unit: string) => (scale === "time" ? rate(p, 1, unit) : (100 * p).toFixed(2) + " %");
+
+export function difference(before: number, after: number, scale: "share" | "time", unit: string): string {
+  const d = after - before;
+  return (d > 0 ? "+" : d < 0 ? "−" : "±") + part(Math.abs(d), scale, unit);
 }
 
 export const rateUnit = (unit: string) => (unit === "nanoseconds" ? "CPUs" : `${unit}/s`);

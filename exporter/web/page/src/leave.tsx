@@ -1,6 +1,7 @@
 // Leaving with what is shown: files, links, and the commands that give the same.
 
-import { address, beforeParams, stackParams, timeParams, type Params } from "./api.ts";
+import { address, beforeParams, beforeTimes, stackParams, timeParams, type Params } from "./api.ts";
+import { Fragment } from "preact";
 import { Copy, Menu } from "./parts.tsx";
 import { shell } from "./query.ts";
 import { formatState, iso, stripSpan, selected, isLive, rangeSeconds, type State } from "./state.ts";
@@ -22,13 +23,12 @@ function commands(s: State): { pprof: string; pilotlight: string } {
         : `pilotlight query${flags({ ...time, ...stack, format: s.view === "top" ? "top" : "tree" })}`,
     };
   }
-  const [from, to] = [Date.parse(String(time.from)), Date.parse(String(time.to))];
-  const [beforeFrom, beforeTo] = s.beforeTo > 0 ? [s.beforeFrom, s.beforeTo] : [2 * from - to, from];
-  const before = location.origin + address("/api/v1/profile", { from: iso(beforeFrom), to: iso(beforeTo), ...stack });
+  const past = beforeTimes(s, true);
+  const before = location.origin + address("/api/v1/profile", { ...past, ...stack });
   const { by: _, ...narrowed } = stack;
   return {
     pprof: `go tool pprof -http=: -diff_base ${shell(before)} ${shell(url)}`,
-    pilotlight: `pilotlight diff${flags({ by: s.scale === "time" ? "time" : "", ...narrowed })} ${iso(beforeFrom)}..${iso(beforeTo)} ${time.from}..${time.to}`,
+    pilotlight: `pilotlight diff${flags({ by: s.scale === "time" ? "time" : "", ...narrowed })} ${past.from}..${past.to} ${time.from}..${time.to}`,
   };
 }
 
@@ -43,18 +43,26 @@ function pinned(s: State): string {
 
 export function Leave({ s, files }: { s: State; files: boolean }) {
   const params = { ...timeParams(s), ...stackParams(s) };
-  const file = (format: string) => address("/api/v1/profile", { ...params, format });
-  const speedscope = "/speedscope/#profileURL=" + encodeURIComponent(file("speedscope"));
+  const times: [name: string, times: Params][] = s.compare ? [["before", beforeTimes(s)], ["after", timeParams(s)]] : [["", timeParams(s)]];
   const c = commands(s);
   const compared = s.compare ? address("/api/v1/diff", { ...params, ...beforeParams(s), scale: s.scale, limit: 100000 }) : "";
   return (
     <Menu label="Take it along" test="leave" button="Export" wide>
       <h2>Take it along</h2>
       <div class="downloads">
-        <a download="profile.pb.gz" href={file("pprof")} data-test="download-pprof"><b>pprof</b><small>for go tool pprof and others</small></a>
-        <a download="profile.folded" href={file("folded")} data-test="download-folded"><b>Folded text</b><small>a line for each stack</small></a>
-        <a download="profile.html" href={file("html")} data-test="download-html"><b>HTML</b><small>one file that opens anywhere, offline</small></a>
-        <a href={speedscope} target="_blank" rel="noopener" data-test="open-speedscope"><b>Open in speedscope</b><small>in order of weight</small></a>
+        {times.map(([name, times]) => {
+          const file = (format: string) => address("/api/v1/profile", { ...times, ...stackParams(s), format });
+          const [test, title] = [name && `-${name}`, name && `, ${name}`];
+          const speedscope = "/speedscope/#profileURL=" + encodeURIComponent(file("speedscope"));
+          return (
+            <Fragment key={name}>
+              <a download={`profile${test}.pb.gz`} href={file("pprof")} data-test={`download-pprof${test}`}><b>pprof{title}</b><small>for go tool pprof and others</small></a>
+              <a download={`profile${test}.folded`} href={file("folded")} data-test={`download-folded${test}`}><b>Folded text{title}</b><small>a line for each stack</small></a>
+              <a download={`profile${test}.html`} href={file("html")} data-test={`download-html${test}`}><b>HTML{title}</b><small>one file that opens anywhere, offline</small></a>
+              <a href={speedscope} target="_blank" rel="noopener" data-test={`open-speedscope${test}`}><b>Open in speedscope{title}</b><small>in order of weight</small></a>
+            </Fragment>
+          );
+        })}
         {compared && <a download="diff.json" href={compared}><b>Differences</b><small>JSON, with p and Q</small></a>}
       </div>
       <h3>A link to this view</h3>

@@ -3,7 +3,7 @@
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import {
-  address, beforeParams, refreshEvery, stackParams, stripParams, timeParams, useQuery,
+  address, beforeParams, beforeTimes, refreshEvery, stackParams, stripParams, timeParams, useQuery,
   type Answer, type CallersAnswer, type DiffAnswer, type DiffTreeAnswer, type Found, type LabelsAnswer, type ProcessesAnswer, type SeriesAnswer,
   type Status, type TopAnswer, type TreeAnswer,
 } from "./api.ts";
@@ -18,7 +18,7 @@ import { Side } from "./side.tsx";
 import { change, fixedRange, freeze, initial, isLive, moves, rangeSeconds, selected, state, stripSpan, useAppState, whole, type State, type View } from "./state.ts";
 import { Strip, toggleCompare } from "./strip.tsx";
 import { Callers, DiffTable, Top, Tree } from "./tables.tsx";
-import { TrustBadge } from "./trust.tsx";
+import { partsOf, partsOfDifference, TrustBadge } from "./trust.tsx";
 
 const page = document.getElementById("page")!;
 const hostname = page.dataset.hostname ?? "";
@@ -50,6 +50,7 @@ function App() {
   const top = useQuery<TopAnswer>(known && !s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/top", { ...of, by: "", limit: rows }) : null, 1, every);
   const diff = useQuery<DiffAnswer>(known && s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/diff", { ...compared, by: "", limit: rows }) : null, 1, every);
   const callers = useQuery<CallersAnswer>(known && s.view === "callers" && s.function ? address("/api/v1/callers", { ...of, by: "", function: s.function, limit: 1000 }) : null, 0, every);
+  const callersBefore = useQuery<CallersAnswer>(known && s.compare && s.view === "callers" && s.function ? address("/api/v1/callers", { ...beforeTimes(s), ...stack, by: "", function: s.function, limit: 1000 }) : null, 0, every);
 
   // The strip and the list show all of the range, with the conditions, but as they were before somebody chose from the list itself.
   const strip = { ...(history ? stripParams(s) : { live: "true" }), type: s.type, filter: s.filter, focus: s.focus, ignore: s.ignore };
@@ -90,7 +91,7 @@ function App() {
         {moves(s) && !files && (
           <button type="button" class={`live ${paused ? "" : "on"}`} aria-pressed={!paused} title="P" onClick={() => setPaused(!paused)}>{paused ? "Paused" : "Live"}</button>
         )}
-        <TrustBadge found={found} />
+        <TrustBadge parts={s.compare && s.view !== "callers" ? partsOfDifference(s.view === "tree" ? diffTree.data : diff.data) : partsOf(found, callersBefore.data)} />
         <Leave s={s} files={files !== undefined} />
         <button type="button" class="quiet" aria-label="Light or dark" title="Light or dark (T)" onClick={toggleTheme}>◐</button>
         <button type="button" class="quiet" aria-label="Keys and words" title="Keys and words (?)" onClick={() => setHelp(true)}>?</button>
@@ -132,8 +133,8 @@ function App() {
                     </>
                   )}
                   {s.view === "top" && (s.compare ? <DiffTable s={s} answer={diff} /> : <Top s={s} answer={top} />)}
-                  {s.view === "tree" && <Tree root={main.data?.root} unit={unit} busy={main} />}
-                  {s.view === "callers" && <Callers s={s} answer={callers} />}
+                  {s.view === "tree" && <Tree s={s} root={main.data?.root} unit={unit} compared={s.compare ? diffTree.data : undefined} answer={main} />}
+                  {s.view === "callers" && <Callers s={s} answer={callers} before={s.compare ? callersBefore : undefined} />}
                 </>
               )}
             </div>

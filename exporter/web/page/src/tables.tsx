@@ -2,9 +2,10 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import type { Answer, CallersAnswer, Change, DiffAnswer, Neighbour, Node, Row, TopAnswer } from "./api.ts";
+import type { Answer, CallersAnswer, Change as Changed, DiffAnswer, DiffTreeAnswer, Found, Neighbour, Node, Row, TopAnswer } from "./api.ts";
+import type { Weight } from "./flame/model.ts";
 import type { Place } from "./flame/view.ts";
-import { amount, count, percent, points, rate } from "./format.ts";
+import { amount, count, difference, part, percent, rate } from "./format.ts";
 import { explain } from "./glossary.ts";
 import { Busy, Copy, Problem } from "./parts.tsx";
 import { exactly } from "./query.ts";
@@ -126,28 +127,42 @@ export function Top({ s, answer, most }: { s: State; answer: Answer<TopAnswer>; 
   );
 }
 
+function Change({ parts: [before, after], significant, scale, unit }: { parts: [number, number]; significant: boolean; scale: State["scale"]; unit: string }) {
+  return (
+    <span class={!significant ? "unsure" : after > before ? "more" : "less"}>
+      {difference(before, after, scale, unit)}{!significant && <span title="May well be chance"> ~</span>}
+    </span>
+  );
+}
+
+// differing are the columns of what is compared: before, after, and the difference.
+function differing<T>(parts: (row: T) => [number, number], significant: (row: T) => boolean, scale: State["scale"], unit: string): Column<T>[] {
+  const of = (i: number) => ({ number: true, sort: (r: T) => parts(r)[i], text: (r: T) => part(parts(r)[i], scale, unit) });
+  return [
+    { key: "before", title: "Before", ...of(0) },
+    { key: "after", title: "After", ...of(1) },
+    {
+      key: "change", title: "Difference", hint: "After less before; ~ may well be chance", number: true, sort: (r) => Math.abs(parts(r)[1] - parts(r)[0]),
+      text: (r) => difference(...parts(r), scale, unit) + (significant(r) ? "" : "~"),
+      show: (r) => <Change parts={parts(r)} significant={significant(r)} scale={scale} unit={unit} />,
+    },
+  ];
+}
+
 export function DiffTable({ s, answer, most }: { s: State; answer: Answer<DiffAnswer>; most?: number }) {
   const data = answer.data;
   const [total, setTotal] = useState(false);
-  const columns = useMemo((): Column<Change>[] => {
-    const side = (r: Change) => (total ? r.total : r.self);
-    const part = (p: number) => (s.scale === "time" ? p.toPrecision(3) : (100 * p).toFixed(2) + " %");
-    const difference = (r: Change) => side(r).afterPart - side(r).beforePart;
-    const unsure = (r: Change) => (side(r).significant ? "" : "~");
+  const unit = data?.type.unit ?? "";
+  const columns = useMemo((): Column<Changed>[] => {
+    const side = (r: Changed) => (total ? r.total : r.self);
     return [
-      { key: "before", title: "Before", number: true, sort: (r) => side(r).beforePart, text: (r) => part(side(r).beforePart) },
-      { key: "after", title: "After", number: true, sort: (r) => side(r).afterPart, text: (r) => part(side(r).afterPart) },
-      {
-        key: "change", title: "Difference", hint: "After less before; ~ may well be chance", number: true, sort: (r) => Math.abs(difference(r)),
-        text: (r) => (s.scale === "time" ? (difference(r) > 0 ? "+" : "") + difference(r).toPrecision(2) : points(side(r).beforePart, side(r).afterPart)) + unsure(r),
-        show: (r) => <span class={!side(r).significant ? "unsure" : difference(r) > 0 ? "more" : "less"}>{s.scale === "time" ? (difference(r) > 0 ? "+" : "") + difference(r).toPrecision(2) : points(side(r).beforePart, side(r).afterPart)}{!side(r).significant && <span title="May well be chance"> ~</span>}</span>,
-      },
+      ...differing<Changed>((r) => [side(r).beforePart, side(r).afterPart], (r) => side(r).significant, s.scale, unit),
       { key: "q", title: "Q", hint: "How likely chance alone makes such a difference, corrected for how many functions there are", number: true, sort: (r) => side(r).q, text: (r) => side(r).q.toPrecision(2) },
       { key: "samples", title: "Samples", hint: "Before → after", number: true, sort: (r) => side(r).after.samples, text: (r) => `${count(side(r).before.samples)} → ${count(side(r).after.samples)}` },
       { key: "name", title: "Function", sort: (r) => r.name, text: (r) => r.name, show: (r) => <Name name={r.name} kind={r.kind} /> },
       { key: "module", title: "Module", sort: (r) => r.module ?? "", text: (r) => r.module ?? "" },
     ];
-  }, [s.scale, total]);
+  }, [s.scale, total, unit]);
   // Without another order it is that of the agent: those first that are no chance, and of those the largest.
   const rows = useMemo(() => (data && total ? [...data.functions].sort((a, b) => Number(b.total.significant) - Number(a.total.significant)
     || Math.abs(b.total.afterPart - b.total.beforePart) - Math.abs(a.total.afterPart - a.total.beforePart)) : data?.functions ?? []), [data, total]);
@@ -168,15 +183,31 @@ export function DiffTable({ s, answer, most }: { s: State; answer: Answer<DiffAn
   );
 }
 
-export function Callers({ s, answer }: { s: State; answer: Answer<CallersAnswer> }) {
+// between are the neighbours of both times, each with what it is in the other one. By what chance they differ is not known of them.
+interface Both extends Neighbour { was?: Weight }
+
+function between(before: Neighbour[], after: Neighbour[]): Both[] {
+  const key = (n: Neighbour) => `${n.name}\0${n.module ?? ""}`;
+  const was = new Map(before.map((n) => [key(n), n]));
+  const both: Both[] = after.map((n) => ({ ...n, was: was.get(key(n))?.weight }));
+  for (const n of after) was.delete(key(n));
+  return [...both, ...[...was.values()].map((n) => ({ ...n, weight: { samples: 0, value: 0 }, was: n.weight }))];
+}
+
+export function Callers({ s, answer, before }: {
+  s: State; answer: Answer<CallersAnswer>;
+  before?: Answer<CallersAnswer>; // where two times are compared
+}) {
   const [name, setName] = useState(s.function);
-  const [sorts, setSorts] = useState(["-weight", "-weight"]);
+  const [sorts, setSorts] = useState(["", ""]);
   useEffect(() => setName(s.function), [s.function]);
   const data = answer.data;
-  const of = data?.of[0];
-  const columns = (whole: number): Column<Neighbour>[] => [
-    { key: "weight", title: "Share", hint: "Of all samples", number: true, sort: (r) => r.weight.value, text: (r) => percent(r.weight.value, whole), show: (r) => <><Bar part={r.weight.value / whole} /><span>{percent(r.weight.value, whole)}</span></> },
-    { key: "samples", title: "Samples", number: true, sort: (r) => r.weight.samples, text: (r) => count(r.weight.samples) },
+  const old = before?.data;
+  const of = data?.of[0] ?? old?.of[0];
+  const partIn = (w: Weight | undefined, f: Found) => (w ? w.value / Math.max(1, s.scale === "time" ? f.seconds : f.total.value) : 0);
+  const columns = (whole: number): Column<Both>[] => [
+    ...(old ? differing<Both>((r) => [partIn(r.was, old), partIn(r.weight, data!)], () => true, s.scale, data!.unit) : [{ key: "weight", title: "Share", hint: "Of all samples", number: true, sort: (r) => r.weight.value, text: (r) => percent(r.weight.value, whole), show: (r) => <><Bar part={r.weight.value / whole} /><span>{percent(r.weight.value, whole)}</span></> } satisfies Column<Both>]),
+    { key: "samples", title: "Samples", number: true, sort: (r) => r.weight.samples, text: (r) => (old ? `${count(r.was?.samples ?? 0)} → ` : "") + count(r.weight.samples) },
     { key: "name", title: "Function", sort: (r) => r.name, text: (r) => r.name, show: (r) => (r.name ? <Name name={r.name} kind={r.kind} /> : <em>(the stack begins here)</em>) },
     { key: "module", title: "Module", sort: (r) => r.module ?? "", text: (r) => r.module ?? "" },
   ];
@@ -188,27 +219,28 @@ export function Callers({ s, answer }: { s: State; answer: Answer<CallersAnswer>
         {s.function && <button type="button" onClick={() => change({ focus: exactly(s.function), zoom: [], view: "flame" })}>Focus</button>}
         {s.function && <button type="button" onClick={() => change({ ignore: exactly(s.function), zoom: [], view: "flame" })}>Ignore</button>}
       </form>
-      <Busy answer={answer} />
-      {answer.error && <Problem error={answer.error} />}
+      <Busy answer={before?.busy ? before : answer} />
+      {(answer.error ?? before?.error) && <Problem error={(answer.error ?? before?.error)!} />}
       {!s.function && <div class="empty"><b>No function is chosen</b><p>Give a name here, or choose one in the graph or in a table.</p></div>}
-      {s.function && data && !of && <div class="empty"><b>It took no samples</b><p>No function of this name was sampled in this time.</p></div>}
-      {s.function && data && of && (
+      {s.function && data && (!before || old) && !of && <div class="empty"><b>It took no samples</b><p>No function of this name was sampled in this time.</p></div>}
+      {s.function && data && (!before || old) && of && (
         <>
           <div class="of">
             <h3><code>{of.name}</code></h3>
             {explain(of.name) && <p>{explain(of.name)}</p>}
-            {data.of.map((r) => (
-              <dl key={r.module}>
-                <dt>Self</dt><dd>{percent(r.self.value, data.total.value)} ({amount(r.self.value, data.unit)}, {count(r.self.samples)} samples)</dd>
-                <dt>Total</dt><dd>{percent(r.total.value, data.total.value)} ({amount(r.total.value, data.unit)}, {count(r.total.samples)} samples)</dd>
+            {[...(old ? [["Before", old] as const] : []), [old ? "After" : "", data] as const].map(([time, d]) => d.of.map((r) => (
+              <dl key={time + r.module}>
+                {time && <><dt>{time}</dt><dd>{count(d.total.samples)} samples in all</dd></>}
+                <dt>Self</dt><dd>{percent(r.self.value, d.total.value)} ({amount(r.self.value, d.unit)}, {count(r.self.samples)} samples)</dd>
+                <dt>Total</dt><dd>{percent(r.total.value, d.total.value)} ({amount(r.total.value, d.unit)}, {count(r.total.samples)} samples)</dd>
                 {r.module && <><dt>Module</dt><dd>{r.module}</dd></>}
               </dl>
-            ))}
+            )))}
             <dl>{data.places.slice(0, 4).map((p, i) => <PlaceOf key={i} place={p} />)}</dl>
           </div>
           <div class="two">
-            <section><h3>Callers</h3><Table rows={data.callers} columns={columns(data.total.value)} sort={sorts[0]} setSort={(x) => setSorts([x, sorts[1]])} caption="Callers" test="callers-table" none="None: stacks begin here." /></section>
-            <section><h3>Callees</h3><Table rows={data.callees} columns={columns(data.total.value)} sort={sorts[1]} setSort={(x) => setSorts([sorts[0], x])} caption="Callees" test="callees-table" none="None was seen." /></section>
+            <section><h3>Callers</h3><Table rows={between(old?.callers ?? [], data.callers)} columns={columns(data.total.value)} sort={sorts[0]} setSort={(x) => setSorts([x, sorts[1]])} caption="Callers" test="callers-table" none="None: stacks begin here." /></section>
+            <section><h3>Callees</h3><Table rows={between(old?.callees ?? [], data.callees)} columns={columns(data.total.value)} sort={sorts[1]} setSort={(x) => setSorts([sorts[0], x])} caption="Callees" test="callees-table" none="None was seen." /></section>
           </div>
         </>
       )}
@@ -228,7 +260,10 @@ function PlaceOf({ place }: { place: Place }) {
 }
 
 // Tree is the graph as a table, for those who read rather than look: a row for each node, opened and closed like folders.
-export function Tree({ root, unit, busy }: { root: Node | undefined; unit: string; busy: Answer<unknown> }) {
+export function Tree({ s, root, unit, compared, answer }: {
+  s: State; root: Node | undefined; unit: string; answer: Answer<unknown>;
+  compared?: DiffTreeAnswer; // what root is of, where two times are compared
+}) {
   const [opened, setOpened] = useState<Set<string>>(new Set());
   const [active, setActive] = useState("");
   const body = useRef<HTMLTableSectionElement>(null);
@@ -277,23 +312,43 @@ export function Tree({ root, unit, busy }: { root: Node | undefined; unit: strin
     e.preventDefault();
     e.stopPropagation();
   };
+  const parts = (n: Node, d: DiffTreeAnswer): [number, number] => {
+    const of = (w: Weight | undefined, side: DiffTreeAnswer["before"]) => (w?.value ?? 0) / ((s.scale === "time" ? side.duration / 1e9 : side.value) || 1);
+    return [of(n.totalBefore, d.before), of(n.total, d.after)];
+  };
   const shown = rows.some((r) => r.key === active) ? active : rows[0]?.key;
   return (
     <div class="view">
-      <Busy answer={busy} />
-      {busy.error && <Problem error={busy.error} />}
+      <Busy answer={answer} />
+      {answer.error && <Problem error={answer.error} />}
       <div class="scroll">
         <table role="treegrid" aria-label="Call tree" class="tree" data-test="tree-table">
-          <thead><tr><th scope="col" class="number">Total</th><th scope="col" class="number">Self</th><th scope="col" class="number">Samples</th><th scope="col">Function</th><th scope="col">Module</th></tr></thead>
+          <thead><tr>
+            {compared
+              ? <><th scope="col" class="number">Before</th><th scope="col" class="number">After</th><th scope="col" class="number">Difference</th></>
+              : <><th scope="col" class="number">Total</th><th scope="col" class="number">Self</th></>}
+            <th scope="col" class="number">Samples</th><th scope="col">Function</th><th scope="col">Module</th>
+          </tr></thead>
           <tbody ref={body}>
             {rows.map(({ node, key: k, depth, open }, i) => {
               const inner = (node.children?.length ?? 0) > 0;
               return (
                 <tr key={k} data-function={node.name} aria-level={depth + 1} aria-expanded={inner ? open : undefined} tabIndex={k === shown ? 0 : -1}
                   onKeyDown={(e) => key(e, i)} onFocus={() => setActive(k)}>
-                  <td class="number" title={amount(node.total.value, unit)}><Bar part={node.total.value / whole} /><span>{percent(node.total.value, whole)}</span></td>
-                  <td class="number" title={amount(node.self.value, unit)}>{node.self.value ? percent(node.self.value, whole) : ""}</td>
-                  <td class="number">{count(node.total.samples)}</td>
+                  {compared ? (
+                    <>
+                      <td class="number">{part(parts(node, compared)[0], s.scale, unit)}</td>
+                      <td class="number">{part(parts(node, compared)[1], s.scale, unit)}</td>
+                      <td class="number"><Change parts={parts(node, compared)} significant={node.significant === true} scale={s.scale} unit={unit} /></td>
+                      <td class="number">{count(node.totalBefore?.samples ?? 0)} → {count(node.total.samples)}</td>
+                    </>
+                  ) : (
+                    <>
+                      <td class="number" title={amount(node.total.value, unit)}><Bar part={node.total.value / whole} /><span>{percent(node.total.value, whole)}</span></td>
+                      <td class="number" title={amount(node.self.value, unit)}>{node.self.value ? percent(node.self.value, whole) : ""}</td>
+                      <td class="number">{count(node.total.samples)}</td>
+                    </>
+                  )}
                   <td class="name" style={{ paddingLeft: `${8 + Math.min(depth, 40) * 14}px` }}>
                     <button type="button" class="twist" tabIndex={-1} aria-hidden="true" onClick={() => toggle(k)}>{inner ? (open ? "▾" : "▸") : ""}</button>
                     <i class={`kind kind-${node.kind}`} aria-hidden="true" />
