@@ -1,6 +1,9 @@
-// What common frames of the kernel and of runtimes are, in a sentence. A name ends in * where it stands for all that begin so.
+// What common frames of the kernel and of runtimes are, in a sentence. A name ends in * where it stands for all that begin so. What a name means
+// depends on whose it is: a program may have a schedule of its own, and a main in Go is not where it begins.
 
-export const glossary: [names: string[], text: string][] = [
+type Entry = [names: string[], text: string];
+
+const kernel: Entry[] = [
   [["entry_SYSCALL_64_after_hwframe", "do_syscall_64", "el0_svc", "invoke_syscall", "do_el0_svc"], "The way from a program into a system call; what it asked for is called below."],
   [["asm_exc_page_fault", "exc_page_fault", "do_user_addr_fault", "handle_mm_fault", "do_anonymous_page", "do_translation_fault"], "Memory is touched for the first time, or has been taken away: the kernel finds or clears a page for it."],
   [["clear_page_erms", "clear_page_rep", "clear_huge_page", "clear_page_orig"], "A fresh page is filled with zeros before a program gets it: the price of newly allocated memory."],
@@ -38,18 +41,40 @@ export const glossary: [names: string[], text: string][] = [
   [["audit_*", "__audit_syscall_exit"], "The audit system notes a system call."],
   [["security_*", "apparmor_*", "selinux_*"], "A security module is asked whether this is allowed."],
   [["perf_event_*", "bpf_prog_*", "__bpf_trace_*", "perf_tp_event"], "Tracing: what a profiler, this one too, or another tool costs."],
-  [["clock_gettime", "__vdso_clock_gettime", "read_hpet", "ktime_get*", "__vdso_gettimeofday"], "The time is read. Through a system call or an HPET it is slow; check the clock source."],
+  [["read_hpet", "ktime_get*"], "The time is read. Through a system call or an HPET it is slow; check the clock source."],
   [["pv_*", "kvm_*", "__raw_callee_save___kvm_vcpu_is_preempted"], "The kernel knows that it is a guest, and deals with its host."],
+];
+
+const native: Entry[] = [
   [["_start", "__libc_start_main*", "__libc_start_call_main", "main"], "Where a program begins."],
   [["start_thread", "clone3", "__clone3", "__clone", "thread_start"], "Where a thread begins."],
   [["malloc", "_int_malloc", "__libc_malloc", "calloc", "realloc", "_int_realloc", "malloc_consolidate", "sysmalloc", "unlink_chunk*"], "The C library's allocator; a large share often means many small allocations. The callers say whose."],
   [["free", "_int_free*", "__libc_free", "cfree", "munmap_chunk"], "Memory is given back to the C library's allocator."],
   [["je_*", "mi_malloc*", "tcmalloc*", "tc_malloc"], "An allocator in the place of the C library's."],
-  [["__memmove_avx*", "__memcpy_*", "memcpy", "memmove", "__memmove_*", "runtime.memmove"], "Memory is copied."],
-  [["__memset_*", "memset", "runtime.memclrNoHeapPointers", "runtime.memclr*"], "Memory is filled, mostly with zeros."],
-  [["__strlen_*", "__strcmp_*", "__memcmp_*", "__memchr_*", "runtime.memequal", "runtime.cmpbody"], "Bytes are searched or compared."],
+  [["__memmove_avx*", "__memcpy_*", "memcpy", "memmove", "__memmove_*"], "Memory is copied."],
+  [["__memset_*", "memset"], "Memory is filled, mostly with zeros."],
+  [["__strlen_*", "__strcmp_*", "__memcmp_*", "__memchr_*"], "Bytes are searched or compared."],
   [["pthread_mutex_lock", "__pthread_mutex_lock*", "__lll_lock_wait*", "___pthread_mutex_lock", "pthread_cond_wait*"], "A lock or condition of the C library."],
   [["_dl_relocate_object", "do_lookup_x", "_dl_map_object*", "dl_main", "_dl_lookup_symbol_x", "_dl_fixup"], "The dynamic loader: libraries are mapped and names are resolved. Much of it means many short-lived programs."],
+  [["clock_gettime", "__vdso_clock_gettime", "__vdso_gettimeofday"], "The time is read. Through a system call or an HPET it is slow; check the clock source."],
+  [["_PyEval_EvalFrameDefault*", "_PyEval_Vector", "PyEval_EvalCode"], "The interpreter of Python at work: the Python code itself."],
+  [["_PyObject_Malloc", "_PyObject_Free", "_PyObject_GC_*", "PyObject_Malloc", "_PyObject_Realloc"], "Python's allocator."],
+  [["gc_collect_main", "deduce_unreachable", "visit_reachable", "subtract_refs", "_PyGC_*"], "Python's garbage collector of cycles."],
+  [["take_gil", "drop_gil", "PyEval_RestoreThread"], "A Python thread waits for, or gives up, the global interpreter lock."],
+  [["PyDict_*", "_PyDict_*", "lookdict*", "dict_*", "insertdict", "unicodekeys_lookup_unicode"], "Python's dictionaries, in which attributes and globals are too."],
+  [["Builtins_*"], "V8, the engine of Node.js: code that it comes with, such as the interpreter's entry and calls."],
+  [["v8::internal::Heap::*", "v8::internal::MarkCompactCollector*", "v8::internal::Scavenger*"], "V8's garbage collector."],
+  [["uv__io_poll", "uv_run", "uv__run_timers"], "The event loop of Node.js (libuv)."],
+  [["Interpreter", "call_stub", "JavaCalls::call_helper", "StubRoutines*"], "Java: code that is not compiled yet, or the way into it."],
+  [["G1*", "ParallelGC*", "ZMark*", "GCTaskThread*"], "Java's garbage collector."],
+  [["core::ptr::drop_in_place*", "alloc::sync::Arc<*"], "Rust: values are dropped, and what they own with them."],
+  [["std::rt::lang_start*", "std::sys::backtrace::__rust_begin_short_backtrace*"], "Where a Rust program or thread begins."],
+];
+
+const go: Entry[] = [
+  [["runtime.memmove"], "Memory is copied."],
+  [["runtime.memclrNoHeapPointers", "runtime.memclr*"], "Memory is filled, mostly with zeros."],
+  [["runtime.memequal", "runtime.cmpbody"], "Bytes are searched or compared."],
   [["runtime.goexit", "runtime.main", "runtime.mstart*"], "Where a goroutine, a Go program or one of its threads begins."],
   [["runtime.gcBgMarkWorker*", "runtime.gcDrain*", "runtime.scanobject", "runtime.greyobject", "runtime.markroot*", "runtime.scanblock", "runtime.tryDeferToSpanScan", "runtime.scanSpan*"], "Go's garbage collector marks what is alive, beside the program. Fewer allocations or a larger GOGC make it rarer."],
   [["runtime.gcAssistAlloc*"], "A goroutine that allocates has to help the garbage collector before it goes on: it allocates faster than the collector keeps up."],
@@ -63,33 +88,40 @@ export const glossary: [names: string[], text: string][] = [
   [["runtime.asyncPreempt*", "runtime.preemptM", "runtime.sighandler", "runtime.sigtrampgo"], "Go interrupts a goroutine that ran for long, by a signal."],
   [["runtime.systemstack*"], "Go's runtime goes on on the thread's own stack."],
   [["runtime.duffcopy", "runtime.duffzero"], "Go copies or clears a value of some size, such as a struct."],
-  [["_PyEval_EvalFrameDefault*", "_PyEval_Vector", "PyEval_EvalCode"], "The interpreter of Python at work: the Python code itself."],
-  [["_PyObject_Malloc", "_PyObject_Free", "_PyObject_GC_*", "PyObject_Malloc", "_PyObject_Realloc"], "Python's allocator."],
-  [["gc_collect_main", "deduce_unreachable", "visit_reachable", "subtract_refs", "_PyGC_*"], "Python's garbage collector of cycles."],
-  [["take_gil", "drop_gil", "PyEval_RestoreThread"], "A Python thread waits for, or gives up, the global interpreter lock."],
-  [["PyDict_*", "_PyDict_*", "lookdict*", "dict_*", "insertdict", "unicodekeys_lookup_unicode"], "Python's dictionaries, in which attributes and globals are too."],
-  [["Builtins_*"], "V8, the engine of Node.js: code that it comes with, such as the interpreter's entry and calls."],
-  [["v8::internal::Heap::*", "v8::internal::MarkCompactCollector*", "v8::internal::Scavenger*"], "V8's garbage collector."],
-  [["uv__io_poll", "uv_run", "uv__run_timers"], "The event loop of Node.js (libuv)."],
-  [["Interpreter", "call_stub", "JavaCalls::call_helper", "StubRoutines*"], "Java: code that is not compiled yet, or the way into it."],
-  [["G1*", "ParallelGC*", "ZMark*", "GCTaskThread*"], "Java's garbage collector."],
-  [["core::ptr::drop_in_place*", "alloc::sync::Arc<*"], "Rust: values are dropped, and what they own with them."],
-  [["std::rt::lang_start*", "std::sys::backtrace::__rust_begin_short_backtrace*"], "Where a Rust program or thread begins."],
+];
+
+const missing: Entry[] = [
   [["[truncated*"], "The stack could not be walked to its beginning, for the reason in the brackets. The frames that are shown are right."],
   [["[lost*"], "Samples whose stacks could not be kept."],
 ];
 
-const exact = new Map<string, string>();
-const prefixes: [string, string][] = [];
-for (const [names, text] of glossary) {
-  for (const name of names) {
-    if (name.endsWith("*")) prefixes.push([name.slice(0, -1), text]);
-    else exact.set(name, text);
+export const glossary: Entry[] = [...kernel, ...native, ...go, ...missing];
+
+// Of kinds that are not here nothing is explained: a file may call its samples what it likes.
+const words = new Map<string, (name: string) => string | undefined>([
+  ["kernel", lookup(kernel)],
+  ["native", lookup([...native, ...go])], // of folded text all but the kernel is native
+  ["jit", lookup(native)],
+  ["go", lookup(go)],
+  ["truncated", lookup(missing)],
+  ["lost", lookup(missing)],
+  ["unknown", (name) => (/^\[.+\+0x[0-9a-f]+\]$/.test(name)
+    ? "No name is known for this address: the file has no symbols. A package with debug symbols (-dbg, -dbgsym, -debuginfo) gives it one." : undefined)],
+]);
+
+function lookup(entries: Entry[]): (name: string) => string | undefined {
+  const exact = new Map<string, string>();
+  const prefixes: Entry[] = [];
+  for (const [names, text] of entries) {
+    for (const name of names) {
+      if (name.endsWith("*")) prefixes.push([[name.slice(0, -1)], text]);
+      else exact.set(name, text);
+    }
   }
+  return (name) => exact.get(name) ?? prefixes.find(([[p]]) => name.startsWith(p))?.[1];
 }
 
-// explain is a sentence about a frame, where there is one.
-export function explain(name: string): string | undefined {
-  return exact.get(name) ?? prefixes.find(([p]) => name.startsWith(p))?.[1] ?? (/^\[.+\+0x[0-9a-f]+\]$/.test(name)
-    ? "No name is known for this address: the file has no symbols. A package with debug symbols (-dbg, -dbgsym, -debuginfo) gives it one." : undefined);
+// explain is a sentence about a frame of a kind, where there is one.
+export function explain(name: string, kind: string): string | undefined {
+  return words.get(kind)?.(name);
 }

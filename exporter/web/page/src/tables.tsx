@@ -86,7 +86,7 @@ export function callersOf(name: string): void {
 }
 
 function Name({ name, kind, inlined }: { name: string; kind: string; inlined?: boolean }) {
-  const text = explain(name);
+  const text = explain(name, kind);
   return (
     <span class="function">
       <i class={`kind kind-${kind}`} aria-hidden="true" />
@@ -227,7 +227,7 @@ export function Callers({ s, answer, before }: {
         <>
           <div class="of">
             <h3><code>{of.name}</code></h3>
-            {explain(of.name) && <p>{explain(of.name)}</p>}
+            {explain(of.name, of.kind) && <p>{explain(of.name, of.kind)}</p>}
             {[...(old ? [["Before", old] as const] : []), [old ? "After" : "", data] as const].map(([time, d]) => d.of.map((r) => (
               <dl key={time + r.module}>
                 {time && <><dt>{time}</dt><dd>{count(d.total.samples)} samples in all</dd></>}
