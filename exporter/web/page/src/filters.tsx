@@ -2,8 +2,9 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Answer, LabelsAnswer } from "./api.ts";
+import { printable } from "./flame/text.ts";
 import { count, percent } from "./format.ts";
-import { addCondition, conditions, labelText, Menu, removeCondition } from "./parts.tsx";
+import { addCondition, conditions, labelText, Menu, removeCondition, shown } from "./parts.tsx";
 import { formatQuery, labels, parseQuery, QueryError, type Query } from "./query.ts";
 import { change, fixedRange, iso, type State } from "./state.ts";
 
@@ -83,14 +84,14 @@ export function Chips({ s, facet, facets, setFacet }: {
     <div class="chips" data-test="filters">
       {active.map((c) => (
         <span key={c.label + c.op + c.value} class="chip on" data-label={c.label} data-value={c.value}>
-          {labelText(c.label)} {c.op === "=" ? "is" : c.op === "!=" ? "is not" : c.op === "=~" ? "matches" : "does not match"} <b>{c.value || "(none)"}</b>
-          <button type="button" aria-label={`Remove the condition on ${labelText(c.label)} ${c.value}`} onClick={() => removeCondition(c)}>×</button>
+          {labelText(c.label)} {c.op === "=" ? "is" : c.op === "!=" ? "is not" : c.op === "=~" ? "matches" : "does not match"} <b>{shown(c.value)}</b>
+          <button type="button" aria-label={`Remove the condition on ${labelText(c.label)} ${shown(c.value)}`} onClick={() => removeCondition(c)}>×</button>
         </span>
       ))}
       {stacks.map(([name, value]) => value && (
         <span key={name} class="chip on">
-          {name} <b>{value}</b>
-          <button type="button" aria-label={`Remove ${name} ${value}`} onClick={() => change({ [name]: "", zoom: [] })}>×</button>
+          {name} <b>{printable(value)}</b>
+          <button type="button" aria-label={`Remove ${name} ${printable(value)}`} onClick={() => change({ [name]: "", zoom: [] })}>×</button>
         </span>
       ))}
       <label class="field">
@@ -101,7 +102,7 @@ export function Chips({ s, facet, facets, setFacet }: {
       </label>
       {values.filter((v) => !chosen.has(v.label)).slice(0, 6).map((v) => (
         <button key={v.label} type="button" class="chip" data-label={facet} data-value={v.label} title={`${count(v.weight.samples)} samples`} onClick={() => addCondition(facet, v.label)}>
-          {v.label || "(none)"} <small>{percent(v.weight.samples, total)}</small>
+          {shown(v.label)} <small>{percent(v.weight.samples, total)}</small>
         </button>
       ))}
       {values.length > 6 && (
@@ -109,8 +110,8 @@ export function Chips({ s, facet, facets, setFacet }: {
           <ul class="choices">
             {values.slice(6).map((v) => (
               <li key={v.label}>
-                <button type="button" data-label={facet} data-value={v.label} onClick={() => addCondition(facet, v.label)}><span>{v.label || "(none)"}</span><small>{count(v.weight.samples)}</small></button>
-                <button type="button" aria-label={`Leave out ${v.label}`} title="Leave out" onClick={() => addCondition(facet, v.label, "!=")}>−</button>
+                <button type="button" data-label={facet} data-value={v.label} onClick={() => addCondition(facet, v.label)}><span>{shown(v.label)}</span><small>{count(v.weight.samples)}</small></button>
+                <button type="button" aria-label={`Leave out ${shown(v.label)}`} title="Leave out" onClick={() => addCondition(facet, v.label, "!=")}>−</button>
               </li>
             ))}
           </ul>

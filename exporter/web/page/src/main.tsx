@@ -8,6 +8,7 @@ import {
   type Status, type TopAnswer, type TreeAnswer,
 } from "./api.ts";
 import { Chips, QueryBox } from "./filters.tsx";
+import { printable } from "./flame/text.ts";
 import { count } from "./format.ts";
 import { focusSearch, Graph } from "./graph.tsx";
 import { Help } from "./help.tsx";
@@ -21,7 +22,7 @@ import { Callers, DiffTable, Top, Tree } from "./tables.tsx";
 import { partsOf, partsOfDifference, TrustBadge } from "./trust.tsx";
 
 const page = document.getElementById("page")!;
-const hostname = page.dataset.hostname ?? "";
+const hostname = printable(page.dataset.hostname ?? "");
 
 const views: [View, string][] = [["flame", "Flame graph"], ["top", "Top"], ["tree", "Tree"], ["callers", "Callers"]];
 
@@ -83,7 +84,7 @@ function App() {
       <a class="skip" href="#view">Skip to the profile</a>
       <header class="masthead">
         <h1><a href="/" onClick={(e) => { if (e.ctrlKey || e.metaKey) return; e.preventDefault(); change({ ...initial, ...whole(files) }); }}>
-          <img src="/static/flame.svg" alt="" width="22" height="22" />Pilotlight</a> <span>{files ? files.map((f) => f.name).join(" → ") : hostname}</span></h1>
+          <img src="/static/flame.svg" alt="" width="22" height="22" />Pilotlight</a> <span>{files ? files.map((f) => printable(f.name)).join(" → ") : hostname}</span></h1>
         <QueryBox s={s} />
         <p class={`state ${offline || status.data?.sampling === false ? "off" : "on"}`} role="status" title={status.data ? `${status.data.samples}\nup ${status.data.uptime}\ncosts ${status.data.cost}` : undefined}>
           {status.error && !status.data ? status.error.message : offline ? "no answer" : files ? "" : status.data?.sampling === false ? status.data.state : "sampling"}
@@ -99,7 +100,7 @@ function App() {
       <main>
         {!files && <Strip s={s} series={series} list={labels} history={history} />}
         <Chips s={s} facet={facet} facets={facets} setFacet={setFacet} />
-        {warnings.map((w) => <p key={w} class="warning" role="status">{w}</p>)}
+        {warnings.map((w) => <p key={w} class="warning" role="status">{printable(w)}</p>)}
         <div class={`work${files ? " alone" : ""}`}>
           {!files && <Side s={s} series={list} processes={processes} labels={listed} seconds={found?.seconds || seconds} />}
           <div class="panel stage" id="view" tabIndex={-1}>

@@ -3,6 +3,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Answer, Failure } from "./api.ts";
+import { printable } from "./flame/text.ts";
 import { formatFilter, parseFilter, type Condition } from "./query.ts";
 import { change, selected, state, type State } from "./state.ts";
 
@@ -11,6 +12,9 @@ const labelNames: Record<string, string> = {
 };
 
 export const labelText = (label: string) => labelNames[label] ?? label;
+
+// shown is the value of a label as it is written: a process chooses it, and must not turn the text around it.
+export const shown = (value: string) => printable(value) || "(none)";
 
 // conditions of the filter in force; none where it was typed into the address and is wrong: the agent says so.
 export function conditions(s: State): Condition[] {

@@ -2,6 +2,7 @@
 
 import { useMemo, useState } from "preact/hooks";
 import type { Answer, LabelsAnswer, Line, ProcessesAnswer, SeriesAnswer } from "./api.ts";
+import { printable } from "./flame/text.ts";
 import { rate, rateUnit } from "./format.ts";
 import { addCondition, Busy, conditions, labelText, Problem, removeCondition } from "./parts.tsx";
 import { change, type State } from "./state.ts";
@@ -27,7 +28,7 @@ function entriesOf(list: string, processes: ProcessesAnswer | undefined, labels:
       else {
         byPid.set(p.pid, {
           label: "pid", value: String(p.pid), name: p.comm, small: String(p.pid), weight: p.weight.value,
-          detail: [p.exe, p.container_id && `container ${p.container_id}`, p.cgroup].filter(Boolean).join("\n"),
+          detail: [p.exe, p.container_id && `container ${p.container_id}`, p.cgroup].filter(Boolean).map(printable).join("\n"),
         });
       }
     }
@@ -35,7 +36,7 @@ function entriesOf(list: string, processes: ProcessesAnswer | undefined, labels:
   }
   if (labels?.by !== list) return [];
   return labels.values.map((v) => ({
-    label: list, value: v.label, name: list === "container_id" ? v.label.slice(0, 12) || "no container" : v.label || "(none)", small: "", detail: v.label, weight: v.weight.value,
+    label: list, value: v.label, name: list === "container_id" ? v.label.slice(0, 12) || "no container" : v.label || "(none)", small: "", detail: printable(v.label), weight: v.weight.value,
   }));
 }
 
@@ -80,7 +81,7 @@ export function Side({ s, series, processes, labels, seconds }: {
           return (
             <li key={e.label + e.value} data-pid={e.label === "pid" ? e.value : undefined}>
               <button type="button" aria-pressed={on !== undefined} title={e.detail} onClick={() => (on ? removeCondition(on) : addCondition(e.label, e.value))}>
-                <span class="name">{e.name}{e.small && <small>{e.small}</small>}</span>
+                <span class="name">{printable(e.name)}{e.small && <small>{e.small}</small>}</span>
                 <Spark line={e.label === s.list ? lines.get(e.value) : undefined} />
                 <span class="value">{rate(e.weight, seconds, unit)}</span>
               </button>

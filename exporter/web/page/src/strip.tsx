@@ -4,7 +4,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { address, stripParams, useQuery, type Answer, type Line, type SeriesAnswer } from "./api.ts";
-import { addCondition, Busy, Problem, labelText } from "./parts.tsx";
+import { addCondition, Busy, Problem, labelText, shown } from "./parts.tsx";
 import { count, duration, local, rate, rateUnit, time } from "./format.ts";
 import { change, freeze, fixedRange, iso, isLive, rangeSeconds, ranges, selected, stripSpan, type State } from "./state.ts";
 
@@ -31,8 +31,8 @@ export function Strip({ s, series, list, history }: { s: State; series: Answer<S
     return () => observer.disconnect();
   }, []);
   const heat = useHeat(s, width - axisWidth - endSpace, history);
-  const shown = s.heat ? heat.answer : series;
-  const data = shown.data;
+  const answer = s.heat ? heat.answer : series;
+  const data = answer.data;
   const span: [number, number] = data ? [Date.parse(data.start), Date.parse(data.start) + data.step * data.steps * 1000] : stripSpan(s);
   const plot = { left: axisWidth, width: Math.max(1, width - axisWidth - endSpace) };
   return (
@@ -56,8 +56,8 @@ export function Strip({ s, series, list, history }: { s: State; series: Answer<S
           ? <Heat data={data} column={heat.column} width={width} />
           : <Stack data={data} width={width} live={rangeSeconds(s.range) > 0} />)}
         {width > 0 && <Brush s={s} side={s.compare ? side : "after"} setSide={setSide} span={span} plot={plot} heat={s.heat ? heat.column : 0} data={data} />}
-        <Busy answer={shown} />
-        {shown.error && shown.error.status !== 400 && <Problem error={shown.error} compact />}
+        <Busy answer={answer} />
+        {answer.error && answer.error.status !== 400 && <Problem error={answer.error} compact />}
       </div>
       {!s.heat && data && <Legend data={data} label={s.stack} />}
       {s.heat && <p class="hint">Each column is {duration(heat.column * 1000)}, each cell {duration(heat.column * 20)}; the stronger its colour, the more was running. Drag from cell to cell.</p>}
@@ -168,7 +168,7 @@ function Legend({ data, label }: { data: SeriesAnswer; label: string }) {
       {data.lines.slice(0, 8).map((l, i) => (
         <li key={l.others ? "\0" : l.label}>
           <button type="button" disabled={l.others} title={l.others ? undefined : "Show this alone"} onClick={() => addCondition(label, l.label)}>
-            <i style={{ background: colorOf(i, l) }} aria-hidden="true" />{l.others ? "others" : l.label || "(none)"}
+            <i style={{ background: colorOf(i, l) }} aria-hidden="true" />{l.others ? "others" : shown(l.label)}
           </button>
         </li>
       ))}
@@ -416,7 +416,7 @@ function Hover({ data, at, x, width, drag, heat }: {
       <b>{drag ? `${time(drag.from, heat)} – ${time(drag.to, heat)} (${duration(drag.to - drag.from)})` : time(at, heat)}</b>
       {heat && !drag && <div>{count(taken)} {taken === 1 ? "sample" : "samples"} in {duration(data.step * 1000)}</div>}
       {!heat && values.map((v) => (
-        <div key={v.index}><i style={{ background: colorOf(v.index, v.line) }} /><span>{v.line.others ? "others" : v.line.label || "(none)"}</span> <span>{rate(v.value, data.step, data.unit)}</span></div>
+        <div key={v.index}><i style={{ background: colorOf(v.index, v.line) }} /><span>{v.line.others ? "others" : shown(v.line.label)}</span> <span>{rate(v.value, data.step, data.unit)}</span></div>
       ))}
     </div>
   );

@@ -5,6 +5,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Answer, CallersAnswer, Change as Changed, DiffAnswer, DiffTreeAnswer, Found, Neighbour, Node, Row, TopAnswer } from "./api.ts";
 import type { Weight } from "./flame/model.ts";
 import type { Place } from "./flame/view.ts";
+import { printable } from "./flame/text.ts";
 import { amount, count, difference, part, percent, rate } from "./format.ts";
 import { explain } from "./glossary.ts";
 import { Busy, Copy, Problem } from "./parts.tsx";
@@ -90,7 +91,7 @@ function Name({ name, kind, inlined }: { name: string; kind: string; inlined?: b
   return (
     <span class="function">
       <i class={`kind kind-${kind}`} aria-hidden="true" />
-      <button type="button" class="link" title={text ?? "Callers and callees"} onClick={() => callersOf(name)}><code>{name}</code></button>
+      <button type="button" class="link" title={text ?? "Callers and callees"} onClick={() => callersOf(name)}><code>{printable(name)}</code></button>
       {inlined && <small>inlined</small>}
     </span>
   );
@@ -114,8 +115,8 @@ export function Top({ s, answer, most }: { s: State; answer: Answer<TopAnswer>; 
         { key: "rate", title: "Per second", hint: "The same per second: of CPU time, CPUs", number: true, sort: (r: Row) => r.self.value, text: (r: Row) => rate(r.self.value, data.seconds, data.unit) },
       ]),
       { key: "samples", title: "Samples", hint: "Taken in the function itself", number: true, sort: (r) => r.self.samples, text: (r) => count(r.self.samples) },
-      { key: "name", title: "Function", sort: (r) => r.name, text: (r) => r.name, show: (r) => <Name name={r.name} kind={r.kind} /> },
-      { key: "module", title: "Module", hint: "The executable or library", sort: (r) => r.module ?? "", text: (r) => r.module ?? "" },
+      { key: "name", title: "Function", sort: (r) => r.name, text: (r) => printable(r.name), show: (r) => <Name name={r.name} kind={r.kind} /> },
+      { key: "module", title: "Module", hint: "The executable or library", sort: (r) => r.module ?? "", text: (r) => printable(r.module ?? "") },
     ];
   }, [data, most]);
   return (
@@ -159,8 +160,8 @@ export function DiffTable({ s, answer, most }: { s: State; answer: Answer<DiffAn
       ...differing<Changed>((r) => [side(r).beforePart, side(r).afterPart], (r) => side(r).significant, s.scale, unit),
       { key: "q", title: "Q", hint: "How likely chance alone makes such a difference, corrected for how many functions there are", number: true, sort: (r) => side(r).q, text: (r) => side(r).q.toPrecision(2) },
       { key: "samples", title: "Samples", hint: "Before → after", number: true, sort: (r) => side(r).after.samples, text: (r) => `${count(side(r).before.samples)} → ${count(side(r).after.samples)}` },
-      { key: "name", title: "Function", sort: (r) => r.name, text: (r) => r.name, show: (r) => <Name name={r.name} kind={r.kind} /> },
-      { key: "module", title: "Module", sort: (r) => r.module ?? "", text: (r) => r.module ?? "" },
+      { key: "name", title: "Function", sort: (r) => r.name, text: (r) => printable(r.name), show: (r) => <Name name={r.name} kind={r.kind} /> },
+      { key: "module", title: "Module", sort: (r) => r.module ?? "", text: (r) => printable(r.module ?? "") },
     ];
   }, [s.scale, total, unit]);
   // Without another order it is that of the agent: those first that are no chance, and of those the largest.
@@ -208,8 +209,8 @@ export function Callers({ s, answer, before }: {
   const columns = (whole: number): Column<Both>[] => [
     ...(old ? differing<Both>((r) => [partIn(r.was, old), partIn(r.weight, data!)], () => true, s.scale, data!.unit) : [{ key: "weight", title: "Share", hint: "Of all samples", number: true, sort: (r) => r.weight.value, text: (r) => percent(r.weight.value, whole), show: (r) => <><Bar part={r.weight.value / whole} /><span>{percent(r.weight.value, whole)}</span></> } satisfies Column<Both>]),
     { key: "samples", title: "Samples", number: true, sort: (r) => r.weight.samples, text: (r) => (old ? `${count(r.was?.samples ?? 0)} → ` : "") + count(r.weight.samples) },
-    { key: "name", title: "Function", sort: (r) => r.name, text: (r) => r.name, show: (r) => (r.name ? <Name name={r.name} kind={r.kind} /> : <em>(the stack begins here)</em>) },
-    { key: "module", title: "Module", sort: (r) => r.module ?? "", text: (r) => r.module ?? "" },
+    { key: "name", title: "Function", sort: (r) => r.name, text: (r) => printable(r.name), show: (r) => (r.name ? <Name name={r.name} kind={r.kind} /> : <em>(the stack begins here)</em>) },
+    { key: "module", title: "Module", sort: (r) => r.module ?? "", text: (r) => printable(r.module ?? "") },
   ];
   return (
     <div class="view callers">
@@ -226,14 +227,14 @@ export function Callers({ s, answer, before }: {
       {s.function && data && (!before || old) && of && (
         <>
           <div class="of">
-            <h3><code>{of.name}</code></h3>
+            <h3><code>{printable(of.name)}</code></h3>
             {explain(of.name, of.kind) && <p>{explain(of.name, of.kind)}</p>}
             {[...(old ? [["Before", old] as const] : []), [old ? "After" : "", data] as const].map(([time, d]) => d.of.map((r) => (
               <dl key={time + r.module}>
                 {time && <><dt>{time}</dt><dd>{count(d.total.samples)} samples in all</dd></>}
                 <dt>Self</dt><dd>{percent(r.self.value, d.total.value)} ({amount(r.self.value, d.unit)}, {count(r.self.samples)} samples)</dd>
                 <dt>Total</dt><dd>{percent(r.total.value, d.total.value)} ({amount(r.total.value, d.unit)}, {count(r.total.samples)} samples)</dd>
-                {r.module && <><dt>Module</dt><dd>{r.module}</dd></>}
+                {r.module && <><dt>Module</dt><dd>{printable(r.module)}</dd></>}
               </dl>
             )))}
             <dl>{data.places.slice(0, 4).map((p, i) => <PlaceOf key={i} place={p} />)}</dl>
@@ -252,9 +253,9 @@ function PlaceOf({ place }: { place: Place }) {
   const lines = [...place.lines].sort((a, b) => b.self.samples - a.self.samples).slice(0, 5);
   return (
     <>
-      {place.file && <><dt>Source</dt><dd>{place.file}{place.startLine ? `:${place.startLine}` : ""}{lines.length > 0 && <span class="hint"> hottest lines: {lines.map((l) => l.line).join(", ")}</span>}</dd></>}
-      {place.path && <><dt>File</dt><dd>{place.path}</dd></>}
-      {place.buildId && <><dt>Build id</dt><dd><code>{place.buildId}</code></dd></>}
+      {place.file && <><dt>Source</dt><dd>{printable(place.file)}{place.startLine ? `:${place.startLine}` : ""}{lines.length > 0 && <span class="hint"> hottest lines: {lines.map((l) => l.line).join(", ")}</span>}</dd></>}
+      {place.path && <><dt>File</dt><dd>{printable(place.path)}</dd></>}
+      {place.buildId && <><dt>Build id</dt><dd><code>{printable(place.buildId)}</code></dd></>}
     </>
   );
 }
@@ -352,9 +353,9 @@ export function Tree({ s, root, unit, compared, answer }: {
                   <td class="name" style={{ paddingLeft: `${8 + Math.min(depth, 40) * 14}px` }}>
                     <button type="button" class="twist" tabIndex={-1} aria-hidden="true" onClick={() => toggle(k)}>{inner ? (open ? "▾" : "▸") : ""}</button>
                     <i class={`kind kind-${node.kind}`} aria-hidden="true" />
-                    <code>{node.name}</code>{node.inlined && <small> inlined</small>}
+                    <code>{printable(node.name)}</code>{node.inlined && <small> inlined</small>}
                   </td>
-                  <td class="module">{node.module}</td>
+                  <td class="module">{printable(node.module ?? "")}</td>
                 </tr>
               );
             })}
