@@ -74,6 +74,29 @@ test("the page says what is hot, and search finds it", async (t) => {
   assert.ok(places.some((p) => [`${p.file}:${p.startLine}`, p.buildId, p.path.split("/").pop()].every((part) => said_.includes(part))), `${said_}: ${JSON.stringify(places)}`);
 });
 
+test("a list keeps its order under the mouse", async (t) => {
+  const page = await open(t, host.url);
+  const names = (selector, attribute) => page.locator(selector).evaluateAll((rows, a) => rows.map((r) => r.getAttribute(a)), attribute);
+  const [list, table] = [`${at("processes")} [data-pid]`, `${at("top-table")} tr[data-function]`];
+  await until("both processes", async () => (await names(list, "data-pid")).length === 2);
+  const before = [await names(list, "data-pid"), await names(table, "data-function")];
+  let turned = 0; // answers in which those have most that had least
+  await page.route(/\/api\/v1\/(processes|top)/, async (route) => {
+    const response = await route.fetch();
+    const answer = await response.json();
+    for (const p of answer.processes ?? []) p.weight.value = 1e9 * (1 + before[0].indexOf(String(p.pid)));
+    for (const r of answer.rows ?? []) r.self.value = 1e9 * (1 + before[1].indexOf(r.name));
+    await route.fulfill({ response, json: answer });
+    turned++;
+  });
+  await page.locator(list).first().hover();
+  await until("new answers", () => turned >= 2);
+  assert.deepEqual(await names(list, "data-pid"), before[0], "under the mouse");
+  await page.mouse.move(5, 5);
+  await until("they are shown when it leaves", async () => (await names(list, "data-pid"))[0] === before[0][1]);
+  assert.notEqual((await names(table, "data-function"))[0], before[1][0], "the table was not under the mouse");
+});
+
 test("all by keyboard", async (t) => {
   const page = await open(t, host.url);
   const press = (...keys) => keys.reduce((done, key) => done.then(() => page.keyboard.press(key)), Promise.resolve());

@@ -95,6 +95,33 @@ export function Empty({ s, sampling, whole }: { s: State; sampling: boolean; who
   );
 }
 
+// useSteady keeps rows in their places while the mouse is on them, or a key's focus: nobody is to click on a row that another one just took the
+// place of. New rows come last meanwhile. What the reader orders otherwise, by order, is shown at once.
+export function useSteady<T>(rows: T[], key: (row: T) => string, order: string) {
+  const by = useRef({ mouse: false, focus: false });
+  const last = useRef<{ order: string; ranks: Map<string, number> }>({ order: "", ranks: new Map() });
+  const [, redraw] = useState(0);
+  let out = rows;
+  if ((by.current.mouse || by.current.focus) && last.current.order === order) {
+    const rank = (row: T) => last.current.ranks.get(key(row)) ?? Infinity;
+    out = [...rows].sort((a, b) => (rank(a) < rank(b) ? -1 : rank(a) > rank(b) ? 1 : 0));
+  }
+  last.current = { order, ranks: new Map(out.map((row, i) => [key(row), i])) };
+  const hold = (who: "mouse" | "focus", on: boolean) => {
+    by.current[who] = on;
+    if (!on) redraw((n) => n + 1);
+  };
+  return {
+    rows: out,
+    holding: {
+      onPointerEnter: (e: PointerEvent) => hold("mouse", e.pointerType === "mouse"),
+      onPointerLeave: () => hold("mouse", false),
+      onFocusIn: (e: FocusEvent) => hold("focus", (e.target as HTMLElement).matches(":focus-visible")),
+      onFocusOut: () => hold("focus", false),
+    },
+  };
+}
+
 // Copy puts a text on the clipboard, and says so.
 export function Copy({ text, label, children, test }: { text: () => string; label: string; children?: ComponentChildren; test?: string }) {
   const [done, setDone] = useState("");

@@ -4,7 +4,7 @@ import { useMemo, useState } from "preact/hooks";
 import type { Answer, LabelsAnswer, Line, ProcessesAnswer, SeriesAnswer } from "./api.ts";
 import { printable } from "./flame/text.ts";
 import { rate, rateUnit } from "./format.ts";
-import { addCondition, Busy, conditions, labelText, Problem, removeCondition } from "./parts.tsx";
+import { addCondition, Busy, conditions, labelText, Problem, removeCondition, useSteady } from "./parts.tsx";
 import { change, type State } from "./state.ts";
 
 const lists = ["pid", "comm", "container_id"];
@@ -64,7 +64,8 @@ export function Side({ s, series, processes, labels, seconds }: {
   const active = conditions(s);
   const words = find.toLowerCase();
   const found = entries.filter((e) => `${e.value} ${e.name}`.toLowerCase().includes(words));
-  const shown = found.slice(0, 200);
+  const steady = useSteady(found, (e) => e.label + e.value, s.list + words);
+  const shown = steady.rows.slice(0, 200);
   return (
     <aside class="side panel" aria-label="What runs">
       <div class="tabs" role="group" aria-label="List">
@@ -75,7 +76,7 @@ export function Side({ s, series, processes, labels, seconds }: {
       <input type="search" class="find" placeholder={`Find a ${labelText(s.list)}`} aria-label={`Find a ${labelText(s.list)}`}
         value={find} onInput={(e) => setFind(e.currentTarget.value)} />
       <div class="head" aria-hidden="true"><span>{found.length}</span><span>{rateUnit(unit)}</span></div>
-      <ol class="entries" data-test="processes">
+      <ol class="entries" data-test="processes" {...steady.holding}>
         {shown.map((e) => {
           const on = active.find((c) => c.label === e.label && c.op === "=" && c.value === e.value);
           return (

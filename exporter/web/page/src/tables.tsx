@@ -8,7 +8,7 @@ import type { Place } from "./flame/view.ts";
 import { printable } from "./flame/text.ts";
 import { amount, count, difference, part, percent, rate } from "./format.ts";
 import { explain } from "./glossary.ts";
-import { Busy, Copy, Problem } from "./parts.tsx";
+import { Busy, Copy, Problem, useSteady } from "./parts.tsx";
 import { exactly } from "./query.ts";
 import { change, type State } from "./state.ts";
 
@@ -44,7 +44,8 @@ function Table<T extends { name: string; module?: string }>({ rows, columns, sor
     }
     return found;
   }, [rows, pattern, key, descending]);
-  const text = () => [columns.map((c) => c.title), ...sorted.map((r) => columns.map((c) => c.text(r)))].map((line) => line.join("\t")).join("\n");
+  const steady = useSteady(sorted, (r) => `${r.name}\0${r.module ?? ""}`, sort + "\0" + pattern);
+  const text = () => [columns.map((c) => c.title), ...steady.rows.map((r) => columns.map((c) => c.text(r)))].map((line) => line.join("\t")).join("\n");
   return (
     <div class="table">
       {find && (
@@ -67,8 +68,8 @@ function Table<T extends { name: string; module?: string }>({ rows, columns, sor
               ))}
             </tr>
           </thead>
-          <tbody>
-            {sorted.slice(0, limit).map((r) => (
+          <tbody {...steady.holding}>
+            {steady.rows.slice(0, limit).map((r) => (
               <tr key={`${r.name}\0${r.module ?? ""}`} data-function={r.name} class={dim?.(r) ? "dim" : ""}>
                 {columns.map((c) => <td key={c.key} class={c.number ? "number" : c.key}>{c.show ? c.show(r) : c.text(r)}</td>)}
               </tr>
