@@ -284,6 +284,9 @@ test("two ranges are compared, and a link shows the same", async (t) => {
   await page.locator(at("view-top")).click();
   await page.waitForSelector(`${at("diff-table")} tr[data-function]`);
 
+  await page.locator(at("find")).fill("main.");
+  await page.locator(`${at("diff-table")} thead button`, { hasText: "After" }).click();
+  await until("the order and the filter are in the address", () => chosen("find") === "main." && chosen("sort") === "-after");
   await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
   await page.locator(at("leave")).click();
   await page.locator(at("copy-link")).click();

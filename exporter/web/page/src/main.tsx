@@ -16,7 +16,7 @@ import { Leave } from "./leave.tsx";
 import { Busy, conditions, Empty, Problem } from "./parts.tsx";
 import { formatFilter, labels } from "./query.ts";
 import { Side } from "./side.tsx";
-import { change, fixedRange, freeze, initial, isLive, moves, rangeSeconds, selected, state, stripSpan, useAppState, whole, type State, type View } from "./state.ts";
+import { change, fixedRange, freeze, initial, isLive, moves, rangeSeconds, selected, state, stripSpan, unsorted, useAppState, whole, type State, type View } from "./state.ts";
 import { Strip, toggleCompare } from "./strip.tsx";
 import { Callers, DiffTable, Top, Tree } from "./tables.tsx";
 import { partsOf, partsOfDifference, TrustBadge } from "./trust.tsx";
@@ -108,12 +108,12 @@ function App() {
               <div class="tabs" role="tablist" aria-label="View">
                 {views.map(([v, name], i) => (
                   <button key={v} type="button" role="tab" id={`tab-${v}`} data-test={`view-${v}`} aria-selected={s.view === v} aria-controls="view-panel" tabIndex={s.view === v ? 0 : -1}
-                    title={String(i + 1)} onClick={() => change({ view: v, sort: "" })}
+                    title={String(i + 1)} onClick={() => change({ view: v, ...unsorted })}
                     onKeyDown={(e) => {
                       const d = e.key === "ArrowRight" ? 1 : e.key === "ArrowLeft" ? -1 : 0;
                       if (d === 0) return;
                       const next = views[(i + d + views.length) % views.length][0];
-                      change({ view: next, sort: "" }, "replace");
+                      change({ view: next, ...unsorted }, "replace");
                       document.getElementById(`tab-${next}`)!.focus();
                     }}>{s.compare && v === "top" ? "Differences" : name}</button>
                 ))}
@@ -209,7 +209,7 @@ function useKeys(s: State, files: Status["files"], actions: { help: () => void; 
           focusSearch();
           break;
         case "f": focus("[data-test=query]"); break;
-        case "1": case "2": case "3": case "4": change({ view: views[Number(e.key) - 1][0], sort: "" }); break;
+        case "1": case "2": case "3": case "4": change({ view: views[Number(e.key) - 1][0], ...unsorted }); break;
         case "n": change({ beforeFrom: 0, beforeTo: 0, ...whole(files) }); break;
         case "p": actions.pause(); break;
         case "[": shift(s, -1); break;

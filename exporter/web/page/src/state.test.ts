@@ -9,6 +9,13 @@ test("a range of the address is one that there is", () => {
   for (const range of ["15m", "24h", "2026-11-24T12:00:00Z/2026-11-24T13:00:00Z"]) assert.equal(parseState(`?range=${range}`).range, range);
 });
 
+test("the address holds all of the state", () => {
+  const other: Record<string, unknown> = {};
+  const given: Record<string, unknown> = { range: "1h", view: "top", color: "diff", scale: "time", from: 1000, to: 2000, beforeFrom: 3000, beforeTo: 4000, zoom: ["a", "b"] };
+  for (const [name, value] of Object.entries(initial)) other[name] = given[name] ?? (typeof value === "boolean" ? !value : `${name} of it`);
+  assert.deepEqual(parseState(formatState(other as unknown as typeof initial)), other);
+});
+
 test("files are shown whole, and compared where there are two", () => {
   const [old, new_] = ["2026-11-24T12:00:00Z", "2026-11-25T12:00:00Z"].map((from) => ({ from, to: from.replace("12:00", "12:01") }));
   const range = `${new_.from}/${new_.to}`;

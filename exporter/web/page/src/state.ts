@@ -35,21 +35,28 @@ export interface State {
   zoom: string[]; // names from the root
   sandwich: string; // the function that the graph shows the callers and callees of
   sort: string; // column of the table, with - before it where it descends
+  sortCallees: string; // of the second table of callers
+  find: string; // a part of the functions or modules that the table shows
+  total: boolean; // the table of differences is about totals, not about self
 }
 
 export const initial: State = {
   range: "now", from: 0, to: 0, compare: false, beforeFrom: 0, beforeTo: 0, scale: "share",
   type: "", filter: "", by: "", focus: "", ignore: "", hide: "",
   view: "flame", function: "", stack: "comm", heat: false, list: "pid",
-  color: "kind", invert: false, collapse: false, search: "", zoom: [], sandwich: "", sort: "",
+  color: "kind", invert: false, collapse: false, search: "", zoom: [], sandwich: "", sort: "", sortCallees: "", find: "", total: false,
 };
+
+// unsorted is for another view, whose columns are others.
+export const unsorted: Partial<State> = { sort: "", sortCallees: "" };
 
 // The names in the address are those of the API where there is one.
 const names: Record<keyof State, string> = {
   range: "range", from: "from", to: "to", compare: "compare", beforeFrom: "before_from", beforeTo: "before_to", scale: "scale",
   type: "type", filter: "filter", by: "by", focus: "focus", ignore: "ignore", hide: "hide",
   view: "view", function: "function", stack: "stack", heat: "heat", list: "list",
-  color: "color", invert: "invert", collapse: "collapse", search: "search", zoom: "zoom", sandwich: "sandwich", sort: "sort",
+  color: "color", invert: "invert", collapse: "collapse", search: "search", zoom: "zoom", sandwich: "sandwich", sort: "sort", sortCallees: "sort_callees",
+  find: "find", total: "total",
 };
 
 const oneOf: Partial<Record<keyof State, string[]>> = {

@@ -6,7 +6,7 @@ import "uplot/dist/uPlot.min.css";
 import { address, stripParams, useQuery, type Answer, type Line, type SeriesAnswer } from "./api.ts";
 import { addCondition, Busy, Problem, labelText, shown } from "./parts.tsx";
 import { count, duration, local, rate, rateUnit, time } from "./format.ts";
-import { change, freeze, fixedRange, iso, isLive, rangeSeconds, ranges, selected, stripSpan, type State } from "./state.ts";
+import { change, freeze, fixedRange, iso, isLive, rangeSeconds, ranges, selected, stripSpan, unsorted, type State } from "./state.ts";
 
 const axisWidth = 46;
 const endSpace = 16;
@@ -102,8 +102,8 @@ function Ranges({ s }: { s: State }) {
 
 export function toggleCompare(s: State): void {
   change(s.compare
-    ? { compare: false, beforeFrom: 0, beforeTo: 0, color: s.color === "diff" ? "kind" : s.color, sort: "" }
-    : { compare: true, color: "diff", sort: "" });
+    ? { compare: false, beforeFrom: 0, beforeTo: 0, color: s.color === "diff" ? "kind" : s.color, ...unsorted }
+    : { compare: true, color: "diff", ...unsorted });
 }
 
 function CompareButton({ s }: { s: State }) {
@@ -321,7 +321,7 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
     change({
       ...freeze(),
       ...(before && isLive(s) ? { from: span[1] - 60000, to: span[1] } : {}), // what is compared is still the last minute
-      ...(before ? { beforeFrom: from, beforeTo: to, compare: true, color: "diff", sort: "" } : { from, to }),
+      ...(before ? { beforeFrom: from, beforeTo: to, compare: true, color: "diff", ...unsorted } : { from, to }),
     }, how);
   };
   // In the heatmap a range begins and ends within a column: it is a part of the first, whole columns, and a part of the last.

@@ -10,7 +10,7 @@ import { amount, count, difference, part, percent, rate } from "./format.ts";
 import { explain } from "./glossary.ts";
 import { Busy, Copy, Problem, useSteady } from "./parts.tsx";
 import { exactly } from "./query.ts";
-import { change, type State } from "./state.ts";
+import { change, unsorted, type State } from "./state.ts";
 
 interface Column<T> {
   key: string;
@@ -26,9 +26,9 @@ const page = 100;
 
 function Table<T extends { name: string; module?: string }>({ rows, columns, sort, setSort, caption, test, find, all, dim, most, none }: {
   rows: T[]; columns: Column<T>[]; sort: string; setSort: (sort: string) => void; caption: string; test?: string; none?: string;
-  find?: boolean; all?: number; dim?: (row: T) => boolean; most?: number;
+  find?: { text: string; set: (text: string) => void }; all?: number; dim?: (row: T) => boolean; most?: number;
 }) {
-  const [pattern, setPattern] = useState("");
+  const pattern = find?.text ?? "";
   const [limit, setLimit] = useState(most ?? page);
   const descending = sort.startsWith("-");
   const key = sort.replace(/^-/, "");
@@ -50,7 +50,7 @@ function Table<T extends { name: string; module?: string }>({ rows, columns, sor
     <div class="table">
       {find && (
         <div class="bar">
-          <input type="search" placeholder="Filter by function or module" aria-label="Filter by function or module" value={pattern} onInput={(e) => setPattern(e.currentTarget.value)} />
+          <input type="search" placeholder="Filter by function or module" aria-label="Filter by function or module" data-test="find" value={pattern} onInput={(e) => find.set(e.currentTarget.value)} />
           <span class="hint">{count(sorted.length)}{all !== undefined && all > rows.length ? ` of the ${count(rows.length)} heaviest, of ${count(all)}` : all !== undefined ? ` of ${count(all)}` : ""}</span>
           <span class="spring" />
           <Copy text={text} label="Copy table as tab-separated text">Copy table</Copy>
@@ -83,8 +83,11 @@ function Table<T extends { name: string; module?: string }>({ rows, columns, sor
   );
 }
 
+// finding narrows a table; what is typed is one entry in the history.
+const finding = (s: State) => ({ text: s.find, set: (text: string) => change({ find: text }, s.find === "" ? "push" : "replace") });
+
 export function callersOf(name: string): void {
-  change({ view: "callers", function: name });
+  change({ view: "callers", function: name, ...unsorted });
 }
 
 function Name({ name, kind, inlined }: { name: string; kind: string; inlined?: boolean }) {
@@ -124,7 +127,7 @@ export function Top({ s, answer, most }: { s: State; answer: Answer<TopAnswer>; 
     <div class="view">
       <Busy answer={answer} />
       {answer.error && <Problem error={answer.error} />}
-      {data && <Table rows={data.rows} columns={columns} all={data.functions} find={!most} most={most} sort={most ? "-self" : s.sort || "-self"} setSort={(sort) => change({ sort, ...(most ? { view: "top" } : {}) }, "replace")} caption="Functions" test="top-table" />}
+      {data && <Table rows={data.rows} columns={columns} all={data.functions} find={most ? undefined : finding(s)} most={most} sort={most ? "-self" : s.sort || "-self"} setSort={(sort) => change({ sort, ...(most ? { view: "top" } : {}) }, "replace")} caption="Functions" test="top-table" />}
     </div>
   );
 }
@@ -153,7 +156,7 @@ function differing<T>(parts: (row: T) => [number, number], significant: (row: T)
 
 export function DiffTable({ s, answer, most }: { s: State; answer: Answer<DiffAnswer>; most?: number }) {
   const data = answer.data;
-  const [total, setTotal] = useState(false);
+  const { total } = s;
   const unit = data?.type.unit ?? "";
   const columns = useMemo((): Column<Changed>[] => {
     const side = (r: Changed) => (total ? r.total : r.self);
@@ -172,14 +175,14 @@ export function DiffTable({ s, answer, most }: { s: State; answer: Answer<DiffAn
     <div class="view">
       <div class="bar">
         <div class="group" role="group" aria-label="Compare">
-          <button type="button" aria-pressed={!total} onClick={() => setTotal(false)}>Self</button>
-          <button type="button" aria-pressed={total} onClick={() => setTotal(true)}>Total</button>
+          <button type="button" aria-pressed={!total} onClick={() => change({ total: false }, "replace")}>Self</button>
+          <button type="button" aria-pressed={total} onClick={() => change({ total: true }, "replace")}>Total</button>
         </div>
         <span class="hint">~ and grey: may well be chance. Of all others 5 % at most are expected to be.</span>
       </div>
       <Busy answer={answer} />
       {answer.error && <Problem error={answer.error} />}
-      {data && <Table rows={rows} columns={columns} all={data.count} find={!most} most={most} sort={most ? "" : s.sort} setSort={(sort) => change({ sort, ...(most ? { view: "top" } : {}) }, "replace")} caption="Differences" test="diff-table"
+      {data && <Table rows={rows} columns={columns} all={data.count} find={most ? undefined : finding(s)} most={most} sort={most ? "" : s.sort} setSort={(sort) => change({ sort, ...(most ? { view: "top" } : {}) }, "replace")} caption="Differences" test="diff-table"
         dim={(r) => !(total ? r.total : r.self).significant} />}
     </div>
   );
@@ -201,7 +204,6 @@ export function Callers({ s, answer, before }: {
   before?: Answer<CallersAnswer>; // where two times are compared
 }) {
   const [name, setName] = useState(s.function);
-  const [sorts, setSorts] = useState(["", ""]);
   useEffect(() => setName(s.function), [s.function]);
   const data = answer.data;
   const old = before?.data;
@@ -241,8 +243,8 @@ export function Callers({ s, answer, before }: {
             <dl>{data.places.slice(0, 4).map((p, i) => <PlaceOf key={i} place={p} />)}</dl>
           </div>
           <div class="two">
-            <section><h3>Callers</h3><Table rows={between(old?.callers ?? [], data.callers)} columns={columns(data.total.value)} sort={sorts[0]} setSort={(x) => setSorts([x, sorts[1]])} caption="Callers" test="callers-table" none="None: stacks begin here." /></section>
-            <section><h3>Callees</h3><Table rows={between(old?.callees ?? [], data.callees)} columns={columns(data.total.value)} sort={sorts[1]} setSort={(x) => setSorts([sorts[0], x])} caption="Callees" test="callees-table" none="None was seen." /></section>
+            <section><h3>Callers</h3><Table rows={between(old?.callers ?? [], data.callers)} columns={columns(data.total.value)} sort={s.sort} setSort={(sort) => change({ sort }, "replace")} caption="Callers" test="callers-table" none="None: stacks begin here." /></section>
+            <section><h3>Callees</h3><Table rows={between(old?.callees ?? [], data.callees)} columns={columns(data.total.value)} sort={s.sortCallees} setSort={(sortCallees) => change({ sortCallees }, "replace")} caption="Callees" test="callees-table" none="None was seen." /></section>
           </div>
         </>
       )}
