@@ -97,6 +97,24 @@ test("a list keeps its order under the mouse", async (t) => {
   assert.notEqual((await names(table, "data-function"))[0], before[1][0], "the table was not under the mouse");
 });
 
+test("slow answers show how long they take, and wrong ones a way out", async (t) => {
+  const page = await open(t, host.url);
+  let go;
+  const held = new Promise((resolve) => { go = resolve; });
+  await page.route(/\/api\/v1\/tree/, async (route) => {
+    await held;
+    await route.fulfill({ json: { root: 1 } });
+  });
+  await page.locator(at("range-1h")).click();
+  await page.locator(".slow progress").waitFor();
+  assert.match(await page.locator(".slow").first().textContent(), /Reading the history/);
+  go();
+  await page.locator(at("broken")).waitFor();
+  await page.unroute(/\/api\/v1\/tree/);
+  await page.getByRole("link", { name: "Start from now" }).click();
+  await page.locator(at("flame")).waitFor();
+});
+
 test("all by keyboard", async (t) => {
   const page = await open(t, host.url);
   const press = (...keys) => keys.reduce((done, key) => done.then(() => page.keyboard.press(key)), Promise.resolve());

@@ -13,7 +13,7 @@ test("a poll leaves nothing with its signal", async () => {
   assert.equal(getEventListeners(signal, "abort").length, 0);
 });
 
-test("a query is asked again when it is due, and where asking again can help", async () => {
+test("a query is asked again when it is due, and where asking again can help", async (t) => {
   const waits: number[] = []; // milliseconds; what waits that long is called at once
   const asked: Record<string, number> = {};
   let answer: () => Response;
@@ -23,6 +23,7 @@ test("a query is asked again when it is due, and where asking again can help", a
     fetch: async (url: string) => { asked[url] = (asked[url] ?? 0) + 1; return answer(); },
   });
   const root = { childNodes: [] } as unknown as Element;
+  t.after(() => render(null, root));
   const Probe = ({ url, every }: { url: string; every: number }) => { useQuery(url, 0, every); return null; };
   const show = (url: string, every: number) => render(h(Probe, { url, every }), root);
   const until = async (what: () => boolean) => { while (!what()) await new Promise((resolve) => setTimeout(resolve, 5)); };
@@ -37,7 +38,7 @@ test("a query is asked again when it is due, and where asking again can help", a
   show("/a", 1); // the answer is older than that
   await until(() => asked["/a"]! > 2);
 
-  for (const [status, again] of [[0, true], [400, false], [503, false]] as const) {
+  for (const [status, again] of [[0, true], [400, false], [503, true]] as const) {
     answer = () => { if (status === 0) throw new TypeError("refused"); return new Response("no", { status }); };
     const url = `/${status}`;
     show(url, 0);
@@ -47,5 +48,12 @@ test("a query is asked again when it is due, and where asking again can help", a
     else await settled();
     assert.deepEqual([asked[url]! > 1, waits.every((ms) => ms > 9000)], [again, true], url);
   }
+  // Those of 503, which is tried for a fixed range too, are ever longer.
   render(null, root);
+  await settled();
+  waits.length = 0;
+  answer = () => new Response("took too long", { status: 503 });
+  show("/long", 0);
+  await until(() => waits.length >= 8);
+  assert.deepEqual(waits.slice(0, 8).map((ms) => Math.round(ms / 1000)), [10, 20, 40, 80, 160, 300, 300, 300]);
 });

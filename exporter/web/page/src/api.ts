@@ -243,6 +243,7 @@ function await_(by: number): void {
 }
 
 const retryAfter = 10000; // milliseconds, where the agent did not answer or was busy
+const longestRetry = 300000; // of a query that took too long: each attempt costs the agent all that it gives a query
 
 // useQuery keeps the answer to a query, asks again each so many milliseconds where that is not 0, and gives up what is no
 // longer wanted. Until the new answer is there, the old one stays.
@@ -260,7 +261,8 @@ export function useQuery<T>(url: string | null, rank: number, every = 0): Answer
     let timer = 0;
     let last = 0; // when it was answered
     let asking = true;
-    let failed = false; // in a way that may be over
+    let retry = 0; // milliseconds; 0: not failed in a way that may be over
+    let tooLong = 0; // times in a row
     let foreground = true;
     const settle = () => {
       if (foreground) await_(-1);
@@ -269,7 +271,7 @@ export function useQuery<T>(url: string | null, rank: number, every = 0): Answer
     schedule.current = () => {
       clearTimeout(timer);
       if (asking) return;
-      const wait = failed ? Math.min(period.current || retryAfter, retryAfter) : period.current;
+      const wait = retry || period.current;
       if (wait > 0) timer = window.setTimeout(run, Math.max(0, last + wait - Date.now()));
     };
     const run = async () => {
@@ -277,12 +279,14 @@ export function useQuery<T>(url: string | null, rank: number, every = 0): Answer
         asking = true;
         try {
           const data = await ask<T>(url, rank, control.signal);
-          failed = false;
+          retry = tooLong = 0;
           set({ data, url, busy: false, since: 0 });
         } catch (e) {
           if (control.signal.aborted) return;
           const error = e as Failure;
-          failed = error.status === 0 || error.status === 429;
+          tooLong = error.status === 503 ? tooLong + 1 : 0;
+          retry = error.status === 503 ? Math.min(longestRetry, retryAfter * 2 ** (tooLong - 1))
+            : error.status === 0 || error.status === 429 ? Math.min(period.current || retryAfter, retryAfter) : 0;
           set((last) => ({ ...last, error, busy: false }));
         } finally {
           settle();

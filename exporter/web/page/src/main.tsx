@@ -1,6 +1,6 @@
 // The page of the agent: what ran, over time, and why.
 
-import { render } from "preact";
+import { Component, render, type ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import {
   address, beforeParams, beforeTimes, refreshEvery, stackParams, stripParams, timeParams, useQuery,
@@ -154,6 +154,32 @@ function App() {
   );
 }
 
+// Boundary shows what went wrong in the page itself, and ways out of it: without it an error leaves a page that answers to nothing.
+class Boundary extends Component<{ children: ComponentChildren }, { error?: Error }> {
+  override state: { error?: Error } = {};
+
+  override componentDidCatch(error: Error) {
+    console.warn(error);
+    document.body.dataset.ready = "true";
+    this.setState({ error });
+  }
+
+  override render() {
+    const { error } = this.state;
+    if (!error) return this.props.children;
+    return (
+      <main>
+        <div class="problem" role="alert" data-test="broken">
+          <b>The page could not show this</b>
+          <p>{printable(String(error.message))}</p>
+          <p class="hint">The agent goes on sampling. Its tools are not concerned: pilotlight query, go tool pprof.</p>
+          <p><button type="button" class="primary" onClick={() => location.reload()}>Try again</button>{" "}<a href="/">Start from now</a>{" "}<a href="/debug/pprof/">Download a profile</a></p>
+        </div>
+      </main>
+    );
+  }
+}
+
 function about(s: State, found: Found | undefined, diff: DiffAnswer | undefined): string {
   if (s.compare) return diff ? `${count(diff.before.samples)} samples before, ${count(diff.after.samples)} after` : "";
   return found ? `${count(found.total.samples)} samples in ${found.seconds.toFixed(0)} s` : "";
@@ -244,4 +270,4 @@ try {
 }
 document.title = `Pilotlight · ${hostname}`;
 page.replaceChildren();
-render(<App />, page);
+render(<Boundary><App /></Boundary>, page);

@@ -36,22 +36,26 @@ export function removeCondition(c: Condition): void {
   change({ filter: formatFilter(rest), zoom: [] });
 }
 
+const patience = 20; // seconds, after which the agent ends a query; it may wait for its turn for five before
+
 // Busy shows that an answer is waited for, and for how long where it takes long.
 export function Busy({ answer }: { answer: Pick<Answer<unknown>, "busy" | "since"> }) {
   const [seconds, setSeconds] = useState(0);
   useEffect(() => {
     setSeconds(0);
     if (!answer.busy) return;
-    const timer = setInterval(() => setSeconds((Date.now() - answer.since) / 1000), 500);
+    const timer = setInterval(() => setSeconds((Date.now() - answer.since) / 1000), 250);
     return () => clearInterval(timer);
   }, [answer.busy, answer.since]);
   if (!answer.busy) return null;
   return (
     <>
       <div class="progress" aria-hidden="true" />
-      {seconds > 2 && (
-        <p class="slow" role="status">
-          Reading the history, {Math.round(seconds)} s{seconds > 8 ? ". A shorter range or a filter is faster; the agent gives up after 20 s." : ""}
+      {seconds > 1 && (
+        <p class="slow">
+          <progress max={patience} value={Math.min(seconds, patience)} aria-label="Time that the query has taken" />{" "}
+          <span role="status">Reading the history{seconds > 8 ? ". A shorter range or a filter is faster." : ""}</span>{" "}
+          {Math.floor(seconds)} s of {patience} s at most
         </p>
       )}
     </>
@@ -65,7 +69,7 @@ export function Problem({ error, compact }: { error: Failure; compact?: boolean 
     400: "Change the query above.",
     404: "Now works without a history.",
     429: "Others ask this agent too: the page goes on trying.",
-    503: "",
+    503: "The page tries again, ever more seldom. A shorter range or a filter is faster.",
   };
   return (
     <div class={`problem${compact ? " compact" : ""}`} role="alert">
