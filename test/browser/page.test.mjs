@@ -115,6 +115,21 @@ test("slow answers show how long they take, and wrong ones a way out", async (t)
   await page.locator(at("flame")).waitFor();
 });
 
+test("a small screen has the graph first, and what works on it folded away", async (t) => {
+  const page = await open(t, host.url, { viewport: { width: 390, height: 844 } });
+  await page.locator(at("flame")).waitFor();
+  const top = async (name) => (await page.locator(at(name)).boundingBox()).y;
+  assert.ok(await top("flame") < await top("strip"), "the graph is above the strip");
+  const legend = await page.locator(".fg-legend").boundingBox();
+  assert.ok(legend.y + legend.height < 844, `the legend is in sight: ${JSON.stringify(legend)}`);
+  assert.ok(await top("flame") < 500, "so is the graph");
+  assert.equal(await page.locator(at("group-by")).isVisible(), false);
+  await page.locator(`${at("fold-filters")} summary`).click();
+  await page.locator(at("group-by")).selectOption("comm");
+  await until("it is grouped", () => page.url().includes("by=comm"));
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "nothing is wider than the screen");
+});
+
 test("all by keyboard", async (t) => {
   const page = await open(t, host.url);
   const press = (...keys) => keys.reduce((done, key) => done.then(() => page.keyboard.press(key)), Promise.resolve());

@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { address, useQuery, type CallersAnswer, type DiffTreeAnswer, type Params, type TreeAnswer } from "./api.ts";
 import { percent } from "./format.ts";
 import { FlameGraph } from "./flame/view.ts";
-import { Menu } from "./parts.tsx";
+import { Fold, Menu } from "./parts.tsx";
 import { exactly } from "./query.ts";
 import { change, type Color, type State } from "./state.ts";
 
@@ -17,8 +17,8 @@ export function focusSearch(): void {
   input?.focus();
 }
 
-export function Graph({ s, tree, unit, of, keep }: {
-  s: State; tree: TreeAnswer | DiffTreeAnswer; unit: string;
+export function Graph({ s, small, tree, unit, of, keep }: {
+  s: State; small: boolean; tree: TreeAnswer | DiffTreeAnswer; unit: string;
   of: Params; // what the tree is of, of a comparison the time after
   keep: string; // as long as it is the same, a new tree is an update of what is shown
 }) {
@@ -114,21 +114,23 @@ export function Graph({ s, tree, unit, of, keep }: {
           </>
         )}
         <span class="spring" />
-        <label class="field">
-          Colour{" "}
-          <select value={s.color} onChange={(e) => change({ color: e.currentTarget.value as Color })}>
-            <option value="kind">by kind</option>
-            <option value="module">by module</option>
-            {s.compare && <option value="diff">by difference</option>}
-          </select>
-        </label>
-        <button type="button" class="toggle" aria-pressed={s.invert} title="The innermost functions first (I)" onClick={() => change({ invert: !s.invert, zoom: [] })}>Invert</button>
-        <button type="button" class="toggle" aria-pressed={s.collapse} title="A function that calls itself once, not on and on (R)" onClick={() => change({ collapse: !s.collapse, zoom: [] })}>Collapse recursion</button>
-        {s.zoom.length > 0 && <button type="button" onClick={() => change({ zoom: [] })}>Reset zoom</button>}
-        <Menu label="Save the picture" button="Picture">
-          <button type="button" class="item" onClick={() => void save("png")}>PNG</button>
-          <button type="button" class="item" onClick={() => void save("svg")}>SVG</button>
-        </Menu>
+        <Fold small={small} title="Colour, order, picture" test="fold-graph">
+          <label class="field">
+            Colour{" "}
+            <select value={s.color} onChange={(e) => change({ color: e.currentTarget.value as Color })}>
+              <option value="kind">by kind</option>
+              <option value="module">by module</option>
+              {s.compare && <option value="diff">by difference</option>}
+            </select>
+          </label>
+          <button type="button" class="toggle" aria-pressed={s.invert} title="The innermost functions first (I)" onClick={() => change({ invert: !s.invert, zoom: [] })}>Invert</button>
+          <button type="button" class="toggle" aria-pressed={s.collapse} title="A function that calls itself once, not on and on (R)" onClick={() => change({ collapse: !s.collapse, zoom: [] })}>Collapse recursion</button>
+          {s.zoom.length > 0 && <button type="button" onClick={() => change({ zoom: [] })}>Reset zoom</button>}
+          <Menu label="Save the picture" button="Picture">
+            <button type="button" class="item" onClick={() => void save("png")}>PNG</button>
+            <button type="button" class="item" onClick={() => void save("svg")}>SVG</button>
+          </Menu>
+        </Fold>
       </div>
       <div class="flame" ref={host} data-test="flame-host" />
       {tree.omitted > 0 && <p class="hint">{tree.omitted.toLocaleString("en")} lighter frames are counted in those above them. Focus or a filter shows them.</p>}

@@ -13,7 +13,7 @@ import { count } from "./format.ts";
 import { focusSearch, Graph } from "./graph.tsx";
 import { Help } from "./help.tsx";
 import { Leave } from "./leave.tsx";
-import { Busy, conditions, Empty, Problem } from "./parts.tsx";
+import { Busy, conditions, Empty, Fold, Problem, useSmall } from "./parts.tsx";
 import { formatFilter, labels } from "./query.ts";
 import { Side } from "./side.tsx";
 import { change, fixedRange, freeze, initial, isLive, moves, rangeSeconds, selected, state, stripSpan, unsorted, useAppState, whole, type State, type View } from "./state.ts";
@@ -31,6 +31,7 @@ function App() {
   const [paused, setPaused] = useState(false);
   const [help, setHelp] = useState(false);
   const [facet, setFacet] = useState("comm");
+  const small = useSmall();
   const every = refreshEvery(s, paused);
 
   const time = timeParams(s);
@@ -79,6 +80,15 @@ function App() {
   const warnings = [...new Set([...(found?.warnings ?? []), ...(series.data?.warnings ?? [])])];
   const offline = status.error?.status === 0;
 
+  // A small screen has the graph first, and what narrows it below.
+  const narrowing = (
+    <>
+      {!files && <Strip s={s} small={small} series={series} list={labels} history={history} />}
+      <Fold small={small} title="Filters and groups" test="fold-filters"><Chips s={s} facet={facet} facets={facets} setFacet={setFacet} /></Fold>
+    </>
+  );
+  const side = !files && <Fold small={small} title="What runs" test="fold-list"><Side s={s} series={list} processes={processes} labels={listed} seconds={found?.seconds || seconds} /></Fold>;
+
   return (
     <>
       <a class="skip" href="#view">Skip to the profile</a>
@@ -98,11 +108,10 @@ function App() {
         <button type="button" class="quiet" aria-label="Keys and words" title="Keys and words (?)" onClick={() => setHelp(true)}>?</button>
       </header>
       <main>
-        {!files && <Strip s={s} series={series} list={labels} history={history} />}
-        <Chips s={s} facet={facet} facets={facets} setFacet={setFacet} />
+        {!small && narrowing}
         {warnings.map((w) => <p key={w} class="warning" role="status">{printable(w)}</p>)}
         <div class={`work${files ? " alone" : ""}`}>
-          {!files && <Side s={s} series={list} processes={processes} labels={listed} seconds={found?.seconds || seconds} />}
+          {!small && side}
           <div class="panel stage" id="view" tabIndex={-1}>
             <div class="bar">
               <div class="tabs" role="tablist" aria-label="View">
@@ -128,7 +137,7 @@ function App() {
                     <>
                       <Busy answer={main} />
                       {main.error && <Problem error={main.error} />}
-                      {main.data && <Graph s={s} tree={main.data} unit={unit} of={of} keep={JSON.stringify([{ ...stack }, s.range, s.from, s.to, s.compare])} />}
+                      {main.data && <Graph s={s} small={small} tree={main.data} unit={unit} of={of} keep={JSON.stringify([{ ...stack }, s.range, s.from, s.to, s.compare])} />}
                       {!main.error && <h2 class="sub">{s.compare ? "What changed most" : "Hottest functions"}</h2>}
                       {!main.error && (s.compare ? <DiffTable s={s} answer={diff} most={10} /> : <Top s={s} answer={top} most={10} />)}
                     </>
@@ -141,6 +150,8 @@ function App() {
             </div>
           </div>
         </div>
+        {small && narrowing}
+        {small && side}
       </main>
       <footer>
         <span>Pilotlight {page.dataset.version}</span>

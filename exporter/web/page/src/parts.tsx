@@ -99,6 +99,24 @@ export function Empty({ s, sampling, whole }: { s: State; sampling: boolean; who
   );
 }
 
+// useSmall says whether the screen is a small one, as the styles do.
+export function useSmall(): boolean {
+  const [media] = useState(() => matchMedia("(max-width: 40rem)"));
+  const [small, set] = useState(media.matches);
+  useEffect(() => {
+    const listener = () => set(media.matches);
+    media.addEventListener("change", listener);
+    return () => media.removeEventListener("change", listener);
+  }, []);
+  return small;
+}
+
+// Fold hides what is not looked at first behind its heading, on a small screen; on others it is just there.
+export function Fold({ small, title, test, children }: { small: boolean; title: string; test: string; children: ComponentChildren }) {
+  if (!small) return <>{children}</>;
+  return <details class="fold" data-test={test}><summary>{title}</summary>{children}</details>;
+}
+
 // useSteady keeps rows in their places while the mouse is on them, or a key's focus: nobody is to click on a row that another one just took the
 // place of. New rows come last meanwhile. What the reader orders otherwise, by order, is shown at once.
 export function useSteady<T>(rows: T[], key: (row: T) => string, order: string) {

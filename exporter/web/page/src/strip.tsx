@@ -4,7 +4,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { address, stripParams, useQuery, type Answer, type Line, type SeriesAnswer } from "./api.ts";
-import { addCondition, Busy, Problem, labelText, shown } from "./parts.tsx";
+import { addCondition, Busy, Fold, Problem, labelText, shown } from "./parts.tsx";
 import { count, duration, local, rate, rateUnit, time } from "./format.ts";
 import { change, freeze, fixedRange, iso, isLive, rangeSeconds, ranges, selected, stripSpan, unsorted, type State } from "./state.ts";
 
@@ -14,14 +14,17 @@ const top = 12; // for the unit
 const plotHeight = 96;
 const axisHeight = 24;
 
-export const colorOf = (index: number, line?: Line) => `var(--series-${line?.others ? "others" : index % 8})`;
+// Lines beyond the eighth share the colour of others: no two that have one of their own look the same.
+const coloured = 8;
+const seriesName = (index: number, line: Line) => `--series-${line.others || index >= coloured ? "others" : index}`;
+const colorOf = (index: number, line: Line) => `var(${seriesName(index, line)})`;
 
 const cssColor = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 // Side is what a drag, or the arrow keys, choose while two times are compared. Shift makes it the other one.
 type Side = "before" | "after";
 
-export function Strip({ s, series, list, history }: { s: State; series: Answer<SeriesAnswer>; list: string[]; history: boolean }) {
+export function Strip({ s, small, series, list, history }: { s: State; small: boolean; series: Answer<SeriesAnswer>; list: string[]; history: boolean }) {
   const [width, setWidth] = useState(0);
   const [side, setSide] = useState<Side>("before");
   const box = useRef<HTMLDivElement>(null);
@@ -40,16 +43,18 @@ export function Strip({ s, series, list, history }: { s: State; series: Answer<S
       <div class="bar">
         <Ranges s={s} />
         <span class="spring" />
-        {!s.heat && (
-          <label class="field">
-            Stacked by{" "}
-            <select value={s.stack} onChange={(e) => change({ stack: e.currentTarget.value })}>
-              {list.map((l) => <option key={l} value={l}>{labelText(l)}</option>)}
-            </select>
-          </label>
-        )}
-        <button type="button" class="toggle" aria-pressed={s.heat} data-test="heatmap" title="Parts of a second (H)" onClick={() => change({ heat: !s.heat })}>Heatmap</button>
-        <CompareButton s={s} />
+        <Fold small={small} title="Stack, heatmap, compare" test="fold-strip">
+          {!s.heat && (
+            <label class="field">
+              Stacked by{" "}
+              <select value={s.stack} onChange={(e) => change({ stack: e.currentTarget.value })}>
+                {list.map((l) => <option key={l} value={l}>{labelText(l)}</option>)}
+              </select>
+            </label>
+          )}
+          <button type="button" class="toggle" aria-pressed={s.heat} data-test="heatmap" title="Parts of a second (H)" onClick={() => change({ heat: !s.heat })}>Heatmap</button>
+          <CompareButton s={s} />
+        </Fold>
       </div>
       <div class="strip-plot" ref={box} data-test="strip" style={{ height: `${top + plotHeight + axisHeight}px` }}>
         {width > 0 && data && (s.heat
@@ -165,14 +170,14 @@ function Selection({ s, side, setSide }: { s: State; side: Side; setSide: (side:
 function Legend({ data, label }: { data: SeriesAnswer; label: string }) {
   return (
     <ul class="legend" aria-label={`Lines by ${labelText(label)}`}>
-      {data.lines.slice(0, 8).map((l, i) => (
+      {data.lines.slice(0, coloured).map((l, i) => (
         <li key={l.others ? "\0" : l.label}>
           <button type="button" disabled={l.others} title={l.others ? undefined : "Show this alone"} onClick={() => addCondition(label, l.label)}>
             <i style={{ background: colorOf(i, l) }} aria-hidden="true" />{l.others ? "others" : shown(l.label)}
           </button>
         </li>
       ))}
-      {data.lines.length > 8 && <li class="hint">and {data.lines.length - 8} more</li>}
+      {data.lines.length > coloured && <li class="hint"><i style={{ background: "var(--series-others)" }} aria-hidden="true" />and {data.lines.length - coloured} more</li>}
     </ul>
   );
 }
@@ -199,7 +204,7 @@ function Stack({ data, width, live }: { data: SeriesAnswer; width: number; live:
       line.push(line[line.length - 1]);
     }
     const n = data.lines.length;
-    const color = (i: number) => cssColor(`--series-${data.lines[i].others ? "others" : i % 8}`);
+    const color = (i: number) => cssColor(seriesName(i, data.lines[i]));
     const axis = { stroke: () => cssColor("--dim"), grid: { stroke: () => cssColor("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
     const plot = new uPlot({
       width, height: top + plotHeight + axisHeight,

@@ -40,9 +40,13 @@ export function moduleOf(f: Func): string {
   return f.module || (f.kind === "kernel" ? "[kernel]" : f.kind === "label" ? "[group]" : "[none]");
 }
 
-/** Gives the modules that have most in themselves a colour each. Those that have one keep it from update to update. */
+/**
+ * Gives the modules that have most in themselves a colour each. They keep it, also while other data is shown in which they are not: a colour that went to
+ * another module meanwhile would say that it is the same. Only where none is left does it go from the one that was shown the longest ago.
+ */
 export class ModuleColors {
-  private readonly colors = new Map<string, string>();
+  private readonly colors = new Map<string, string>(); // those shown last stand last
+  private shown = new Set<string>();
 
   update(g: Graph) {
     const selfOf = new Float64Array(g.functions.length), self = new Map<string, number>();
@@ -50,14 +54,29 @@ export class ModuleColors {
     g.functions.forEach((f, i) => {
       if (f.name !== "") self.set(moduleOf(f), (self.get(moduleOf(f)) ?? 0) + selfOf[i]!);
     });
-    for (const m of this.colors.keys()) if (!self.has(m)) this.colors.delete(m);
+    this.shown = new Set(self.keys());
+    for (const [m, color] of [...this.colors]) {
+      if (!self.has(m)) continue;
+      this.colors.delete(m);
+      this.colors.set(m, color);
+    }
     const free = MODULES.slice(0, -1).filter((c) => ![...this.colors.values()].includes(c));
     const news = [...self].filter(([m]) => !this.colors.has(m)).sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
-    for (const [m] of news.slice(0, free.length)) this.colors.set(m, free.shift()!);
+    const gone = [...this.colors].filter(([m]) => !self.has(m));
+    for (const [m] of news) {
+      let color = free.shift();
+      if (!color) {
+        const last = gone.shift();
+        if (!last) break;
+        this.colors.delete(last[0]);
+        color = last[1];
+      }
+      this.colors.set(m, color);
+    }
   }
 
   of(f: Func): string { return this.colors.get(moduleOf(f)) ?? "other"; }
-  get legend(): [name: string, label: string][] { return [...this.colors].map(([m, c]) => [c, m]); }
+  get legend(): [name: string, label: string][] { return [...this.colors].filter(([m]) => this.shown.has(m)).map(([m, c]) => [c, m]); }
 }
 
 /** The names of all colours; those of frames are indices in it. */

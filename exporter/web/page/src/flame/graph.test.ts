@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { AFTER, BEFORE, COUNT, SIGNIFICANT, VALUE, fromTree, type FlameNode, type Graph, type Weight } from "./model.ts";
+import { ModuleColors } from "./color.ts";
 import { ALL, NARROWEST, extent, visible, within, zoom, type View } from "./layout.ts";
 import { pattern, search } from "./search.ts";
 import { collapse, filter, invert, sandwich } from "./shape.ts";
@@ -217,4 +218,25 @@ test("zoom keeps the point, and stays within the whole", () => {
   for (let i = 0; i < 1000; i++) deep = zoom(deep, 1, 0.5);
   assert.ok(deep.to <= 1 && deep.to - deep.from >= NARROWEST * 0.99);
   assert.deepEqual(within({ from: -0.5, to: 0.25 }), { from: 0, to: 0.75 });
+});
+
+test("a module keeps its colour while it is not shown", () => {
+  const colors = new ModuleColors();
+  const of = (module: string) => colors.of({ name: "f", module, kind: "native" });
+  const show = (...modules: string[]) => {
+    const root = answer(modules.map((m, i) => ({ names: [m], samples: 10 - i })));
+    for (const c of root.children!) c.module = c.name;
+    colors.update(fromTree({ root }));
+  };
+  show("a", "b");
+  const [a, b] = [of("a"), of("b")];
+  show("c");
+  assert.equal(new Set([a, b, of("c")]).size, 3);
+  show("b", "a");
+  assert.deepEqual([of("a"), of("b")], [a, b]);
+  // There are eight: of those that are gone the one that was shown the longest ago gives its colour away, and no two are the same.
+  const many = Array.from({ length: 8 }, (_, i) => `m${i}`);
+  show(...many);
+  assert.equal(new Set(many.map(of)).size, 8);
+  assert.equal(of("a"), "other");
 });

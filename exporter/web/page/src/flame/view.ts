@@ -115,7 +115,7 @@ export class FlameGraph {
     this.view.append(this.canvas, this.item, this.empty);
     const top = element("div", "fg-top");
     top.append(this.map);
-    this.root.append(top, this.notes, this.view, this.details, this.legend, this.live, this.tip);
+    this.root.append(top, this.notes, this.legend, this.view, this.details, this.live, this.tip);
     host.append(this.root);
     this.context = this.canvas.getContext("2d", { alpha: false })!;
     this.painter = new Painter(readPalette(this.root));
