@@ -1,34 +1,10 @@
 // How numbers and times are written.
 
-export function percent(part: number, whole: number): string {
-  if (whole === 0) return "0 %";
-  const p = (100 * part) / whole;
-  return (p !== 0 && Math.abs(p) < 0.05 ? (p < 0 ? ">-0.1" : "<0.1") : p.toFixed(1)) + " %";
-}
+import { formatCount, formatShare, formatValue } from "./flame/text.ts";
 
-const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-export const count = (n: number) => grouped.format(n);
+export { formatCount as count, formatValue as amount };
 
-// amount writes a value in its unit.
-export function amount(value: number, unit: string): string {
-  if (unit === "nanoseconds") {
-    for (const [size, name] of [[3600e9, "h"], [60e9, "min"], [1e9, "s"], [1e6, "ms"], [1e3, "µs"]] as const) {
-      if (Math.abs(value) >= size) return `${significant(value / size)} ${name}`;
-    }
-    return `${count(value)} ns`;
-  }
-  if (unit === "bytes") {
-    for (const [size, name] of [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]] as const) {
-      if (Math.abs(value) >= size) return `${significant(value / size)} ${name}`;
-    }
-    return `${count(value)} B`;
-  }
-  return `${count(value)} ${unit === "count" ? "" : unit}`.trim();
-}
-
-function significant(n: number): string {
-  return n >= 100 ? count(n) : n >= 10 ? n.toFixed(1) : n.toFixed(2);
-}
+export const percent = (part: number, whole: number) => formatShare(whole === 0 ? 0 : part / whole);
 
 // rate writes a value per second: of CPU time that is CPUs.
 export function rate(value: number, seconds: number, unit: string): string {
@@ -37,7 +13,7 @@ export function rate(value: number, seconds: number, unit: string): string {
     const cpus = value / 1e9 / seconds;
     return cpus >= 10 ? cpus.toFixed(1) : cpus.toFixed(2);
   }
-  return amount(value / seconds, unit) + "/s";
+  return formatValue(value / seconds, unit) + "/s";
 }
 
 // part writes a quantity of a comparison: a share from 0 to 1, or what a second took; difference writes that of two.

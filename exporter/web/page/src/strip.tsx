@@ -5,6 +5,7 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { address, stripParams, useQuery, type Answer, type Line, type SeriesAnswer } from "./api.ts";
 import { addCondition, Busy, Fold, Problem, labelText, shown } from "./parts.tsx";
+import { colorReader } from "./flame/paint.ts";
 import { count, duration, local, rate, rateUnit, time } from "./format.ts";
 import { change, freeze, fixedRange, iso, isLive, rangeSeconds, ranges, selected, stripSpan, unsorted, type State } from "./state.ts";
 
@@ -19,7 +20,6 @@ const coloured = 8;
 const seriesName = (index: number, line: Line) => `--series-${line.others || index >= coloured ? "others" : index}`;
 const colorOf = (index: number, line: Line) => `var(${seriesName(index, line)})`;
 
-const cssColor = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 // Side is what a drag, or the arrow keys, choose while two times are compared. Shift makes it the other one.
 type Side = "before" | "after";
@@ -204,8 +204,9 @@ function Stack({ data, width, live }: { data: SeriesAnswer; width: number; live:
       line.push(line[line.length - 1]);
     }
     const n = data.lines.length;
+    const cssColor = colorReader(host.current!);
     const color = (i: number) => cssColor(seriesName(i, data.lines[i]));
-    const axis = { stroke: () => cssColor("--dim"), grid: { stroke: () => cssColor("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
+    const axis = { stroke: cssColor("--dim"), grid: { stroke: cssColor("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
     const plot = new uPlot({
       width, height: top + plotHeight + axisHeight,
       padding: [top, endSpace, 0, 0],
@@ -273,7 +274,7 @@ function Heat({ data, column, width }: { data: SeriesAnswer; column: number; wid
     const sums = new Array<number>(data.steps).fill(0);
     for (const line of data.lines) line.samples.forEach((v, i) => (sums[i] += v));
     const most = Math.max(1, ...sums.filter((v) => v > 0).sort((a, b) => a - b).slice(-20, -19), ...[1]);
-    g.fillStyle = cssColor("--heat");
+    g.fillStyle = colorReader(c)("--heat");
     const cw = c.width / columns;
     const ch = c.height / perColumn;
     sums.forEach((v, i) => {

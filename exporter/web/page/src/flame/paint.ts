@@ -34,14 +34,22 @@ export interface Palette {
 const bucket = (color: number, shade: number, dim: boolean) => (color * SHADES + shade) * 2 + (dim ? 1 : 0);
 const MATCH = COLORS.indexOf("match");
 
+/** Reads custom properties as the colours that they are within an element: rgb(1, 2, 3). The property itself may be light-dark(...). */
+export function colorReader(host: HTMLElement): (name: string) => string {
+  const style = getComputedStyle(host);
+  return (name) => {
+    const was = host.style.color;
+    host.style.color = `var(${name})`;
+    const color = style.color;
+    host.style.color = was;
+    return color;
+  };
+}
+
 /** Reads the custom properties of flame.css. */
 export function readPalette(host: HTMLElement): Palette {
-  const style = getComputedStyle(host), context = document.createElement("canvas").getContext("2d")!;
-  const rgb = (name: string): number[] => {
-    context.fillStyle = style.getPropertyValue(`--flame-${name}`).trim(); // minifiers write #fff, and even tan
-    const hex = context.fillStyle;
-    return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
-  };
+  const read = colorReader(host);
+  const rgb = (name: string): number[] => read(`--flame-${name}`).match(/\d+/g)!.map(Number);
   const mix = (a: number[], b: number[], part: number) => `rgb(${a.map((v, i) => Math.round(v + (b[i]! - v) * part)).join(" ")})`;
   const paper = rgb("paper"), ink = rgb("ink");
   const fills: string[] = [];
