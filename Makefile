@@ -30,7 +30,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 BINARY := $(DESTDIR)$(PREFIX)/bin/pilotlight
 UNIT := $(DESTDIR)$(UNITDIR)/pilotlight.service
 
-.PHONY: help build install uninstall run generate test test-fast test-long test-vm soak bench bench-page lint format clean
+.PHONY: help build install uninstall run generate test test-fast test-long test-vm soak bench bench-page pictures lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -114,6 +114,11 @@ bench-page: ## measure what drawing 200,000 nodes costs, in Debian's Chromium
 	@test/setup.sh
 	@test/browser/setup.sh
 	@FRAMES=240 node --test --test-reporter=spec --test-name-pattern='figures of the graph' test/browser/flame.test.mjs
+
+pictures: ## take those of docs/page.md again, in three minutes (Debian, root)
+	@test/setup.sh
+	@test/browser/setup.sh
+	@node test/browser/pictures.mjs docs
 
 lint: ## vet, staticcheck, format; shellcheck and clang-format where they are there
 	@files=$$(gofmt -l .) && { [ -z "$$files" ] || { echo "not formatted, run make format: $$files"; exit 1; }; }

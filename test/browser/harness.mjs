@@ -53,6 +53,13 @@ export async function workload(name) {
   return child;
 }
 
+/** A part of the made-up shop that pictures are taken of. */
+export async function shop(part) {
+  const path = join(scratch, `shop-${part}`);
+  copyFileSync(build("./test/browser/shop", "shop"), path);
+  return (await start(path, [part], /ready/)).child;
+}
+
 /** agent samples processes, and nothing else. */
 export async function agent(pids, ...flags) {
   const dir = mkdtempSync(join(scratch, "data-"));

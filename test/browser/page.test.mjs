@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import Ajv from "ajv";
+import { take } from "./pictures.mjs";
 import { agent, close, json, scratch, shows, until, visit, workload } from "./harness.mjs";
 
 const require = createRequire(import.meta.url);
@@ -355,6 +356,12 @@ test("a part of a second is selected in the heatmap", async (t) => {
   assert.match(await page.locator(".tag.after").textContent(), /:\d\d\.\d{3} – .*:\d\d\.\d{3} \(\d+ ms\)/);
   const selection = await page.locator(".range.after").boundingBox();
   assert.ok(selection.height > 10 && selection.height < box.height, "it is drawn as a part of the column");
+});
+
+test("pictures", async () => {
+  const dir = new URL("../../build/test/pictures", import.meta.url).pathname;
+  await take(host.url, await changed, dir);
+  assert.equal(readdirSync(dir).filter((name) => readFileSync(join(dir, name)).subarray(1, 4).toString() === "PNG").length, 5);
 });
 
 test("figures", async (t) => {
