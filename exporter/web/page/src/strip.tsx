@@ -280,9 +280,9 @@ function Heat({ data, column, width }: { data: SeriesAnswer; column: number; wid
     sums.forEach((v, i) => {
       if (v === 0) return;
       g.globalAlpha = 0.12 + 0.88 * Math.min(1, Math.sqrt(v / most));
-      const x = Math.floor(Math.floor(i / perColumn) * cw);
+      const at = Math.floor(i / perColumn), x = Math.floor(at * cw);
       const y = c.height - Math.ceil(((i % perColumn) + 1) * ch); // a second begins at the bottom
-      g.fillRect(x, y, Math.max(1, Math.ceil(cw) - (cw > 4 ? 1 : 0)), Math.max(1, Math.ceil(ch)));
+      g.fillRect(x, y, Math.max(1, Math.floor((at + 1) * cw) - x - (cw > 24 ? 1 : 0)), Math.max(1, Math.ceil(ch)));
     });
   }, [data, column, width, theme]);
   const [from, to] = [Date.parse(data.start), Date.parse(data.start) + data.step * data.steps * 1000];
