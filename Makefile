@@ -79,7 +79,7 @@ test: build/summary ## test everything, installing what that needs (Debian, root
 		$(STAGE) engines go test -C test/engines -json -count=1 -timeout 30m ./...; \
 		$(STAGE) openapi go test -C test/openapi -json -count=1 -timeout 30m ./...; \
 		$(STAGE) browser-setup test/browser/setup.sh; \
-		$(STAGE) browser node --test --test-concurrency=1 --test-reporter=./test/browser/reporter.mjs test/browser/page.test.mjs test/browser/flame.test.mjs; \
+		$(STAGE) browser node --test --test-reporter=./test/browser/reporter.mjs test/browser/page.test.mjs; \
 		$(STAGE) rights env CGO_ENABLED=0 go test -json -count=1 -timeout 30m ./test/rights; \
 		$(STAGE) system go test -json -count=1 -timeout 60m -skip '^TestSoak$$' ./test; \
 	}; build/summary total
@@ -113,7 +113,7 @@ bench: build ## measure what sampling costs, beside perf and bpftrace, how whole
 bench-page: ## measure what drawing 200,000 nodes costs, in Debian's Chromium
 	@test/setup.sh
 	@test/browser/setup.sh
-	@FRAMES=240 node --test --test-reporter=spec --test-name-pattern='figures of the graph' test/browser/flame.test.mjs
+	@node test/browser/flame.mjs
 
 pictures: ## take those of docs/page.md again, in three minutes (Debian, root)
 	@test/setup.sh

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import Ajv from "ajv";
+import { alone } from "./flame.mjs";
 import { take } from "./pictures.mjs";
 import { agent, close, json, scratch, shows, until, visit, workload } from "./harness.mjs";
 
@@ -248,6 +249,12 @@ test("the token is asked for once", async (t) => {
   const again = await context.newPage();
   await again.goto(guarded.url);
   await again.waitForSelector(ready);
+});
+
+test("the graph by itself", async () => {
+  const page = await alone("check.ts");
+  await page.evaluate(() => globalThis.check(document.getElementById("host")));
+  await page.close();
 });
 
 test("two ranges are compared, and a link shows the same", async (t) => {
