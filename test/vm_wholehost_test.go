@@ -77,9 +77,7 @@ func observeBy(t *testing.T, clock func(testing.TB) []float64, a *agent, seconds
 	first, ticksBegan := countersByCPU(t, counters), time.Now()
 	time.Sleep(time.Duration(seconds) * time.Second)
 	last, ticking := countersByCPU(t, counters), time.Since(ticksBegan)
-	for cpu := range last {
-		w.ticks = append(w.ticks, float64(last[cpu].Seen-first[cpu].Seen)/ticking.Seconds())
-	}
+	w.ticks = ticksOf(first, last, ticking)
 	signalAll(t, syscall.SIGSTOP, loads)
 	w.counted, w.seconds = countersByCPU(t, counters), time.Since(began).Seconds()
 	for cpu, after := range clock(t) {
@@ -98,6 +96,14 @@ func observeBy(t *testing.T, clock func(testing.TB) []float64, a *agent, seconds
 		w.burned[pid] = after - burned[pid]
 	}
 	return w
+}
+
+// ticksOf are runs of the program a second, by CPU.
+func ticksOf(first, last []bpf.Counters, length time.Duration) (hz []float64) {
+	for cpu := range last {
+		hz = append(hz, float64(last[cpu].Seen-first[cpu].Seen)/length.Seconds())
+	}
+	return hz
 }
 
 // startStopped starts processes in a group of their own, and stops them.
@@ -410,20 +416,25 @@ func ofProcess(pid int) func(*profile.Sample) bool {
 // The wall clock may be set while a profile is made: its length and its samples do not change.
 func testClockSteps(t *testing.T, a *agent) {
 	l := start(t, build(t, "load"), "1", "1", "100")
+	counters := countersMap(t)
+	defer counters.Close()
 	for _, step := range []time.Duration{time.Hour, -2 * time.Hour, time.Hour} {
-		done := make(chan error, 1)
-		go func() {
-			time.Sleep(time.Second)
-			now := unix.NsecToTimeval(time.Now().Add(step).UnixNano())
-			done <- unix.Settimeofday(&now)
-		}()
-		p, err := a.collect(t, "seconds=3")
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		var p *profile.Profile
+		undisturbed(func() window {
+			done := make(chan error, 1)
+			first, began := countersByCPU(t, counters), time.Now()
+			go func() {
+				time.Sleep(time.Second)
+				now := unix.NsecToTimeval(time.Now().Add(step).UnixNano())
+				done <- unix.Settimeofday(&now)
+			}()
+			var err error
+			p, err = a.collect(t, "seconds=3")
+			if err = errors.Join(err, <-done); err != nil {
+				t.Fatal(err)
+			}
+			return window{ticks: ticksOf(first, countersByCPU(t, counters), time.Since(began))}
+		})
 		length := time.Duration(p.DurationNanos)
 		if n := count(p, ofProcess(l.pid())); length < 3*time.Second || length > 5*time.Second || !fitsTime(uint64(n), length.Seconds(), 0.02) {
 			t.Errorf("clock stepped by %v: a profile of %v with %d samples of a busy process", step, length, n)
