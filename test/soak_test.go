@@ -152,6 +152,9 @@ func (s *soak) startAgent(t *testing.T, life time.Duration) *agent {
 		}
 		args = append(args, "--children", "-p", strings.Join(pids, ","))
 	}
+	if !s.target { // beside them an emulated machine takes twice as long for it
+		defer s.rest()()
+	}
 	began := time.Now()
 	s.births = []births{{at: began}}
 	a := startAgent(t, args...)
