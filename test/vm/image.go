@@ -111,14 +111,31 @@ func (i *image) buildGo() error {
 		}
 		commands = append(commands, []string{"test", "-c", "-tags=" + s.tags, "-ldflags=-s -w", "-o", i.folderOf(s) + "/" + s.name + ".test", s.pkg})
 	}
+	// Linking takes one CPU, and most of the time: two at once.
+	errs := make(chan error, len(commands))
+	next := make(chan []string, len(commands))
 	for _, args := range commands {
-		cmd := exec.Command("go", args...)
-		cmd.Env = append(os.Environ(), "GOARCH="+i.architecture, "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
-		}
+		next <- args
 	}
-	return nil
+	close(next)
+	for range atOnce {
+		go func() {
+			for args := range next {
+				cmd := exec.Command("go", args...)
+				cmd.Env = append(os.Environ(), "GOARCH="+i.architecture, "CGO_ENABLED=0")
+				out, err := cmd.CombinedOutput()
+				if err != nil {
+					err = fmt.Errorf("%s: %w\n%s", cmd, err, out)
+				}
+				errs <- err
+			}
+		}()
+	}
+	var err error
+	for range commands {
+		err = errors.Join(err, <-errs)
+	}
+	return err
 }
 
 // folderOf is where a suite runs.

@@ -91,34 +91,39 @@ func (r *runner) run(ctx context.Context, version, architecture string) error {
 	if err != nil {
 		return err
 	}
-	files, roots := make(map[kernel]machineFiles), make(map[string]*image)
-	for _, k := range kernels {
-		var f machineFiles
-		if f.kernel, err = k.fetch(cache); err != nil {
-			return err
-		}
-		if roots[k.architecture] == nil {
-			if roots[k.architecture], err = newImage(cache, folder, k.architecture); err != nil {
-				return err
-			}
-		}
-		if f.archive, err = roots[k.architecture].archive(k.version, k.plan(r.only)); err != nil {
-			return err
-		}
-		files[k] = f
-	}
 	var wg sync.WaitGroup
 	errs := make([]error, len(kernels))
 	free := make(chan struct{}, atOnce)
+	// What comes first in the order of the matrix is prepared first; the machines of one architecture run while the other's image is built.
+	images := make(map[string]*image)
 	for i, k := range kernels {
+		files, err := prepare(cache, images, k, r.only)
+		if err != nil {
+			errs[i] = err
+			break
+		}
 		free <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-free }()
-			errs[i] = r.test(ctx, k, files[k])
+			errs[i] = r.test(ctx, k, files)
 		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// prepare makes what a machine starts with, and the image of its architecture if that is not there.
+func prepare(cache string, images map[string]*image, k kernel, only string) (f machineFiles, err error) {
+	if f.kernel, err = k.fetch(cache); err != nil {
+		return f, err
+	}
+	if images[k.architecture] == nil {
+		if images[k.architecture], err = newImage(cache, folder, k.architecture); err != nil {
+			return f, err
+		}
+	}
+	f.archive, err = images[k.architecture].archive(k.version, k.plan(only))
+	return f, err
 }
 
 // test runs one machine. What it says is kept, and shown as it comes, as events, or at the end where something failed.
