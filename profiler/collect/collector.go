@@ -150,7 +150,11 @@ func (c *Collector) Run(ctx context.Context) error {
 	poll, keep := now.Add(pollInterval), now.Add(housekeeping)
 	interval := now.Add(c.options.Interval)
 	for {
-		woken, err := c.poller.Wait(time.Until(poll), c.sideband.Waiting)
+		next := poll
+		if urgent := c.fetched.Add(urgentPause); c.urgent && urgent.Before(poll) { // what told of it will not wake us again
+			next = urgent
+		}
+		woken, err := c.poller.Wait(time.Until(next), c.sideband.Waiting)
 		if ctx.Err() != nil {
 			return c.finish(whole)
 		}
@@ -164,7 +168,7 @@ func (c *Collector) Run(ctx context.Context) error {
 		now := time.Now()
 		switch {
 		case now.Before(poll):
-			if woken {
+			if woken || c.urgent {
 				time.Sleep(c.glance())
 			}
 			continue

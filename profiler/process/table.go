@@ -309,14 +309,14 @@ func (t *Table) mmap(e *Event) {
 	p.table.insert(m)
 }
 
-// Replaces says whether an EventMmap puts code in the place of other code, of a process that can be sampled: until it is applied, and the programs told, its
+// Replaces says whether an EventMmap puts a file's code in the place of other code, of a process that can be sampled: until it is applied, and the programs told, its
 // stacks are walked by what was there.
 func (t *Table) Replaces(e *Event) bool {
-	p := t.processes[e.PID]
-	if e.Kind != EventMmap || p == nil || t.Wanted != nil && !t.Wanted(e.PID) {
+	if e.Kind != EventMmap || !regular(e.File, e.Name) { // a JIT makes the same memory executable all the time
 		return false
 	}
-	return p.table.overlaps(&e.Mapping)
+	p := t.processes[e.PID]
+	return p != nil && p.table.overlaps(&e.Mapping) && (t.Wanted == nil || t.Wanted(e.PID))
 }
 
 // Hold opens the file of an EventMmap if it was never seen, and says whether
