@@ -363,7 +363,10 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
     const chosen = side === "before" ? s.beforeTo > 0 : selected(s);
     let [from, to] = (side === "before" ? before : chosen && after) || [span[1] - 4 * step, span[1]];
     if (e.shiftKey) to = Math.max(from + step, to + direction * step);
-    else if (chosen || side === "before") [from, to] = [from + direction * step, to + direction * step];
+    else if (chosen || side === "before") { // both ends stop where one comes to the end of the strip, or it would become shorter
+      const by = direction < 0 ? Math.max(-step, Math.min(0, span[0] - from)) : Math.min(step, Math.max(0, span[1] + step - to));
+      [from, to] = [from + by, to + by];
+    }
     choose(from, Math.min(to, span[1] + step), side === "before", chosen ? "replace" : undefined);
   };
 
