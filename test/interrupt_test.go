@@ -23,18 +23,18 @@ func TestQueryInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	host := busyhost.New(busyhost.Options{})
-	for i := range 3 {
-		s.Export(host.Interval(time.Now().Add(time.Duration(i-4)*10*time.Second), 10*time.Second))
+	for i := range 12 {
+		s.Export(host.Interval(time.Now().Add(time.Duration(i-13)*10*time.Second), 10*time.Second))
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for range 10 {
+	for range 30 {
 		cmd := exec.Command(pilotlight, "query", "--data-dir", dir, "--format", "pprof", "-o", filepath.Join(out, "all.pb.gz"))
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(hang); ; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(hang); ; time.Sleep(100 * time.Microsecond) {
 			if left, _ := filepath.Glob(filepath.Join(out, ".all*")); len(left) > 0 || time.Now().After(deadline) {
 				break
 			}
