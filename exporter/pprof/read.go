@@ -3,6 +3,7 @@ package pprof
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"encoding/binary"
 	"errors"
@@ -321,7 +322,7 @@ func reasonOf(l *pb.Location) string {
 	if f.Filename != "" || f.StartLine != 0 {
 		return ""
 	}
-	return Reason(text(f.Name))
+	return Reason(cmp.Or(text(f.Name), text(f.SystemName)))
 }
 
 // Reason is what Truncated made the name of; "" where it did not.

@@ -237,6 +237,11 @@ func FuzzRead(f *testing.F) {
 	}
 	hostile.Start = time.Time{}
 	f.Add(plain(f, Convert(hostile)))
+	linkage := Convert(example())
+	for _, function := range linkage.Function {
+		function.Name = "" // what is shown is the linkage name then, of a reason too
+	}
+	f.Add(plain(f, linkage))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 1<<16 {
 			return
