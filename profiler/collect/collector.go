@@ -105,7 +105,7 @@ const (
 	// are copied, or walked by what was there. While there are new processes all the time, the rounds for them take one part in coldShare of the time.
 	shortestCold = 10 * time.Millisecond
 	coldShare    = 20
-	// urgentPause bounds that where code was replaced: the first round after a start takes long, and what is walked meanwhile cannot be mended.
+	// urgentPause bounds that where code was replaced of which no stacks are copied yet: what is walked meanwhile cannot be mended. From then on they are copied.
 	urgentPause = 20 * time.Millisecond
 	// housekeeping is how often CPUs, exited processes and idle files are looked at.
 	housekeeping = time.Second
@@ -328,7 +328,7 @@ func (c *Collector) look() (found bool) {
 	c.meanwhile()
 	gathered := time.Now()
 	for ; c.held < len(c.pending); c.held++ {
-		c.urgent = c.urgent || c.options.Walks && c.processes.Replaces(&c.pending[c.held])
+		c.urgent = c.urgent || c.publisher.WalksAlone(c.pending[c.held].PID) && c.processes.Replaces(&c.pending[c.held])
 		if len(c.pending) > maxPending || !c.processes.Hold(&c.pending[c.held]) {
 			continue
 		}

@@ -60,7 +60,7 @@ type mappingTable struct {
 	// byPlace are those of files, by their place in them, from the first time on that somebody asks for one; nil before. They are shared as
 	// the mappings are: whichever of the forked processes is asked first makes them for all.
 	byPlace *[]*Mapping
-	// retired were replaced lately; the newest come last.
+	// retired were replaced lately; the newest come last. Forked processes share what was there at the fork: it is added to, never changed.
 	retired []retiredMapping
 	shared  bool
 	// version goes up with every change; changed is the time of the last one.
@@ -242,7 +242,7 @@ func (t *mappingTable) replace(mappings []Mapping, time uint64) {
 
 func (t *mappingTable) retire(m Mapping, until uint64) {
 	if len(t.retired) >= maxRetired {
-		t.retired = slices.Delete(t.retired, 0, maxRetired/2)
+		t.retired = slices.Clone(t.retired[maxRetired/2:])
 	}
 	t.retired = append(t.retired, retiredMapping{m, until})
 }
@@ -261,7 +261,7 @@ func (t *mappingTable) fork() mappingTable {
 	if t.byPlace == nil {
 		t.byPlace = new([]*Mapping)
 	}
-	return mappingTable{mappings: t.mappings, byPlace: t.byPlace, shared: true}
+	return mappingTable{mappings: t.mappings, byPlace: t.byPlace, retired: slices.Clip(t.retired), shared: true}
 }
 
 // mapsEntry is one executable line of /proc/PID/maps.

@@ -442,11 +442,12 @@ func FuzzReadMaps(f *testing.F) {
 // A walk by a list takes code that came later for what was there, also where the same is mapped elsewhere still.
 func TestMoved(t *testing.T) {
 	first, second := &File{Path: "/first", key: FileKey{Inode: 1}}, &File{Path: "/second", key: FileKey{Inode: 2}}
-	p := &Process{execed: 2}
+	p := &Process{begun: 2}
 	p.table.replace([]Mapping{{Start: 0x8000, End: 0x9000, File: first}}, 2)
 	p.table.insert(Mapping{Start: 0x1000, End: 0x3000, File: second, Since: 3})
 	p.table.insert(Mapping{Start: 0x5000, End: 0x7000, File: second, Since: 4})
 	p.table.insert(Mapping{Start: 0x2000, End: 0x3000, File: first, Since: 6})
+	child := &Process{begun: 2, table: p.table.fork()}                          // walked by its parent's list
 	p.table.insert(Mapping{Start: 0x5000, End: 0x7000, File: second, Since: 8}) // as text relocations do
 	p.table.insert(Mapping{Start: 0x8000, End: 0x9000, File: second, Since: 1}) // before the exec
 	for _, c := range []struct {
@@ -466,6 +467,36 @@ func TestMoved(t *testing.T) {
 		}
 		if got := p.Moved(c.file, c.off, c.listed, c.sampled); got != c.want {
 			t.Errorf("%+v: %t", c, got)
+		}
+		if got := child.Moved(c.file, c.off, c.listed, c.sampled); got != c.want {
+			t.Errorf("%+v, forked: %t", c, got)
+		}
+	}
+}
+
+// Code of a file in the place of other code is told at once; what a JIT makes executable again is none, nor what lies elsewhere.
+func TestReplaces(t *testing.T) {
+	files := NewFiles()
+	defer files.Close()
+	table := NewTable(files, discardLog)
+	p := &Process{PID: 7}
+	p.table.insert(Mapping{Start: 0x1000, End: 0x3000, File: files.intern(FileKey{Inode: 1}, "/first")})
+	p.table.insert(Mapping{Start: 0x5000, End: 0x6000, File: files.intern(FileKey{}, "//anon")})
+	table.processes[7] = p
+	at := func(start, end Address) Mapping { return Mapping{Start: start, End: end, Since: 9} }
+	for _, c := range []struct {
+		event Event
+		want  bool
+	}{
+		{Event{Kind: EventMmap, PID: 7, Mapping: at(0x2000, 0x4000), File: FileKey{Inode: 2}, Name: "/second"}, true},
+		{Event{Kind: EventMmap, PID: 7, Mapping: at(0x5000, 0x6000), File: FileKey{Inode: 2}, Name: "/second"}, true},
+		{Event{Kind: EventMmap, PID: 7, Mapping: at(0x3000, 0x5000), File: FileKey{Inode: 2}, Name: "/second"}, false},
+		{Event{Kind: EventMmap, PID: 7, Mapping: at(0x5000, 0x6000), Name: "//anon"}, false},
+		{Event{Kind: EventMmap, PID: 8, Mapping: at(0x2000, 0x4000), File: FileKey{Inode: 2}, Name: "/second"}, false},
+		{Event{Kind: EventExit, PID: 7, Mapping: at(0x2000, 0x4000), File: FileKey{Inode: 2}, Name: "/second"}, false},
+	} {
+		if got := table.Replaces(&c.event); got != c.want {
+			t.Errorf("%+v: %t", c.event, got)
 		}
 	}
 }

@@ -41,6 +41,7 @@ type Process struct {
 	// leaderless says that other threads outlived the first one.
 	leaderless bool
 	execed     uint64 // the latest exec; 0: none that we saw
+	begun      uint64 // the latest exec, its own or of a process that it was forked from; 0: none that we saw
 	table      mappingTable
 	// known says that the mappings were reported by records or read from /proc.
 	known bool
@@ -309,14 +310,14 @@ func (t *Table) mmap(e *Event) {
 	p.table.insert(m)
 }
 
-// Replaces says whether an EventMmap puts a file's code in the place of other code, of a process that can be sampled: until it is applied, and the programs told, its
-// stacks are walked by what was there.
+// Replaces says whether an EventMmap puts a file's code in the place of other code: until it is applied, and the programs told, the process's stacks are walked
+// by what was there.
 func (t *Table) Replaces(e *Event) bool {
 	if e.Kind != EventMmap || !regular(e.File, e.Name) { // a JIT makes the same memory executable all the time
 		return false
 	}
 	p := t.processes[e.PID]
-	return p != nil && p.table.overlaps(&e.Mapping) && (t.Wanted == nil || t.Wanted(e.PID))
+	return p != nil && p.table.overlaps(&e.Mapping)
 }
 
 // Hold opens the file of an EventMmap if it was never seen, and says whether
@@ -355,7 +356,7 @@ func (t *Table) exec(e *Event) {
 	t.dropLabels(p)
 	t.dropPerfMap(p)
 	p.table.replace(nil, e.Time)
-	p.execed = e.Time
+	p.execed, p.begun = e.Time, e.Time
 	p.known, p.stale, p.kernel = true, false, false
 }
 
@@ -366,7 +367,7 @@ func (t *Table) fork(e *Event) {
 		child.Comm, child.Exe, child.mountNS = parent.Comm, parent.Exe, parent.mountNS
 		child.cgroups, child.inherited = maps.Clone(parent.cgroups), parent.inherited
 		child.kernel, child.known, child.stale = parent.kernel, parent.known, parent.stale
-		child.table = parent.table.fork()
+		child.table, child.begun = parent.table.fork(), parent.begun
 	}
 	child.stale = child.stale || !child.known // its parent's fork was lost: /proc tells
 	t.add(child)
@@ -577,7 +578,7 @@ func (p *Process) Holding(f *File, off objfile.FileOffset, sampled uint64) *Mapp
 func (p *Process) Moved(f *File, off objfile.FileOffset, listed, sampled uint64) bool {
 	for i := range slices.Backward(p.table.retired) {
 		r := &p.table.retired[i]
-		if r.until <= max(listed, p.execed) || r.until > sampled || !r.holds(f, off) {
+		if r.until <= max(listed, p.begun) || r.until > sampled || !r.holds(f, off) {
 			continue
 		}
 		if m, _ := p.table.find(r.AddressOf(off), sampled); m == nil || !m.holds(f, off) || m.AddressOf(off) != r.AddressOf(off) {

@@ -226,13 +226,24 @@ func (p *Publisher) Current(proc *process.Process, generation uint32) bool {
 	return e != nil && e.process == proc && e.generation == generation && e.version == proc.Version()
 }
 
-// Listed is when the last change of mappings was that a generation's list of a process's code has in it (CLOCK_MONOTONIC, ns), or before, where that is not
-// known any more.
+// Listed is when the last change of mappings was that a generation's list has in it by which a process is walked, its own or its parent's (CLOCK_MONOTONIC, ns), or
+// before, where that is not known any more.
 func (p *Publisher) Listed(proc *process.Process, generation uint32) uint64 {
-	if e := p.published[proc.PID]; e != nil && e.process == proc && e.generation == generation {
-		return e.of
+	for _, owner := range []*process.Process{proc, p.processes.ForkedFrom(proc)} { // whose list the programs may have taken
+		if owner == nil {
+			continue
+		}
+		if e := p.published[owner.PID]; e != nil && e.process == owner && e.generation == generation {
+			return e.of
+		}
 	}
 	return 0
+}
+
+// WalksAlone says that a process's stacks are walked by what was published of it, and not copied as well.
+func (p *Publisher) WalksAlone(pid int) bool {
+	e := p.published[pid]
+	return e != nil && !e.copies
 }
 
 // Keep says whether the programs know a process, though perhaps not as it is now, and counts as a sample of it: its children are walked by its list.
