@@ -10,7 +10,7 @@ import (
 	"slices"
 )
 
-// Bounds on the input. Reading holds at most 24 bytes a symbol and two copies of the names beside the result.
+// Bounds on the input. Reading holds at most 24 bytes a symbol and two copies of the names beside the result, and at least room for usualSymbols.
 const (
 	// maxInputBytes: an amd64 kernel with CONFIG_KALLSYMS_ALL and 150 modules has about 15 MB of kallsyms.
 	maxInputBytes = 64 << 20
@@ -48,10 +48,7 @@ type entry struct {
 //
 // Only code is kept: the types T, t (text) and W, w (weak text). The order of the lines does not matter.
 func Read(r io.Reader) (*Table, error) {
-	p := reader{
-		entries: make([]entry, 0, usualSymbols), names: make([]byte, 0, usualSymbols*usualNameBytes),
-		owners: []string{""}, ownerIndex: map[string]uint32{"": 0},
-	}
+	p := reader{owners: []string{""}, ownerIndex: map[string]uint32{"": 0}}
 	if err := p.readLines(io.LimitReader(r, maxInputBytes+1)); err != nil {
 		return nil, err
 	}
@@ -134,6 +131,9 @@ func (p *reader) line(line []byte) bool {
 	if addr == 0 {
 		p.zeroAddrs++
 		return true
+	}
+	if p.entries == nil {
+		p.entries, p.names = make([]entry, 0, usualSymbols), make([]byte, 0, usualSymbols*usualNameBytes)
 	}
 	p.entries = append(p.entries, entry{
 		addr:  addr,
