@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,12 +51,16 @@ func BenchmarkQuery(b *testing.B) {
 		return
 	}
 	dir, end := cmp.Or(os.Getenv(keptWeekVariable), b.TempDir()), queryWeekEnd
-	week := filepath.Join(dir, "week")
+	week := filepath.Join(dir, fmt.Sprintf("week-%d-%d", Version, end.Unix()))
 	if _, err := os.Stat(week); err != nil {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			b.Fatal(err)
+		}
 		unfinished, err := os.MkdirTemp(dir, "unfinished")
 		if err != nil {
 			b.Fatal(err)
 		}
+		defer os.RemoveAll(unfinished) // nothing, where it was finished
 		writer := exec.Command(os.Args[0], "-test.run=^$", "-test.bench=^BenchmarkQuery$", "-test.benchtime=1x")
 		writer.Env = append(os.Environ(), writtenWeekVariable+"="+unfinished)
 		if out, err := writer.CombinedOutput(); err != nil {
@@ -83,6 +88,9 @@ func BenchmarkQuery(b *testing.B) {
 				}
 				reading += time.Since(begun)
 				nodes, stacks = s.Tree(10_000).Nodes, len(s.Samples)
+			}
+			if stacks == 0 {
+				b.Fatal("the week is empty")
 			}
 			b.ReportMetric(float64(cpuTime(b)-before)/1e6/float64(b.N), "CPU-ms/op")
 			b.ReportMetric(float64(reading.Milliseconds())/float64(b.N), "read-ms/op")
