@@ -100,7 +100,7 @@ type Programs struct {
 // Try makes the smallest of maps. Who may not even do that learns it here, before the much that Load and its caller read.
 func Try() error {
 	err := tryMap()
-	if errors.Is(err, unix.EPERM) { // which is also the kernel's word for a memlock limit that is used up
+	if errors.Is(err, unix.EPERM) { // which is also the kernel's word for a memlock limit that is used up; raised for nothing, it is so in a process that ends
 		raiseMemlock()
 		err = tryMap()
 	}
