@@ -11,10 +11,12 @@ import (
 
 	"github.com/pilotlight/pilotlight/bpf"
 	"github.com/pilotlight/pilotlight/exporter/metrics"
+	"github.com/pilotlight/pilotlight/profiler/doctor"
 )
 
 var pages = template.Must(template.New("").Funcs(template.FuncMap{
-	"percent": func(p float64) string { return fmt.Sprintf("%.1f %%", p) },
+	"printable": doctor.Printable,
+	"percent":   func(p float64) string { return fmt.Sprintf("%.1f %%", p) },
 }).ParseFS(assets, "assets/page/*.html"))
 
 // status is what the page shows, and what its script fetches.

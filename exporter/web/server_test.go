@@ -697,12 +697,12 @@ func TestPage(t *testing.T) {
 		}
 	}
 	samples = append(samples, slices.Repeat([]profile.Sample{stack(1, "app", "_ZN3geo4areaINS_6CircleELi7EEEdRKT_", "main")}, 20)...)
-	samples = append(samples, slices.Repeat([]profile.Sample{stack(1, "app", "<script>alert(1)</script>", "main")}, 19)...)
+	samples = append(samples, slices.Repeat([]profile.Sample{stack(1, "app", "<script>alert(1)\u202e</script>", "main")}, 19)...)
 	s.Export(profileOf(samples...))
 	a := s.get(t, "/")
 	for _, want := range []string{
 		"v1.2.3", "box", "the &lt;whole&gt; host", "97 Hz", "1234 taken, 1200 exported, 5 lost", "geo::area&lt;geo::Circle, 7&gt;",
-		"&lt;script&gt;alert(1)&lt;/script&gt;", "hot_00", "hot_07", ">app<", "/debug/pprof/", "/metrics", "/healthz", "/readyz",
+		"&lt;script&gt;alert(1)?&lt;/script&gt;", "hot_00", "hot_07", ">app<", "/debug/pprof/", "/metrics", "/healthz", "/readyz",
 	} {
 		if !strings.Contains(a.body, want) {
 			t.Errorf("no %s in\n%s", want, a.body)

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/pilotlight/pilotlight/exporter/flame"
+	"github.com/pilotlight/pilotlight/profiler/doctor"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
@@ -104,7 +105,8 @@ func facts(p *profile.Profile, total flame.Weight, c *profile.Completeness) []st
 }
 
 var standalone = template.Must(template.New("standalone").Funcs(template.FuncMap{
-	"share": func(w, whole flame.Weight) string { return fmt.Sprintf("%.1f %%", percent(w.Value, whole.Value)) },
+	"printable": doctor.Printable,
+	"share":     func(w, whole flame.Weight) string { return fmt.Sprintf("%.1f %%", percent(w.Value, whole.Value)) },
 }).Parse(`<!doctype html>
 <html lang="en">
 <head>
@@ -112,11 +114,11 @@ var standalone = template.Must(template.New("standalone").Funcs(template.FuncMap
 <meta http-equiv="Content-Security-Policy" content="{{.Policy}}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
-<title>{{.Title}} · Pilotlight</title>
+<title>{{printable .Title}} · Pilotlight</title>
 <style>{{.Style}}</style>
 </head>
 <body>
-<header><h1>{{.Title}}</h1>{{range .Facts}}<p>{{.}}</p>{{end}}</header>
+<header><h1>{{printable .Title}}</h1>{{range .Facts}}<p>{{printable .}}</p>{{end}}</header>
 <main>
 <div class="bar" data-script hidden>
   <input type="search" id="search" placeholder="Search functions ( / )" aria-label="Search functions, by a part of the name or a /regular expression/">
@@ -136,7 +138,7 @@ var standalone = template.Must(template.New("standalone").Funcs(template.FuncMap
 <table>
 <thead><tr><th scope="col">Self</th><th scope="col">Total</th><th scope="col">Samples</th><th scope="col">Function</th><th scope="col">File</th></tr></thead>
 <tbody>
-{{range .Rows}}<tr><td>{{share .Self $.Total}}</td><td>{{share .Total $.Total}}</td><td>{{.Total.Samples}}</td><td><code>{{.Name}}</code></td><td>{{.Module}}</td></tr>
+{{range .Rows}}<tr><td>{{share .Self $.Total}}</td><td>{{share .Total $.Total}}</td><td>{{.Total.Samples}}</td><td><code>{{printable .Name}}</code></td><td>{{printable .Module}}</td></tr>
 {{end}}</tbody>
 </table>
 </div>

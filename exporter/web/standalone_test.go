@@ -11,7 +11,8 @@ import (
 // Nothing in the file but the two pieces that were built with it can run, and it names nobody to be asked. The stage browser opens it.
 func TestWriteHTML(t *testing.T) {
 	hostile := "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
-	p := profileOf(stack(1, "app", hostile, "main"), stack(1, "</title><b>", "_ZN3geo4areaINS_6CircleELi7EEEdRKT_", "main"))
+	const turned = "evil\u202egnp.exe"
+	p := profileOf(stack(1, "app", turned, hostile, "main"), stack(1, "</title><b>", "_ZN3geo4areaINS_6CircleELi7EEEdRKT_", "main"))
 	p.Start = time.Unix(1e9, 0)
 	var out bytes.Buffer
 	if err := WriteHTML(&out, p); err != nil {
@@ -25,6 +26,9 @@ func TestWriteHTML(t *testing.T) {
 		if !strings.Contains(page, want) {
 			t.Errorf("no %s in it", want)
 		}
+	}
+	if _, table, _ := strings.Cut(page, "<table>"); strings.Contains(table[:strings.Index(table, "</table>")], "\u202e") || !strings.Contains(table, "evil?gnp.exe") {
+		t.Errorf("the table turns text around: %.3000s", table)
 	}
 	if n := strings.Count(page, "<script"); n != 2 || strings.Count(page, "</script") != 2 || strings.Contains(page, "<img") || strings.Contains(page, "<b>") {
 		t.Errorf("%d scripts, or markup of a name: %.3000s", n, page)

@@ -4,6 +4,8 @@
 //
 // The agent has the last word on what a query means; this is what the page needs to show one and to take one apart.
 
+import { unprintable } from "./flame/text.ts";
+
 export const labels = ["comm", "pid", "tid", "thread", "exe", "cgroup", "container_id"];
 
 export type Op = "=" | "!=" | "=~" | "!~";
@@ -129,10 +131,6 @@ export function parseFilter(text: string): Condition[] {
   if (!s.end) throw s.expected("a comma and a further condition, or the end");
   return found;
 }
-
-// unprintable are the characters that a terminal or an editor acts on, or that turn the text around them: C0, DEL, C1, line separators,
-// and the controls of writing direction.
-const unprintable = /[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
 // quote writes a value so that it is read as it is.
 function quote(value: string): string {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 Object.assign(globalThis, { location: { search: "" }, addEventListener: () => {} });
-const { parseState, formatState, initial, whole } = await import("./state.ts");
+const { parseState, formatState, initial, shift, whole } = await import("./state.ts");
 
 test("a range of the address is one that there is", () => {
   for (const range of ["constructor", "__proto__", "toString", "5m"]) assert.equal(parseState(`?range=${range}`).range, initial.range, range);
@@ -24,4 +24,18 @@ test("files are shown whole, and compared where there are two", () => {
   assert.equal(formatState({ ...away, ...whole([new_]) }), `?${new URLSearchParams({ range })}`);
   const both = { ...initial, range, compare: true, color: "diff", beforeFrom: Date.parse(old.from), beforeTo: Date.parse(old.to) };
   assert.deepEqual(parseState(formatState({ ...away, ...whole([old, new_]) })), both);
+});
+
+test("a time keeps its length, wherever it is moved to", () => {
+  for (const span of [[0, 900_000], [500, 900_500]] as [number, number][]) {
+    for (const by of [15_000, -15_000]) {
+      let at: [number, number] = [840_000, 900_000];
+      for (let i = 0; i < 80; i++) {
+        at = shift(at, by, span);
+        assert.equal(at[1] - at[0], 60_000);
+      }
+      assert.equal(by > 0 ? at[1] : at[0], by > 0 ? Math.ceil(span[1] / 1000) * 1000 : 0);
+    }
+  }
+  assert.deepEqual(shift([-120_000, -60_000], -15_000, [0, 900_000]), [-120_000, -60_000]); // what lies before comes no nearer by that
 });

@@ -171,3 +171,10 @@ export function useAppState(): State {
   }, []);
   return value;
 }
+
+// shift moves a time within others, to whole seconds; both ends stop where one comes to an end of these, or it would become shorter.
+export function shift([from, to]: [number, number], by: number, [first, last]: [number, number]): [number, number] {
+  const low = Math.floor(first / 1000) * 1000, high = Math.ceil(last / 1000) * 1000;
+  const d = by < 0 ? Math.max(by, Math.min(0, low - from)) : Math.min(by, Math.max(0, high - to));
+  return [from + d, to + d];
+}

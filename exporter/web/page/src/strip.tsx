@@ -7,7 +7,7 @@ import { address, stripParams, useQuery, type Answer, type Line, type SeriesAnsw
 import { addCondition, Busy, Fold, Problem, labelText, shown } from "./parts.tsx";
 import { colorReader } from "./flame/paint.ts";
 import { count, duration, local, rate, rateUnit, time } from "./format.ts";
-import { change, freeze, fixedRange, iso, isLive, rangeSeconds, ranges, selected, stripSpan, unsorted, type State } from "./state.ts";
+import { change, freeze, fixedRange, iso, isLive, rangeSeconds, ranges, selected, shift, stripSpan, unsorted, type State } from "./state.ts";
 
 const axisWidth = 46;
 const endSpace = 16;
@@ -19,7 +19,6 @@ const axisHeight = 24;
 const coloured = 8;
 const seriesName = (index: number, line: Line) => `--series-${line.others || index >= coloured ? "others" : index}`;
 const colorOf = (index: number, line: Line) => `var(${seriesName(index, line)})`;
-
 
 // Side is what a drag, or the arrow keys, choose while two times are compared. Shift makes it the other one.
 type Side = "before" | "after";
@@ -273,7 +272,8 @@ function Heat({ data, column, width }: { data: SeriesAnswer; column: number; wid
     const columns = Math.ceil(data.steps / perColumn);
     const sums = new Array<number>(data.steps).fill(0);
     for (const line of data.lines) line.samples.forEach((v, i) => (sums[i] += v));
-    const most = Math.max(1, ...sums.filter((v) => v > 0).sort((a, b) => a - b).slice(-20, -19), ...[1]);
+    const busy = sums.filter((v) => v > 0).sort((a, b) => b - a);
+    const most = busy[busy.length < 20 ? 0 : 19] ?? 1; // a few may be far above the others
     g.fillStyle = colorReader(c)("--heat");
     const cw = c.width / columns;
     const ch = c.height / perColumn;
@@ -363,10 +363,7 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
     const chosen = side === "before" ? s.beforeTo > 0 : selected(s);
     let [from, to] = (side === "before" ? before : chosen && after) || [span[1] - 4 * step, span[1]];
     if (e.shiftKey) to = Math.max(from + step, to + direction * step);
-    else if (chosen || side === "before") { // both ends stop where one comes to the end of the strip, or it would become shorter
-      const by = direction < 0 ? Math.max(-step, Math.min(0, span[0] - from)) : Math.min(step, Math.max(0, span[1] + step - to));
-      [from, to] = [from + by, to + by];
-    }
+    else if (chosen || side === "before") [from, to] = shift([from, to], direction * step, [span[0], span[1] + step]);
     choose(from, Math.min(to, span[1] + step), side === "before", chosen ? "replace" : undefined);
   };
 
@@ -412,7 +409,7 @@ function Range({ name, boxes }: { name: string; boxes: Record<string, string>[] 
 function Hover({ data, at, x, width, drag, heat }: {
   data: SeriesAnswer; at: number; x: number; width: number; drag: { from: number; to: number } | null; heat: boolean;
 }) {
-  const i = Math.floor((at - Date.parse(data.start)) / 1000 / data.step);
+  const i = Math.floor((at - Date.parse(data.start)) / 1000 / data.step + 1e-6); // a cell begins at what may be a hair below its own number
   if (i < 0 || i >= data.steps) return null;
   const values = data.lines
     .map((l, index) => ({ line: l, index, value: (l.values ?? l.samples)[i] }))

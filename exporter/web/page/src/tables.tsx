@@ -208,7 +208,7 @@ export function Callers({ s, answer, before }: {
   const data = answer.data;
   const old = before?.data;
   const of = data?.of[0] ?? old?.of[0];
-  const partIn = (w: Weight | undefined, f: Found) => (w ? w.value / Math.max(1, s.scale === "time" ? f.seconds : f.total.value) : 0);
+  const partIn = (w: Weight | undefined, f: Found) => (w ? w.value / ((s.scale === "time" ? f.seconds : f.total.value) || 1) : 0);
   const columns = (whole: number): Column<Both>[] => [
     ...(old ? differing<Both>((r) => [partIn(r.was, old), partIn(r.weight, data!)], () => true, s.scale, data!.unit) : [{ key: "weight", title: "Share", hint: "Of all samples", number: true, sort: (r) => r.weight.value, text: (r) => percent(r.weight.value, whole), show: (r) => <><Bar part={r.weight.value / whole} /><span>{percent(r.weight.value, whole)}</span></> } satisfies Column<Both>]),
     { key: "samples", title: "Samples", number: true, sort: (r) => r.weight.samples, text: (r) => (old ? `${count(r.was?.samples ?? 0)} → ` : "") + count(r.weight.samples) },
@@ -268,7 +268,7 @@ export function Tree({ s, root, unit, compared, answer }: {
   s: State; root: Node | undefined; unit: string; answer: Answer<unknown>;
   compared?: DiffTreeAnswer; // what root is of, where two times are compared
 }) {
-  const [opened, setOpened] = useState<Set<string>>(new Set());
+  const [chosen, setChosen] = useState<Map<string, boolean>>(new Map()); // what the reader opened or closed
   const [active, setActive] = useState("");
   const body = useRef<HTMLTableSectionElement>(null);
   const whole = root?.total.value ?? 0;
@@ -277,20 +277,16 @@ export function Tree({ s, root, unit, compared, answer }: {
     const walk = (n: Node, key: string, depth: number) => {
       for (const [i, c] of (n.children ?? []).entries()) {
         const k = `${key}\0${c.name}\0${c.module ?? ""}`;
-        // The heaviest path is open from the start.
-        const open = opened.has(k) !== (i === 0 && (depth === 0 || c.total.value * 2 >= n.total.value) && depth < 12);
+        // The heaviest path is open, where the reader did not choose.
+        const open = chosen.get(k) ?? (i === 0 && (depth === 0 || c.total.value * 2 >= n.total.value) && depth < 12);
         out.push({ node: c, key: k, depth, open });
         if (open && out.length < 5000) walk(c, k, depth + 1);
       }
     };
     if (root) walk(root, "", 0);
     return out;
-  }, [root, opened]);
-  const toggle = (key: string) => {
-    const next = new Set(opened);
-    if (!next.delete(key)) next.add(key);
-    setOpened(next);
-  };
+  }, [root, chosen]);
+  const toggle = (key: string, open: boolean) => setChosen(new Map(chosen).set(key, !open));
   const focus = (i: number) => {
     const row = rows[Math.max(0, Math.min(rows.length - 1, i))];
     if (!row) return;
@@ -305,9 +301,9 @@ export function Tree({ s, root, unit, compared, answer }: {
       case "ArrowUp": focus(i - 1); break;
       case "Home": focus(0); break;
       case "End": focus(rows.length - 1); break;
-      case "ArrowRight": if (inner && !open) toggle(rows[i].key); else focus(i + 1); break;
+      case "ArrowRight": if (inner && !open) toggle(rows[i].key, open); else focus(i + 1); break;
       case "ArrowLeft":
-        if (inner && open) toggle(rows[i].key);
+        if (inner && open) toggle(rows[i].key, open);
         else focus(rows.slice(0, i).map((r) => r.depth < depth).lastIndexOf(true));
         break;
       case "Enter": callersOf(node.name); break;
@@ -354,7 +350,7 @@ export function Tree({ s, root, unit, compared, answer }: {
                     </>
                   )}
                   <td class="name" style={{ paddingLeft: `${8 + Math.min(depth, 40) * 14}px` }}>
-                    <button type="button" class="twist" tabIndex={-1} aria-hidden="true" onClick={() => toggle(k)}>{inner ? (open ? "▾" : "▸") : ""}</button>
+                    <button type="button" class="twist" tabIndex={-1} aria-hidden="true" onClick={() => toggle(k, open)}>{inner ? (open ? "▾" : "▸") : ""}</button>
                     <i class={`kind kind-${node.kind}`} aria-hidden="true" />
                     <code>{printable(node.name)}</code>{node.inlined && <small> inlined</small>}
                   </td>

@@ -1,8 +1,10 @@
 // Names and numbers as they are shown.
 
-/** Control characters, and those that change the direction of text, could make a name look like another one. */
+/** Control characters, line separators, what has no width and what changes the direction of text: they could make a name look like another one. */
+export const unprintable = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+
 export function printable(name: string): string {
-  return name.replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, "\ufffd");
+  return name.replace(unprintable, "\ufffd");
 }
 
 /**
