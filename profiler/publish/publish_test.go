@@ -134,7 +134,7 @@ func (h *host) exit(pids ...int) {
 	}
 }
 
-// publish wants processes, and waits until all of their tables were compiled.
+// publish wants processes, and waits until all of their tables were compiled and are listed.
 func (h *host) publish(pids ...int) {
 	h.t.Helper()
 	for _, pid := range pids {
@@ -151,7 +151,7 @@ func (h *host) publish(pids ...int) {
 				return true
 			}
 		}
-		return false
+		return !h.again.IsZero() && time.Until(h.again) < retryTable/2 // a list that was made a moment ago is made again soon, not at once
 	}
 	for end := time.After(5 * time.Minute); pending(); {
 		select {
