@@ -73,13 +73,3 @@ func (c coverage) byMinute() coverage {
 	}
 	return minutes
 }
-
-// in is how much of a time was sampled.
-func (c coverage) in(times timeRange) (sum time.Duration) {
-	for at, n := range c {
-		if times.has(at) {
-			sum += time.Duration(n) * time.Millisecond
-		}
-	}
-	return sum
-}

@@ -40,11 +40,19 @@ const minCoarse = 6 * time.Hour
 
 func (r timeRange) wide() bool { return r.to > r.from+minCoarse.Milliseconds() || r.to-r.from < 0 }
 
-// times are those that the rows of a file can have. An interval's name has no fractions of its second.
+// overlap is how much of a span is in the range, in milliseconds.
+func (r timeRange) overlap(from, length int64) int64 {
+	return max(0, min(r.to, from+length)-max(r.from, from))
+}
+
+// longestInterval is how far back an interval is looked for whose samples may be in a range. The agent's are of 10 s, and longer where it was starved.
+const longestInterval = time.Minute
+
+// times are those that the samples of a file can have, but for the longest intervals.
 func (f *file) times() timeRange {
 	start := f.start.UnixMilli()
 	if f.span == spanInterval {
-		return timeRange{start, start + 1000}
+		return timeRange{start, start + 1000 + longestInterval.Milliseconds()}
 	}
 	return timeRange{start, f.end().UnixMilli()}
 }
@@ -56,8 +64,31 @@ type piece struct {
 	minutes *file // of a rollup: what it was made of
 }
 
-// covered is the time of which the file's coverage counts here. Each moment is in one piece of the file; what its footer says of before it, when nothing
-// was sampled that could have had a file, is in the first one.
+// exact says that the file has the times of samples.
+func (p *piece) exact() bool { return p.file.span == spanInterval }
+
+// begins is when a row begins that is read of the file: one of an interval may have samples in the time that is wanted and begin before it.
+func (p *piece) begins() timeRange {
+	if start := p.file.start.UnixMilli(); p.exact() {
+		return timeRange{start, start + 1000} // the name has no fractions of its second
+	}
+	return p.times
+}
+
+// covers is how much of what the file's coverage says of a span counts here, in milliseconds. Of a file without the times of samples a span counts where it
+// begins, as its rows do.
+func (p *piece) covers(wanted timeRange, at, length int64) int64 {
+	switch {
+	case p.exact():
+		return wanted.overlap(at, length)
+	case wanted.has(at) && p.covered().has(at):
+		return length
+	}
+	return 0
+}
+
+// covered are the times of which the coverage of a file without the times of samples counts here. Each moment is in one piece of the file; what its footer
+// says of before it, when nothing was sampled that could have had a file, is in the first one.
 func (p *piece) covered() timeRange {
 	covered, all := p.times, p.file.times()
 	if covered.from == all.from {
@@ -121,7 +152,9 @@ func (h *history) plan(times timeRange, coarse bool) []unit {
 	}
 	for i := range h.intervals {
 		f := &h.intervals[i]
-		add(f, piece{file: *f, times: times.and(f.times())})
+		if !times.and(f.times()).empty() {
+			add(f, piece{file: *f, times: times})
+		}
 	}
 	for i := range h.minutes {
 		f := &h.minutes[i]

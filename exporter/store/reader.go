@@ -15,9 +15,10 @@ import (
 // Reader answers queries from the files in a data directory. It takes no lock: any number of them, in any process,
 // read what a Store writes, and see it as soon as it is there. Safe for concurrent use.
 //
-// A row is in an answer where its span begins in the time that was asked for. Of intervals (the last one to two hours)
-// that is when the interval began; of what has been compacted, the minute in which it did. Within a range of whole
-// minutes each sample that was sent is counted, once.
+// A sample is in an answer where it was taken in the time that was asked for, which intervals (the last one to two hours)
+// know in steps of Tick. What has been compacted knows the minute in which its interval began, and is in an answer where that minute begins
+// in the time. So ranges that follow one another have each sample once. Of lost samples no time is known: they were where their
+// interval or minute begins.
 type Reader struct {
 	dir string
 	log *slog.Logger
@@ -140,7 +141,7 @@ func (s *scan) warnOthers(samples int64) {
 // newScan begins a scan, which is to be canceled in the end.
 func (r *Reader) newScan(ctx context.Context, q query.Query) *scan {
 	ctx, cancel := context.WithCancelCause(ctx)
-	s := &scan{reader: r, ctx: ctx, cancel: cancel, query: q, words: newWords(), answer: new(Answer), partitions: make(map[partition]bool), covered: make(coverage)}
+	s := &scan{reader: r, ctx: ctx, cancel: cancel, query: q, words: newWords(), answer: new(Answer), partitions: make(map[partition]bool)}
 	for i, name := range query.Labels {
 		s.labels[i] = slices.ContainsFunc(q.Filter, func(c query.Condition) bool { return c.Label == name })
 	}
@@ -298,8 +299,8 @@ func (s *scan) header(v *sums) *profile.Profile {
 	if s.facts.seen {
 		p.Start = time.UnixMilli(s.facts.spans.from).UTC()
 		p.Duration = time.Duration(s.facts.spans.to-s.facts.spans.from) * time.Millisecond
-		if covered := s.covered.in(rangeOf(s.query.From, s.query.To)); covered > 0 && !s.uncovered {
-			p.Duration = covered
+		if s.covered > 0 && !s.uncovered {
+			p.Duration = s.covered
 		}
 	}
 	for i := range v.totals {

@@ -96,8 +96,8 @@ func mustRead(t testing.TB, r *Reader, q query.Query, labels ...string) *profile
 	return p
 }
 
-// A range of the history is the sum of the profiles that were sent in it: whatever the range while there are
-// intervals, whole minutes after that; with and without a filter, at every stage of compaction.
+// A range of the history is the sum of the profiles that were sent in it: whatever the range between intervals while there are
+// those, whole minutes after that; with and without a filter, at every stage of compaction.
 func TestRangesAreSums(t *testing.T) {
 	dir := t.TempDir()
 	c, start := clockAt(t, "2026-11-23T21:58:07.345Z")
@@ -236,6 +236,105 @@ func TestStacksComeBack(t *testing.T) {
 }
 
 // The lines of series and heatmaps, and the counts of labels, add up to the profile of the same query.
+// A range that begins or ends within an interval has the samples that were taken in it; ranges that follow one another have each sample once, and all
+// that it was worth; and every kind of answer says the same. Lost samples were where their interval begins.
+func TestRangesCutIntervals(t *testing.T) {
+	dir := t.TempDir()
+	c, start := clockAt(t, "2026-11-24T13:59:31.345Z")
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	host := smallHost(12)
+	var sent []*profile.Profile
+	for i := range 6 { // over the end of an hour
+		p := host.Interval(start.Add(time.Duration(i)*10*time.Second), 10*time.Second)
+		for i := range p.Samples {
+			p.Samples[i].Value += 1 + int64(i%3) // does not divide
+		}
+		sent = append(sent, p)
+		c.set(p.Start.Add(p.Duration))
+		s.Export(p)
+	}
+	r := NewReader(dir, nil)
+	taken := func(from, to time.Time) (comms map[string]int64, lost uint64) {
+		comms = make(map[string]int64)
+		in := func(t time.Time) bool { return !t.Before(from) && t.Before(to) }
+		for _, p := range sent {
+			for i := range p.Samples {
+				for _, at := range p.Samples[i].Times {
+					if in(p.Start.Add(at.Truncate(Tick))) {
+						comms[p.Samples[i].Labels.Comm]++
+					}
+				}
+			}
+			if in(p.Start) {
+				lost += p.Account.Lost[0].Count
+			}
+		}
+		return comms, lost
+	}
+	random := rand.New(rand.NewPCG(5, 6))
+	got, want := make(sumOf), make(sumOf)
+	got.add(mustRead(t, r, query.Query{}, query.Labels...), everything)
+	end := start.Add(60 * time.Second)
+	for from := start; from.Before(end); {
+		to := from.Add(time.Duration(1+random.IntN(4000)) * time.Millisecond)
+		if random.IntN(4) == 0 {
+			to = to.Add(15 * time.Second)
+		}
+		if to.After(end) {
+			to = end
+		}
+		q := query.Query{From: from, To: to, By: "comm"}
+		comms, lost := taken(from, to)
+		p := mustRead(t, r, q, query.Labels...)
+		want.add(p, everything)
+		read, exported := make(map[string]int64), int64(0)
+		for i := range p.Samples {
+			read[p.Samples[i].Labels.Comm] += p.Samples[i].Count
+			exported += p.Samples[i].Count
+		}
+		if !maps.Equal(read, comms) || p.Account.Exported != uint64(exported) || p.Account.Taken != uint64(exported)+lost {
+			t.Fatalf("%s to %s: %v, %+v; not %v, %d lost", from, to, read, p.Account, comms, lost)
+		}
+		if exported > 0 && (!p.Start.Equal(from) || p.Duration != to.Sub(from)) {
+			t.Errorf("%s to %s: a profile of %s from %s", from, to, p.Duration, p.Start)
+		}
+		values, _, err := r.Labels(t.Context(), q, "comm")
+		grouped := make(map[string]int64)
+		for _, v := range values {
+			grouped[v.Label] = v.Samples
+		}
+		series, _, err2 := r.Series(t.Context(), q, time.Second)
+		long, _, err3 := r.Series(t.Context(), q, time.Hour)
+		heatmap, _, err4 := r.Heatmap(t.Context(), q, Tick)
+		if err := errors.Join(err, err2, err3, err4); err != nil {
+			t.Fatal(err)
+		}
+		if !maps.Equal(grouped, comms) {
+			t.Errorf("%s to %s: groups %v, not %v", from, to, grouped, comms)
+		}
+		for _, s := range []*Series{series, long, heatmap} {
+			lines := make(map[string]int64)
+			for _, l := range s.Lines {
+				for _, n := range l.Samples {
+					lines[l.Label] += n
+				}
+			}
+			if !maps.Equal(lines, comms) {
+				t.Errorf("%s to %s, steps of %s: %v, not %v", from, to, s.Step, lines, comms)
+			}
+		}
+		stacks, _, err := r.Stacks(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := int64(stacks.Profile.Account.Exported); n != exported {
+			t.Errorf("%s to %s: stacks of %d samples, not %d", from, to, n, exported)
+		}
+		from = to
+	}
+	checkSum(t, "ranges that follow one another", want, got)
+}
+
 func TestSeriesAddUp(t *testing.T) {
 	dir := t.TempDir()
 	c, start := clockAt(t, "2026-11-24T14:00:00.5Z")

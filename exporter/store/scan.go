@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/parquet-go/parquet-go"
 
@@ -67,7 +68,7 @@ type scan struct {
 	mu         sync.Mutex
 	answer     *Answer
 	partitions map[partition]bool // where the rows were found
-	covered    coverage           // by the files that were read
+	covered    time.Duration      // of the time that was asked for, by the files that were read
 	uncovered  bool               // one of them does not say what it covers
 	facts      facts              // when run has ended
 	stackFiles []file             // that there were when run began
@@ -250,9 +251,7 @@ func (s *scan) readFile(p openPiece, workers chan *worker) {
 	s.answer.Files++
 	s.uncovered = s.uncovered || !told
 	for at, n := range covered {
-		if p.covered().has(at) {
-			s.covered[at] += n
-		}
+		s.covered += time.Duration(p.covers(rangeOf(s.query.From, s.query.To), at, n)) * time.Millisecond
 	}
 	s.mu.Unlock()
 	var wait sync.WaitGroup
@@ -263,7 +262,7 @@ func (s *scan) readFile(p openPiece, workers chan *worker) {
 			if s.ctx.Err() != nil {
 				return
 			}
-			if err := guard(c, i, func() error { return w.read(c, i, p.times) }); err != nil && s.ctx.Err() == nil {
+			if err := guard(c, i, func() error { return w.read(c, i, &p.piece) }); err != nil && s.ctx.Err() == nil {
 				s.warn(err)
 			}
 		})
@@ -371,13 +370,20 @@ func (g *rowGroup) bounds(name string) (low, high int64, ok bool) {
 	return from.Int64(), to.Int64(), true
 }
 
-// read shows the wanted rows of a row group to the visitor.
-func (w *worker) read(c *checkedFile, index int, times timeRange) error {
+// read shows the rows of a row group to the visitor that are wanted of a piece.
+func (w *worker) read(c *checkedFile, index int, p *piece) error {
 	g := &rowGroup{RowGroup: c.RowGroups()[index], words: w.scan.words, columns: make(map[string]*vector)}
 	defer g.close()
+	begins := p.begins()
 	low, high, bounded := g.bounds("time")
-	if bounded && (timeRange{low, high + 1}).and(times).empty() {
+	if bounded && (timeRange{low, high + 1}).and(begins).empty() {
 		return nil
+	}
+	within := bounded && low >= begins.from && high < begins.to
+	cut := false // some rows may have samples at both sides of an end of the time
+	if p.exact() {
+		_, longest, known := g.bounds("duration")
+		cut = !bounded || !known || low < p.times.from || high+nanosToMillis(longest) >= p.times.to
 	}
 	types, err := g.column("type")
 	if err != nil {
@@ -394,7 +400,7 @@ func (w *worker) read(c *checkedFile, index int, times timeRange) error {
 		several = len(types.ids) > 1
 	}
 	// Where all rows are of the time and the type, statistics tell the rest of what they have in common.
-	all := bounded && low >= times.from && high < times.to && !several
+	all := within && !cut && !several
 	if all {
 		all, err = w.facts.learn(g)
 	}
@@ -408,7 +414,7 @@ func (w *worker) read(c *checkedFile, index int, times timeRange) error {
 		if err := w.scan.ctx.Err(); err != nil {
 			return err
 		}
-		if err := w.readWindow(g, min(rows, window), times, mine, all); err != nil {
+		if err := w.readWindow(g, min(rows, window), p, mine, all, cut); err != nil {
 			return err
 		}
 	}
@@ -544,8 +550,9 @@ func resize[T any](s []T, n int) []T {
 	return s[:n]
 }
 
-// readWindow shows the next n rows to the visitor. Of all says that time and type of all of them are wanted.
-func (w *worker) readWindow(g *rowGroup, n int, times timeRange, mine uint32, all bool) error {
+// readWindow shows the next n rows to the visitor. Of all says that time and type of all of them are wanted, cut that samples
+// before and after the time are to be left out.
+func (w *worker) readWindow(g *rowGroup, n int, p *piece, mine uint32, all, cut bool) error {
 	s, b := w.scan, &w.batch
 	longs := func(dst *[]int64, name string) error {
 		*dst = resize(*dst, n)
@@ -577,9 +584,15 @@ func (w *worker) readWindow(g *rowGroup, n int, times timeRange, mine uint32, al
 		if err != nil {
 			return err
 		}
+		begins := p.begins()
 		for i, t := range b.times {
-			if b.wanted[i] = t >= times.from && t < times.to && w.types[i] == mine; b.wanted[i] {
-				w.facts.add(w.units[i], w.periods[i], timeRange{t, t + nanosToMillis(w.durations[i])})
+			span := timeRange{t, t + nanosToMillis(w.durations[i])}
+			if cut {
+				span = span.and(p.times)
+			}
+			meant := begins.has(t) && (!cut || !span.empty() || p.times.has(t))
+			if b.wanted[i] = meant && w.types[i] == mine; b.wanted[i] {
+				w.facts.add(w.units[i], w.periods[i], span)
 			}
 		}
 	}
@@ -598,15 +611,53 @@ func (w *worker) readWindow(g *rowGroup, n int, times timeRange, mine uint32, al
 			return err
 		}
 	}
-	if s.ticks {
+	b.lengths, b.ticks = b.lengths[:0], b.ticks[:0]
+	if s.ticks || cut {
 		if err := w.readTicks(g, n); err != nil {
 			return err
 		}
+	}
+	if cut {
+		w.cut(p.times)
 	}
 	w.filter(n)
 	w.visitor.visit(b)
 	return nil
 }
+
+// cut leaves the samples of the rows that were taken in a time. Those of which it is not known when, as of lost ones, were where their span begins.
+func (w *worker) cut(times timeRange) {
+	b := &w.batch
+	from, to := 0, 0
+	for i, n := range b.lengths {
+		ticks := b.ticks[from : from+int(n)]
+		from += int(n)
+		if int64(n) != b.counts[i] || n == 0 {
+			b.wanted[i] = b.wanted[i] && times.has(b.times[i])
+			to += copy(b.ticks[to:], ticks)
+			continue
+		}
+		taken := func(tick uint32) bool { return times.has(b.times[i] + int64(tick)*Tick.Milliseconds()) }
+		each, rest := worth(b.values[i], b.counts[i])
+		if !taken(ticks[0]) {
+			rest = 0
+		}
+		kept := int64(0)
+		for _, tick := range ticks {
+			if taken(tick) {
+				b.ticks[to] = tick
+				to++
+				kept++
+			}
+		}
+		b.wanted[i] = b.wanted[i] && kept > 0
+		b.lengths[i], b.counts[i], b.values[i] = int32(kept), kept, kept*each+rest
+	}
+	b.ticks = b.ticks[:to]
+}
+
+// worth is what each sample of a row is worth: all the same, and the first one what does not divide on top.
+func worth(value, count int64) (each, rest int64) { return value / count, value % count }
 
 // filter drops what the conditions do not let pass. Lost samples pass.
 func (w *worker) filter(n int) {

@@ -204,8 +204,7 @@ func (v *steps) visit(b *batch) {
 			p.values[b.times[i]/v.step] += b.values[i]
 			continue
 		}
-		// The samples of a row are worth the same; what does not divide is the first one's.
-		each, rest := b.values[i]/b.counts[i], b.values[i]%b.counts[i]
+		each, rest := worth(b.values[i], b.counts[i])
 		for _, t := range ticks {
 			step := (b.times[i] + int64(t)*Tick.Milliseconds()) / v.step
 			p.samples[step]++

@@ -13,8 +13,8 @@ import (
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
-// memory answers queries from profiles that are there: those of the last minute, or of files. Like the history it takes a
-// profile whose span begins in the time that was asked for.
+// memory answers queries from profiles that are there: those of the last minute, or of files. Like the history it takes the samples that were
+// taken in the time that was asked for; those of which that is not known, and lost ones, were where their profile begins.
 type memory []*profile.Profile
 
 // span has the begin of every profile in it, also where the clock was set back since, and goes on to now; a minute where there is none.
@@ -41,19 +41,81 @@ func (m memory) of(q query.Query) profile.Type {
 	return profile.Type{Name: cmp.Or(q.Type, profile.TypeCPU.Name)}
 }
 
-// matching gives what a query means of a profile; nil: nothing.
+// matching gives what a query means of a profile; nil: nothing. Its start and duration are of the time that was asked for.
 func matching(p *profile.Profile, q query.Query) *profile.Profile {
-	if q.Type != "" && q.Type != p.Type.Name || p.Start.Before(q.From) || !q.To.IsZero() && !p.Start.Before(q.To) {
+	end := p.Start.Add(p.Duration)
+	begins := !p.Start.Before(q.From) && (q.To.IsZero() || p.Start.Before(q.To))
+	reaches := end.After(q.From) && (q.To.IsZero() || p.Start.Before(q.To))
+	if q.Type != "" && q.Type != p.Type.Name || !begins && !reaches {
 		return nil
 	}
+	whole := begins && (q.To.IsZero() || !end.After(q.To))
 	out := *p
 	out.Samples = nil
 	for i := range p.Samples {
-		if q.Filter.Matches(p.Samples[i].Labels) {
-			out.Samples = append(out.Samples, p.Samples[i])
+		if !q.Filter.Matches(p.Samples[i].Labels) {
+			continue
+		}
+		sample := p.Samples[i]
+		if !whole {
+			sample = taken(sample, p.Start, q, begins)
+		}
+		if sample.Count > 0 || whole {
+			out.Samples = append(out.Samples, sample)
 		}
 	}
+	if whole {
+		return &out
+	}
+	out.Account = profile.Account{}
+	for i := range out.Samples {
+		out.Account.Exported += uint64(out.Samples[i].Count)
+	}
+	out.Account.Taken = out.Account.Exported
+	if begins {
+		out.Account.Filtered, out.Account.Lost = p.Account.Filtered, p.Account.Lost
+		for _, l := range p.Account.Lost {
+			out.Account.Taken += l.Count
+		}
+	}
+	if p.Start.Before(q.From) {
+		out.Start = q.From
+		for i := range out.Samples {
+			for j := range out.Samples[i].Times {
+				out.Samples[i].Times[j] -= q.From.Sub(p.Start)
+			}
+		}
+	}
+	if !q.To.IsZero() && end.After(q.To) {
+		end = q.To
+	}
+	out.Duration = max(0, end.Sub(out.Start))
 	return &out
+}
+
+// taken leaves of a sample of a profile that begins at start what was taken in the time that was asked for.
+func taken(s profile.Sample, start time.Time, q query.Query, begins bool) profile.Sample {
+	if int64(len(s.Times)) != s.Count || s.Count == 0 {
+		if !begins {
+			s.Count, s.Value = 0, 0
+		}
+		return s
+	}
+	// The samples are worth the same; what does not divide is the first one's.
+	each, rest := s.Value/s.Count, s.Value%s.Count
+	var times []time.Duration
+	for i, t := range s.Times {
+		if at := start.Add(t); at.Before(q.From) || !q.To.IsZero() && !at.Before(q.To) {
+			if i == 0 {
+				rest = 0
+			}
+			continue
+		}
+		times = append(times, t)
+	}
+	s.Times, s.Count = times, int64(len(times))
+	s.Value = s.Count*each + rest
+	return s
 }
 
 // Read keeps all labels, but not the times of samples.

@@ -64,10 +64,18 @@ func TestMemoryAnswersAsTheHistoryDoes(t *testing.T) {
 			}
 			return string(out)
 		}
-		from := "&from=" + begin.Format(time.RFC3339Nano) + "&to=" + begin.Add(40*time.Second).Format(time.RFC3339Nano)
-		want := text(get(stored, from))
-		if got := text(get(given, from)); got != want {
-			t.Errorf("%s of files:\n%s\nof the history:\n%s", path, got, want)
+		during := func(from, to time.Duration) string {
+			return "&from=" + begin.Add(from).Format(time.RFC3339Nano) + "&to=" + begin.Add(to).Format(time.RFC3339Nano)
+		}
+		from := during(0, 40*time.Second)
+		for _, times := range []string{
+			from, during(3005*time.Millisecond, 21300*time.Millisecond), during(1005*time.Millisecond, 1205*time.Millisecond),
+			during(4*time.Second, 8*time.Second), // nothing was sampled in it
+		} {
+			want := text(get(stored, times))
+			if got := text(get(given, times)); got != want {
+				t.Errorf("%s%s of files:\n%s\nof the history:\n%s", path, times, got, want)
+			}
 		}
 		if path[:4] == "diff" {
 			continue // nothing before is live
