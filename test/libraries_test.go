@@ -13,13 +13,19 @@ import (
 // Two thousand files that nobody saw before are mapped and deleted in a fraction of a second: no sample is lost, and each file's code has its own
 // names, or a reason.
 //
-// They can be opened as long as they are mapped. Where the process ends at once, how many were is a race on two CPUs, and has no bound.
+// They can be opened as long as they are mapped. Where the process ends at once, how many were is a race on two CPUs: leastRaced.
 func TestManyLibraries(t *testing.T) {
-	recordLibraries(t, 0)
+	if named := recordLibraries(t, 0); named < leastRaced {
+		t.Errorf("%.1f %% of the samples carry names", 100*named)
+	}
 	if named := recordLibraries(t, 2); named < 0.98 {
 		t.Errorf("%.1f %% of the samples carry names", 100*named)
 	}
 }
+
+// leastRaced is the share that has names in any case where the process ends at once, and with it the files, which have no other name: in a quarter of a second
+// a machine that has other things to do opens a quarter of them, others all.
+const leastRaced = 0.1
 
 // recordLibraries gives the part of the samples that have the names of their files.
 func recordLibraries(t *testing.T, seconds int) float64 {

@@ -213,7 +213,9 @@ func TestWhole(t *testing.T) {
 			workload, _, _ := strings.Cut(name, " ")
 			w := start(t, build(t, workload), c.args...)
 			time.Sleep(100 * time.Millisecond)
-			for attempt := 1; c.checkAll(t, record(t, "-p", strconv.Itoa(w.pid()), "-F", rate(), "-d", "4s"), attempt < attempts); attempt++ {
+			recorded := func() recording { return record(t, "-p", strconv.Itoa(w.pid()), "-F", rate(), "-d", "4s") }
+			if c.checkAll(t, recorded(), name == "reload") {
+				c.checkAll(t, recorded(), false)
 			}
 		})
 	}
@@ -254,13 +256,11 @@ func TestWholeGo(t *testing.T) {
 	}
 }
 
-// attempts are the recordings of which one has to have whole stacks, where the machine was too busy with other things to let the recorder run: then it says so.
-const attempts = 3
-
 // late is how a stack ends of which the recorder did not know the code in time.
 var late = pattern(`\[truncated: (stale mapping|cold limited|table pending)\]`)
 
-// checkAll checks all stacks of a recording. If that may be made again, too many that came too late are no error: true says that there were.
+// checkAll checks all stacks of a recording. If that may be made again, too many that came too late are no error: true says that there were. It may once of a process
+// whose code is replaced all the time: on a machine that lets the recorder run too seldom that is more often than it can look, and then it says so.
 func (s shape) checkAll(t *testing.T, r recording, mayRepeat bool) (repeat bool) {
 	t.Helper()
 	checkConservation(t, r.profile)
