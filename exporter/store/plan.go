@@ -45,7 +45,8 @@ func (r timeRange) overlap(from, length int64) int64 {
 	return max(0, min(r.to, from+length)-max(r.from, from))
 }
 
-// longestInterval is how far back an interval is looked for whose samples may be in a range. The agent's are of 10 s, and longer where it was starved.
+// longestInterval is how far back an interval is looked for whose samples may be in a range. The agent's are of 10 s. One that was starved, or stopped, for
+// longer writes an interval without the times of samples, which counts where it begins.
 const longestInterval = time.Minute
 
 // times are those that the samples of a file can have, but for the longest intervals.
@@ -79,8 +80,10 @@ func (p *piece) begins() timeRange {
 // begins, as its rows do.
 func (p *piece) covers(wanted timeRange, at, length int64) int64 {
 	switch {
-	case p.exact():
+	case p.exact() && length <= longestInterval.Milliseconds():
 		return wanted.overlap(at, length)
+	case wanted.has(at) && p.exact():
+		return length
 	case wanted.has(at) && p.covered().has(at):
 		return length
 	}
@@ -102,7 +105,7 @@ func (p *piece) covered() timeRange {
 
 // instead is what is read in the place of a rollup.
 func (p *piece) instead() unit {
-	return unit{p.file.host, p.times, []piece{{file: *p.minutes, times: p.times}}}
+	return unit{host: p.file.host, times: p.times, pieces: []piece{{file: *p.minutes, times: p.times}}}
 }
 
 // unit is what is read of a host's history at one point of time: an hour, or a day that has been compacted.
@@ -110,7 +113,7 @@ func (p *piece) instead() unit {
 // all of the unit is looked for again.
 type unit struct {
 	host   string
-	times  timeRange
+	times  timeRange // in which its files begin
 	pieces []piece
 }
 
@@ -145,7 +148,7 @@ func (h *history) plan(times timeRange, coarse bool) []unit {
 		}
 		u := units[k]
 		if u == nil {
-			u = &unit{host: f.host, times: times.and(timeRange{k.start, k.start + span.Milliseconds()})}
+			u = &unit{host: f.host, times: timeRange{k.start, k.start + span.Milliseconds()}}
 			units[k] = u
 		}
 		u.pieces = append(u.pieces, pieces...)
@@ -181,6 +184,26 @@ func (h *history) plan(times timeRange, coarse bool) []unit {
 		return strings.Compare(a.host, b.host)
 	})
 	return plan
+}
+
+// replan says which files hold by now what a unit was to be read for, a part of the time that plan was made for.
+func (h *history) replan(u unit, times timeRange, coarse bool) []unit {
+	var again []unit
+	for _, other := range h.plan(times, coarse) {
+		if other.host != u.host {
+			continue
+		}
+		pieces := slices.DeleteFunc(other.pieces, func(p piece) bool { return p.exact() && !u.times.has(p.file.start.UnixMilli()) })
+		for i := range pieces {
+			if p := &pieces[i]; !p.exact() {
+				p.times = p.times.and(u.times)
+			}
+		}
+		if pieces = slices.DeleteFunc(pieces, func(p piece) bool { return p.times.empty() }); len(pieces) > 0 {
+			again = append(again, unit{other.host, u.times, pieces})
+		}
+	}
+	return again
 }
 
 // look lists what there is. While one directory is read files may be put into it and others taken out, so that neither

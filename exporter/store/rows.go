@@ -17,6 +17,8 @@ type encoder struct {
 	order  []sampleRef
 	labels map[*profile.Labels]*labels
 	rows   []SampleRow
+	// timeless says that the times of samples are not kept.
+	timeless bool
 }
 
 // sampleRef is a sample by what its row is sorted by.
@@ -48,6 +50,7 @@ func (e *encoder) encode(p *profile.Profile, place func(*profile.Sample, int64) 
 		e.order = append(e.order, sampleRef{id, e.label(s.Labels), s})
 	}
 	slices.SortFunc(e.order, func(a, b sampleRef) int { return cmp.Or(cmp.Compare(a.stack, b.stack), a.labels.compare(b.labels)) })
+	e.timeless = p.Duration > longestInterval
 	blank := SampleRow{
 		Time: p.Start.UnixMilli(), Duration: p.Duration.Nanoseconds(), Type: text(p.Type.Name), Unit: text(p.Type.Unit), Period: p.Period,
 	}
@@ -87,6 +90,9 @@ func (e *encoder) add(row *SampleRow, s *profile.Sample) {
 	row.Value += s.Value
 	if row.Ticks == nil {
 		row.Ticks = make([]int32, 0, len(s.Times))
+	}
+	if e.timeless {
+		return
 	}
 	for _, at := range s.Times {
 		row.Ticks = append(row.Ticks, int32(at/Tick))

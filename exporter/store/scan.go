@@ -59,9 +59,11 @@ type scan struct {
 	query  query.Query
 	words  *words
 	// What visitors want to know of rows, beyond counts and values.
-	times, stacks, ticks bool
-	labels               [labelCount]bool
-	coarse               bool // resolution 1h will do
+	times, stacks bool
+	labels        [labelCount]bool
+	coarse        bool // resolution 1h will do
+	// step is that of series, in milliseconds: times of samples are read where spans reach into several. 0: whole spans will do.
+	step int64
 	// selected are the stacks that Focus and Ignore leave; nil: all.
 	selected map[int64]bool
 
@@ -168,8 +170,7 @@ func (s *scan) open(u unit, coarse bool) ([]openPiece, error) {
 		}
 		h, _, _ := s.reader.look() // what cannot be looked at has been said
 		// The time that this unit was for may be in several now, or in one for a longer time.
-		again := h.plan(u.times, coarse)
-		again = slices.DeleteFunc(again, func(other unit) bool { return other.host != u.host })
+		again := h.replan(u, rangeOf(s.query.From, s.query.To), coarse)
 		if files, err = s.openAll(again); !errors.Is(err, fs.ErrNotExist) {
 			return files, err
 		}
@@ -380,10 +381,13 @@ func (w *worker) read(c *checkedFile, index int, p *piece) error {
 		return nil
 	}
 	within := bounded && low >= begins.from && high < begins.to
-	cut := false // some rows may have samples at both sides of an end of the time
+	// Some rows may have samples at both sides of an end of the time; the times of samples are wanted.
+	cut, ticks := false, false
 	if p.exact() {
 		_, longest, known := g.bounds("duration")
-		cut = !bounded || !known || low < p.times.from || high+nanosToMillis(longest) >= p.times.to
+		last := high + nanosToMillis(longest)
+		cut = !bounded || !known || low < p.times.from || last >= p.times.to
+		ticks = cut || w.scan.step > 0 && low/w.scan.step != last/w.scan.step
 	}
 	types, err := g.column("type")
 	if err != nil {
@@ -414,7 +418,7 @@ func (w *worker) read(c *checkedFile, index int, p *piece) error {
 		if err := w.scan.ctx.Err(); err != nil {
 			return err
 		}
-		if err := w.readWindow(g, min(rows, window), p, mine, all, cut); err != nil {
+		if err := w.readWindow(g, min(rows, window), p, mine, all, cut, ticks); err != nil {
 			return err
 		}
 	}
@@ -551,8 +555,8 @@ func resize[T any](s []T, n int) []T {
 }
 
 // readWindow shows the next n rows to the visitor. Of all says that time and type of all of them are wanted, cut that samples
-// before and after the time are to be left out.
-func (w *worker) readWindow(g *rowGroup, n int, p *piece, mine uint32, all, cut bool) error {
+// before and after the time are to be left out, ticks that the times of samples are to be read.
+func (w *worker) readWindow(g *rowGroup, n int, p *piece, mine uint32, all, cut, ticks bool) error {
 	s, b := w.scan, &w.batch
 	longs := func(dst *[]int64, name string) error {
 		*dst = resize(*dst, n)
@@ -612,7 +616,7 @@ func (w *worker) readWindow(g *rowGroup, n int, p *piece, mine uint32, all, cut 
 		}
 	}
 	b.lengths, b.ticks = b.lengths[:0], b.ticks[:0]
-	if s.ticks || cut {
+	if ticks {
 		if err := w.readTicks(g, n); err != nil {
 			return err
 		}

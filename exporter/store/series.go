@@ -49,14 +49,13 @@ type LabelValue struct {
 	Value   int64
 }
 
-// Series gives the samples that a query means in steps, by the label By. Steps are multiples of a second; in those of less
-// than a minute samples are where they were taken, in longer ones where their span begins. Spans of a
+// Series gives the samples that a query means in steps, by the label By. Steps are multiples of a second; samples are where they were taken. Spans of a
 // minute (all that is older than one to two hours) are in the step that they begin in, so they need steps of a minute at least to be told apart.
 func (r *Reader) Series(ctx context.Context, q query.Query, step time.Duration) (*Series, *Answer, error) {
 	if err := CheckStep(step, time.Second); err != nil {
 		return nil, nil, err
 	}
-	return r.series(ctx, q, step, step < time.Minute)
+	return r.series(ctx, q, step)
 }
 
 // Heatmap gives counts of samples in steps of multiples of 10 ms. What was sampled before the last one to two hours has its minute
@@ -65,7 +64,7 @@ func (r *Reader) Heatmap(ctx context.Context, q query.Query, step time.Duration)
 	if err := CheckStep(step, Tick); err != nil {
 		return nil, nil, err
 	}
-	s, answer, err := r.series(ctx, q, step, true)
+	s, answer, err := r.series(ctx, q, step)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -102,14 +101,14 @@ func CheckStep(step, unit time.Duration) error {
 	return nil
 }
 
-func (r *Reader) series(ctx context.Context, q query.Query, step time.Duration, exact bool) (*Series, *Answer, error) {
+func (r *Reader) series(ctx context.Context, q query.Query, step time.Duration) (*Series, *Answer, error) {
 	s := r.newScan(ctx, q)
 	defer s.cancel(nil)
 	by := slices.Index(query.Labels, q.By)
 	if by >= 0 {
 		s.labels[by] = true
 	}
-	s.times, s.ticks, s.coarse = true, exact, step%time.Hour == 0
+	s.times, s.step, s.coarse = true, step.Milliseconds(), step%time.Hour == 0
 	if !q.From.IsZero() && !q.To.IsZero() && int64(q.To.Sub(q.From)/step) > maxSteps {
 		return nil, nil, ErrTooMany
 	}

@@ -41,7 +41,8 @@ func (m memory) of(q query.Query) profile.Type {
 	return profile.Type{Name: cmp.Or(q.Type, profile.TypeCPU.Name)}
 }
 
-// matching gives what a query means of a profile; nil: nothing. Its start and duration are of the time that was asked for.
+// matching gives what a query means of a profile; nil: nothing. Its start and duration are of the time that was asked for, where the times of samples are
+// known, as they are not of files.
 func matching(p *profile.Profile, q query.Query) *profile.Profile {
 	end := p.Start.Add(p.Duration)
 	begins := !p.Start.Before(q.From) && (q.To.IsZero() || p.Start.Before(q.To))
@@ -50,6 +51,12 @@ func matching(p *profile.Profile, q query.Query) *profile.Profile {
 		return nil
 	}
 	whole := begins && (q.To.IsZero() || !end.After(q.To))
+	if !whole && !slices.ContainsFunc(p.Samples, func(s profile.Sample) bool { return len(s.Times) > 0 }) {
+		if !begins {
+			return nil
+		}
+		whole = true
+	}
 	out := *p
 	out.Samples = nil
 	for i := range p.Samples {
@@ -74,6 +81,7 @@ func matching(p *profile.Profile, q query.Query) *profile.Profile {
 	out.Account.Taken = out.Account.Exported
 	if begins {
 		out.Account.Filtered, out.Account.Lost = p.Account.Filtered, p.Account.Lost
+		out.Account.Taken += out.Account.Filtered
 		for _, l := range p.Account.Lost {
 			out.Account.Taken += l.Count
 		}

@@ -108,3 +108,19 @@ func TestMemoryAfterTheClockWasSetBack(t *testing.T) {
 		t.Errorf("%v %+v", err, series)
 	}
 }
+
+// A file's profile has no times of its samples: it is in a time in which it begins, all of it, and in no other.
+func TestMemoryOfAFileIsWhole(t *testing.T) {
+	p := profileOf(stack(1, "app", "leaf", "main"))
+	p.Start, p.Duration = time.Now().Add(-time.Minute), 30*time.Second
+	p.Account = profile.Account{Taken: 1, Exported: 1}
+	for _, c := range []struct {
+		from, to time.Duration
+		want     int
+	}{{0, 5 * time.Second, 1}, {5 * time.Second, 40 * time.Second, 0}, {-time.Second, time.Hour, 1}} {
+		got, _, err := memory{p}.Read(t.Context(), query.Query{From: p.Start.Add(c.from), To: p.Start.Add(c.to)})
+		if err != nil || len(got.Samples) != c.want || c.want > 0 && (got.Duration != p.Duration || !got.Start.Equal(p.Start)) {
+			t.Errorf("from %s to %s: %d samples of %s, %v", c.from, c.to, len(got.Samples), got.Duration, err)
+		}
+	}
+}

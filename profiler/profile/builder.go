@@ -59,11 +59,17 @@ func (b *Builder) Count() (n uint64) {
 	return n
 }
 
-// Build ends the profile. The Builder must not be used afterwards.
+// Build ends the profile. The Builder must not be used afterwards. Samples that were taken a moment after the end, while those before it were
+// fetched, were at its end: each time lies in the profile.
 func (b *Builder) Build(end time.Time, account Account) *Profile {
 	p := b.profile
 	p.Duration = end.Sub(p.Start)
 	p.Account = account
+	for i := range p.Samples {
+		for j, at := range p.Samples[i].Times {
+			p.Samples[i].Times[j] = max(0, min(at, p.Duration-1))
+		}
+	}
 	b.index, b.profile = nil, Profile{}
 	return &p
 }
