@@ -218,7 +218,12 @@ test("speedscope opens what its schema allows", async (t) => {
 
 test("no serious barrier", async (t) => {
   const source = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-  for (const [colorScheme, view] of [["light", "flame"], ["dark", "top"]]) {
+  const times = await changed;
+  const compared = `&from=${iso(times.after)}&to=${iso(times.end)}&before_from=${iso(times.begun)}&before_to=${iso(times.before)}`;
+  for (const [colorScheme, view] of [
+    ["light", "flame"], ["dark", "top"], ["dark", "flame&heat=true"], ["light", "tree"], ["dark", "callers&function=main.main"], ["light", `top${compared}`],
+    ["dark", `flame${compared}`],
+  ]) {
     const page = await open(t, `${host.url}/?view=${view}`, { colorScheme });
     await page.evaluate(source); // not a script element, which the policy would keep out
     for (const dialog of [false, true]) {
@@ -363,6 +368,13 @@ test("a part of a second is selected in the heatmap", async (t) => {
   assert.match(await page.locator(".tag.after").textContent(), /:\d\d\.\d{3} – .*:\d\d\.\d{3} \(\d+ ms\)/);
   const selection = await page.locator(".range.after").boundingBox();
   assert.ok(selection.height > 10 && selection.height < box.height, "it is drawn as a part of the column");
+  // The graph is of what the heatmap counts there.
+  const span = `from=${iso(at_("from"))}&to=${iso(at_("to"))}`;
+  const [cells, top] = await Promise.all([`heatmap?step=20ms&${span}`, `top?${span}`].map(async (query) => (await fetch(`${host.url}/api/v1/${query}`)).json()));
+  const counted = cells.lines.flatMap((l) => l.samples).reduce((a, b) => a + b, 0);
+  assert.ok(counted > 10, `${counted} samples`);
+  assert.equal(top.total.samples, counted);
+  await until("a graph of them", async () => (await page.locator(".about").textContent()).startsWith(`${counted} samples in ${length} ms`));
 });
 
 test("pictures", async () => {
@@ -406,6 +418,7 @@ test("figures", async (t) => {
     return { nodes: Number(view.dataset.nodes), p95: times[Math.floor(0.95 * times.length)], heap: performance.memory.usedJSHeapSize };
   }, at("flame"));
   assert.equal(figures.nodes, 200_000, "all nodes are in the graph");
+  assert.ok(figures.heap <= 150e6, `the page takes ${Math.round(figures.heap / 1e6)} MB`);
 
   const day = await visit(`${host.url}/?range=24h`);
   t.after(() => day.context.close());

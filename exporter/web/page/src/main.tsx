@@ -9,7 +9,7 @@ import {
 } from "./api.ts";
 import { Chips, QueryBox } from "./filters.tsx";
 import { printable } from "./flame/text.ts";
-import { count } from "./format.ts";
+import { count, duration } from "./format.ts";
 import { focusSearch, Graph } from "./graph.tsx";
 import { Help } from "./help.tsx";
 import { Leave } from "./leave.tsx";
@@ -193,7 +193,7 @@ class Boundary extends Component<{ children: ComponentChildren }, { error?: Erro
 
 function about(s: State, found: Found | undefined, diff: DiffAnswer | undefined): string {
   if (s.compare) return diff ? `${count(diff.before.samples)} samples before, ${count(diff.after.samples)} after` : "";
-  return found ? `${count(found.total.samples)} samples in ${found.seconds.toFixed(0)} s` : "";
+  return found ? `${count(found.total.samples)} samples in ${duration(found.seconds * 1000)}` : "";
 }
 
 // withoutLabel is the filter without what chooses one value of a label: the others stay to be chosen.

@@ -87,7 +87,7 @@ function Table<T extends { name: string; module?: string }>({ rows, columns, sor
 const finding = (s: State) => ({ text: s.find, set: (text: string) => change({ find: text }, s.find === "" ? "push" : "replace") });
 
 export function callersOf(name: string): void {
-  change({ view: "callers", function: name, ...unsorted });
+  change({ view: "callers", function: name, find: "", ...unsorted });
 }
 
 function Name({ name, kind, inlined }: { name: string; kind: string; inlined?: boolean }) {
@@ -243,8 +243,8 @@ export function Callers({ s, answer, before }: {
             <dl>{data.places.slice(0, 4).map((p, i) => <PlaceOf key={i} place={p} />)}</dl>
           </div>
           <div class="two">
-            <section><h3>Callers</h3><Table rows={between(old?.callers ?? [], data.callers)} columns={columns(data.total.value)} sort={s.sort} setSort={(sort) => change({ sort }, "replace")} caption="Callers" test="callers-table" none="None: stacks begin here." /></section>
-            <section><h3>Callees</h3><Table rows={between(old?.callees ?? [], data.callees)} columns={columns(data.total.value)} sort={s.sortCallees} setSort={(sortCallees) => change({ sortCallees }, "replace")} caption="Callees" test="callees-table" none="None was seen." /></section>
+            <section><h3>Callers</h3><Table rows={between(old?.callers ?? [], data.callers)} columns={columns(data.total.value)} sort={s.sort} setSort={(sort) => change({ sort }, "replace")} caption="Callers" test="callers-table" find={finding(s)} none="None: stacks begin here." /></section>
+            <section><h3>Callees</h3><Table rows={between(old?.callees ?? [], data.callees)} columns={columns(data.total.value)} sort={s.sortCallees} setSort={(sortCallees) => change({ sortCallees }, "replace")} caption="Callees" test="callees-table" find={finding(s)} none="None was seen." /></section>
           </div>
         </>
       )}
@@ -316,11 +316,23 @@ export function Tree({ s, root, unit, compared, answer }: {
     const of = (w: Weight | undefined, side: DiffTreeAnswer["before"]) => (w?.value ?? 0) / ((s.scale === "time" ? side.duration / 1e9 : side.value) || 1);
     return [of(n.totalBefore, d.before), of(n.total, d.after)];
   };
+  const text = () => [
+    [...(compared ? ["Before", "After"] : ["Total", "Self"]), "Samples", "Function", "Module"],
+    ...rows.map(({ node: n, depth }) => [
+      ...(compared ? parts(n, compared).map((x) => part(x, s.scale, unit)) : [percent(n.total.value, whole), percent(n.self.value, whole)]),
+      (compared ? `${count(n.totalBefore?.samples ?? 0)} → ` : "") + count(n.total.samples), "  ".repeat(depth) + printable(n.name), printable(n.module ?? ""),
+    ]),
+  ].map((line) => line.join("\t")).join("\n");
   const shown = rows.some((r) => r.key === active) ? active : rows[0]?.key;
   return (
     <div class="view">
       <Busy answer={answer} />
       {answer.error && <Problem error={answer.error} />}
+      <div class="bar">
+        <span class="hint">Arrow keys walk and open; Enter shows the callers and callees.</span>
+        <span class="spring" />
+        <Copy text={text} label="Copy table: the open rows, as tab-separated text">Copy table</Copy>
+      </div>
       <div class="scroll">
         <table role="treegrid" aria-label="Call tree" class="tree" data-test="tree-table">
           <thead><tr>
@@ -361,7 +373,6 @@ export function Tree({ s, root, unit, compared, answer }: {
           </tbody>
         </table>
       </div>
-      <p class="hint">Arrow keys walk and open; Enter shows the callers and callees.</p>
     </div>
   );
 }
