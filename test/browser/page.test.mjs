@@ -55,6 +55,18 @@ async function open(t, url, options) {
   return visited.page;
 }
 
+/** download clicks on a download, and gives the path of the file when all of it is there. */
+async function download(page, name) {
+  const [file] = await Promise.all([page.waitForEvent("download"), page.locator(at(`download-${name}`)).click()]);
+  assert.equal(await file.failure(), null, name);
+  const path = join(scratch, `${name}-${file.suggestedFilename()}`);
+  await until(`${name} is on disk`, async () => {
+    await file.saveAs(path);
+    return statSync(path).size > 0;
+  });
+  return path;
+}
+
 const iso = (ms) => new Date(ms).toISOString();
 
 test("the page says what is hot, and search finds it", async (t) => {
@@ -190,16 +202,10 @@ test("a name from a process is text", async (t) => {
 test("downloads are read by other tools", async (t) => {
   const page = await open(t, `${host.url}/?filter=${encodeURIComponent(`pid="${work.pid}"`)}`);
   await page.locator(at("leave")).click();
-  const download = async (format) => {
-    const [file] = await Promise.all([page.waitForEvent("download"), page.locator(at(`download-${format}`)).click()]);
-    const path = join(scratch, file.suggestedFilename());
-    await file.saveAs(path);
-    return path;
-  };
-  assert.match(execFileSync("go", ["tool", "pprof", "-top", await download("pprof")], { encoding: "utf8", env: { ...process.env, PPROF_TMPDIR: scratch } }), /main\.steady/);
-  assert.match(readFileSync(await download("folded"), "utf8"), /main\.main;main\.steady.* \d+\n/);
+  assert.match(execFileSync("go", ["tool", "pprof", "-top", await download(page, "pprof")], { encoding: "utf8", env: { ...process.env, PPROF_TMPDIR: scratch } }), /main\.steady/);
+  assert.match(readFileSync(await download(page, "folded"), "utf8"), /main\.main;main\.steady.* \d+\n/);
   // The HTML file opens from the disk, asks nobody, and shows the graph.
-  const html = await open(t, `file://${await download("html")}`);
+  const html = await open(t, `file://${await download(page, "html")}`);
   assert.ok(Number(await html.locator(at("flame")).getAttribute("data-nodes")) > 3);
   await html.locator("#search").fill("steady");
   assert.match(await html.locator("#found").textContent(), /^[1-9]/);
@@ -323,9 +329,7 @@ test("two ranges are compared, and a link shows the same", async (t) => {
   assert.match(await page.locator(at("trust-panel")).textContent(), /Before.*Whole stacks.*After.*Whole stacks/);
   await page.keyboard.press("Escape");
   await page.locator(at("leave")).click();
-  const [past] = await Promise.all([page.waitForEvent("download"), page.locator(at("download-folded-before")).click()]);
-  await past.saveAs(join(scratch, "before.folded"));
-  assert.match(readFileSync(join(scratch, "before.folded"), "utf8"), /main\.first/);
+  assert.match(readFileSync(await download(page, "folded-before"), "utf8"), /main\.first/);
   await page.keyboard.press("Escape");
   await page.locator(at("view-top")).click();
   await page.waitForSelector(`${at("diff-table")} tr[data-function]`);
