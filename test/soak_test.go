@@ -154,16 +154,48 @@ func (s *soak) startAgent(t *testing.T, life time.Duration) *agent {
 		}
 		args = append(args, "--children", "-p", strings.Join(pids, ","))
 	}
+	resume := func() {}
 	if !s.target { // beside them an emulated machine takes twice as long for it
-		defer s.rest()()
+		resume = s.rest()
 	}
 	began := time.Now()
 	s.births, s.jitNamed, s.jitCalls = []births{{at: began}}, 0, 0
 	a := startAgent(t, args...)
 	t.Logf("an agent is ready %.2f s after its start", time.Since(began).Seconds())
 	s.address = strings.TrimPrefix(a.url, "http://")
+	resume()
+	if !s.target {
+		s.awaitKnown(t, a)
+	}
 	return a
 }
+
+// awaitKnown waits until an agent that has just started knows the code of the loads, which takes an emulated machine that they keep busy a second or more: what
+// is watched is how it goes on.
+func (s *soak) awaitKnown(t *testing.T, a *agent) {
+	t.Helper()
+	for began := time.Now(); ; {
+		p, err := a.collect(t, "seconds=1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		known := true
+		for _, b := range s.burners {
+			n := countCalls(p, b.pid())
+			known = known && n.all > 0 && float64(n.byName["work"]) >= leastWork*float64(n.all)
+		}
+		if known {
+			t.Logf("it knows its loads %.2f s after it was ready", time.Since(began).Seconds())
+			return
+		}
+		if time.Since(began) > time.Minute {
+			t.Fatal("it does not know its loads")
+		}
+	}
+}
+
+// leastWork is the part of a burning process's samples that its functions are in.
+const leastWork = 0.97
 
 func (s *soak) loads() []*workload {
 	return append(append([]*workload{s.churn}, s.burners...), s.children...)
@@ -520,7 +552,7 @@ func (s *soak) checkProfile(t *testing.T, p *profile.Profile, missed float64) {
 		if most, least := want+chance, want-chance-float64(lost)-missed*float64(s.hz); float64(n.all) > most || float64(n.all) < least {
 			t.Errorf("%d samples of a process whose CPU time gives %.0f to %.0f", n.all, least, most)
 		}
-		if named := n.byName["work"]; float64(named) < 0.97*float64(n.all) {
+		if named := n.byName["work"]; float64(named) < leastWork*float64(n.all) {
 			t.Errorf("%d of %d samples of a burning process are in its functions", named, n.all)
 		}
 	}
