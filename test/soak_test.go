@@ -174,7 +174,7 @@ func (s *soak) startAgent(t *testing.T, life time.Duration) *agent {
 // is watched is how it goes on.
 func (s *soak) awaitKnown(t *testing.T, a *agent) {
 	t.Helper()
-	for began := time.Now(); ; {
+	for began, profiles := time.Now(), 1; ; profiles++ {
 		p, err := a.collect(t, "seconds=1")
 		if err != nil {
 			t.Fatal(err)
@@ -185,7 +185,7 @@ func (s *soak) awaitKnown(t *testing.T, a *agent) {
 			known = known && n.all > 0 && float64(n.byName["work"]) >= leastWork*float64(n.all)
 		}
 		if known {
-			t.Logf("it knows its loads %.2f s after it was ready", time.Since(began).Seconds())
+			t.Logf("it knows its loads %.2f s after it was ready, in profile %d", time.Since(began).Seconds(), profiles)
 			return
 		}
 		if time.Since(began) > time.Minute {
