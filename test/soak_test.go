@@ -63,8 +63,6 @@ type soak struct {
 	children []*workload
 	births   []births // of the host, as the agent that lives told of them
 	stopped  bool     // the agent was, in the profile that is checked
-	jitNamed int64    // of the calls into code just made that the life of an agent saw
-	jitCalls int64
 }
 
 // births is a count of forks at a time.
@@ -159,7 +157,7 @@ func (s *soak) startAgent(t *testing.T, life time.Duration) *agent {
 		resume = s.rest()
 	}
 	began := time.Now()
-	s.births, s.jitNamed, s.jitCalls = []births{{at: began}}, 0, 0
+	s.births = []births{{at: began}}
 	a := startAgent(t, args...)
 	t.Logf("an agent is ready %.2f s after its start", time.Since(began).Seconds())
 	s.address = strings.TrimPrefix(a.url, "http://")
@@ -188,8 +186,8 @@ func (s *soak) awaitKnown(t *testing.T, a *agent) {
 			t.Logf("it knows its loads %.2f s after it was ready, in profile %d", time.Since(began).Seconds(), profiles)
 			return
 		}
-		if time.Since(began) > time.Minute {
-			t.Fatal("it does not know its loads")
+		if profiles == 3 {
+			t.Fatalf("it does not know its loads after %.2f s and %d profiles", time.Since(began).Seconds(), profiles)
 		}
 	}
 }
@@ -214,7 +212,6 @@ func (s *soak) life(t *testing.T, length time.Duration, end func(*testing.T, *ag
 	t.Logf("early: %v", early)
 	t.Logf("late:  %v", late)
 	s.checkGrowth(t, early, late)
-	s.checkJIT(t)
 	if s.target {
 		objects.checkTargets(t)
 	}
@@ -565,31 +562,11 @@ func (s *soak) checkChurn(t *testing.T, p *profile.Profile) {
 	n := countCalls(p, s.churn.pid()).byName
 	share := func(name, caller string) float64 { return float64(n[name]) / float64(max(1, n[caller])) }
 	mapped, jit := share("mapped_burn", "burn_mapped"), share("jit_burn_", "burn_jit")
-	t.Logf("named: %.1f %% of the %d calls into files just mapped, %.1f %% of the %d into code just made",
+	what := fmt.Sprintf("named: %.1f %% of the %d calls into files just mapped, %.1f %% of the %d into code just made",
 		100*mapped, n["burn_mapped"], 100*jit, n["burn_jit"])
-	if mapped < 0.95 {
-		t.Errorf("named: %.1f %% of the calls into files just mapped", 100*mapped)
-	}
-	if s.stopped {
-		return
-	}
-	s.jitNamed += n["jit_burn_"]
-	s.jitCalls += n["burn_jit"]
-	if chance := 2 * math.Sqrt(float64(n["burn_jit"])); float64(n["jit_burn_"]) < leastJIT*float64(n["burn_jit"])-chance {
-		t.Errorf("named: %.1f %% of the %d calls into code just made", 100*jit, n["burn_jit"])
-	}
-}
-
-// leastJIT is the share of the calls into code just made that have names: a second of samples may come before the map is read,
-// and a copy of the code lives for about four. A window of a second or two has few such samples, and what chance does
-// to them (4 sigma of sqrt(n)/2) is allowed for; an agent's whole life has enough.
-const leastJIT = 0.5
-
-// checkJIT wants as much of an agent's whole life.
-func (s *soak) checkJIT(t *testing.T) {
-	t.Helper()
-	if float64(s.jitNamed) < leastJIT*float64(s.jitCalls) {
-		t.Errorf("named: %d of %d calls into code just made, in the life of an agent", s.jitNamed, s.jitCalls)
+	t.Log(what)
+	if mapped < 0.95 || jit < 0.5 && !s.stopped {
+		t.Error(what)
 	}
 }
 

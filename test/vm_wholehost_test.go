@@ -493,7 +493,8 @@ func testHotplug(t *testing.T, a *agent) {
 		time.Sleep(2500 * time.Millisecond) // CPUs are looked at once a second
 		w := observe(t, a, 3, l)
 		n := count(w.profile, ofProcess(l.pid()))
-		t.Logf("%.0f CPUs: %d samples in %.2f s", busy, n, w.seconds)
+		others := count(w.profile, func(s *profile.Sample) bool { return !ofProcess(l.pid())(s) })
+		t.Logf("%.0f CPUs: %d samples in %.2f s, %d of others", busy, n, w.seconds, others)
 		// What else the machine does takes from both threads; that they ran on as many CPUs as there are is what the samples are held against.
 		if burned := w.burned[l.pid()]; burned < 0.6*busy*w.seconds || burned > 1.1*busy*w.seconds {
 			t.Errorf("step %d, %.0f CPUs online: the load had %.2f CPU seconds in %.2f s", i, busy, burned, w.seconds)

@@ -65,8 +65,7 @@ func writeUntilKilled(dir string) error {
 	fmt.Println("open")
 	for written := uint64(0); ; number++ {
 		p := crashInterval(number)
-		c.set(p.Start.Add(p.Duration))
-		s.Export(p)
+		c.export(s, p)
 		if written++; s.Stats().Intervals != written {
 			return fmt.Errorf("interval %d was not written: %+v", number, s.Stats())
 		}

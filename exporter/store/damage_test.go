@@ -31,8 +31,7 @@ func TestReadersMissNothingConcurrently(t *testing.T) {
 		// Fourteen hours, so that hours and a day are compacted while it goes on.
 		for i := range 150 {
 			p := host.Interval(start.Add(time.Duration(i)*6*time.Minute), 10*time.Second)
-			c.set(p.Start.Add(p.Duration))
-			s.Export(p)
+			c.export(s, p)
 			sent.Add(p.Account.Exported)
 			time.Sleep(5 * time.Millisecond)
 		}
@@ -74,8 +73,7 @@ func TestDamagedFilesAreLeftOut(t *testing.T) {
 	for i := range 12 {
 		p := host.Interval(start.Add(time.Duration(i)*20*time.Minute), 10*time.Second)
 		sent = append(sent, p)
-		c.set(p.Start.Add(p.Duration))
-		s.Export(p)
+		c.export(s, p)
 	}
 	settle(t, s)
 	if err := s.Close(); err != nil {
@@ -164,8 +162,7 @@ func TestUnreadableIsLeftOut(t *testing.T) {
 	for i := range 4 { // two before midnight, two after
 		p := host.Interval(start.Add(time.Duration(i)*30*time.Minute), 10*time.Second)
 		sent = append(sent, p.Account.Exported)
-		c.set(p.Start.Add(p.Duration))
-		s.Export(p)
+		c.export(s, p)
 	}
 	files, err := list(dir, nil)
 	if err != nil {

@@ -82,9 +82,7 @@ func (p *piece) covers(wanted timeRange, at, length int64) int64 {
 	switch {
 	case p.exact() && length <= longestInterval.Milliseconds():
 		return wanted.overlap(at, length)
-	case wanted.has(at) && p.exact():
-		return length
-	case wanted.has(at) && p.covered().has(at):
+	case wanted.has(at) && (p.exact() || p.covered().has(at)):
 		return length
 	}
 	return 0

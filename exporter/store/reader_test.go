@@ -109,8 +109,7 @@ func TestRangesAreSums(t *testing.T) {
 		for i := from; i < to; i++ {
 			p := host.Interval(start.Add(time.Duration(i)*11*time.Minute), 10*time.Second)
 			sent = append(sent, p)
-			c.set(p.Start.Add(p.Duration))
-			s.Export(p)
+			c.export(s, p)
 		}
 	}
 	random := rand.New(rand.NewPCG(1, 2))
@@ -235,20 +234,6 @@ func TestStacksComeBack(t *testing.T) {
 	}
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.After(b) {
-		return b
-	}
-	return a
-}
-
 // A range that begins or ends within an interval has the samples that were taken in it; ranges that follow one another have each sample once, and all
 // that it was worth; and every kind of answer says the same. Lost samples were where their interval begins.
 func TestRangesCutIntervals(t *testing.T) {
@@ -267,8 +252,7 @@ func TestRangesCutIntervals(t *testing.T) {
 			p.Samples[i].Value += 1 + int64(i%3) // does not divide
 		}
 		sent = append(sent, p)
-		c.set(p.Start.Add(p.Duration))
-		s.Export(p)
+		c.export(s, p)
 	}
 	r := NewReader(dir, nil)
 	taken := func(from, to time.Time) (comms map[string]int64, lost uint64) {
@@ -347,7 +331,7 @@ func TestRangesCutIntervals(t *testing.T) {
 			}
 			for step := range s.Steps {
 				begin := s.From.Add(time.Duration(step) * s.Step)
-				want, _ := taken(later(from, begin), earlier(to, begin.Add(s.Step)))
+				want, _ := taken(slices.MaxFunc([]time.Time{from, begin}, time.Time.Compare), minTime(to, begin.Add(s.Step)))
 				for _, l := range s.Lines {
 					if l.Samples[step] != want[l.Label] {
 						t.Errorf("%s to %s, the step of %s from %s: %d of %s, not %d", from, to, s.Step, begin, l.Samples[step], l.Label, want[l.Label])

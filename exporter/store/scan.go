@@ -16,6 +16,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/pilotlight/pilotlight/exporter/query"
+	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
 // window is how many rows are looked at together: what a scan holds in memory.
@@ -251,8 +252,9 @@ func (s *scan) readFile(p openPiece, workers chan *worker) {
 	s.partitions[partition{p.piece.file.host, p.piece.file.start.Format(dateLayout)}] = true
 	s.answer.Files++
 	s.uncovered = s.uncovered || !told
+	wanted := rangeOf(s.query.From, s.query.To)
 	for at, n := range covered {
-		s.covered += time.Duration(p.covers(rangeOf(s.query.From, s.query.To), at, n)) * time.Millisecond
+		s.covered += time.Duration(p.covers(wanted, at, n)) * time.Millisecond
 	}
 	s.mu.Unlock()
 	var wait sync.WaitGroup
@@ -642,7 +644,7 @@ func (w *worker) cut(times timeRange) {
 			continue
 		}
 		taken := func(tick uint32) bool { return times.has(b.times[i] + int64(tick)*Tick.Milliseconds()) }
-		each, rest := worth(b.values[i], b.counts[i])
+		each, rest := profile.Worth(b.values[i], b.counts[i])
 		if !taken(ticks[0]) {
 			rest = 0
 		}
@@ -659,9 +661,6 @@ func (w *worker) cut(times timeRange) {
 	}
 	b.ticks = b.ticks[:to]
 }
-
-// worth is what each sample of a row is worth: all the same, and the first one what does not divide on top.
-func worth(value, count int64) (each, rest int64) { return value / count, value % count }
 
 // filter drops what the conditions do not let pass. Lost samples pass.
 func (w *worker) filter(n int) {

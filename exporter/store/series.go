@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pilotlight/pilotlight/exporter/query"
+	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
 // Bounds of series.
@@ -203,7 +204,7 @@ func (v *steps) visit(b *batch) {
 			p.values[b.times[i]/v.step] += b.values[i]
 			continue
 		}
-		each, rest := worth(b.values[i], b.counts[i])
+		each, rest := profile.Worth(b.values[i], b.counts[i])
 		for _, t := range ticks {
 			step := (b.times[i] + int64(t)*Tick.Milliseconds()) / v.step
 			p.samples[step]++

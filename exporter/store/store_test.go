@@ -36,6 +36,12 @@ func (c *clock) set(t time.Time) {
 	c.now = t
 }
 
+// export has a store write a profile when that ends.
+func (c *clock) export(s *Store, p *profile.Profile) {
+	c.set(p.Start.Add(p.Duration))
+	s.Export(p)
+}
+
 func plenty(string) (int64, error) { return 1 << 50, nil }
 
 // openStore opens a store whose maintenance the test calls itself: settle.

@@ -44,84 +44,67 @@ func (m memory) of(q query.Query) profile.Type {
 // matching gives what a query means of a profile; nil: nothing. Its start and duration are of the time that was asked for, where the times of samples are
 // known, as they are not of files.
 func matching(p *profile.Profile, q query.Query) *profile.Profile {
-	end := p.Start.Add(p.Duration)
-	begins := !p.Start.Before(q.From) && (q.To.IsZero() || p.Start.Before(q.To))
-	reaches := end.After(q.From) && (q.To.IsZero() || p.Start.Before(q.To))
-	if q.Type != "" && q.Type != p.Type.Name || !begins && !reaches {
+	asked := func(t time.Time) bool { return !t.Before(q.From) && (q.To.IsZero() || t.Before(q.To)) }
+	end, begins := p.Start.Add(p.Duration), asked(p.Start)
+	before, after := p.Start.Before(q.From), !q.To.IsZero() && end.After(q.To)
+	timed := slices.ContainsFunc(p.Samples, func(s profile.Sample) bool { return len(s.Times) > 0 })
+	if q.Type != "" && q.Type != p.Type.Name || !begins && !(timed && before && end.After(q.From)) {
 		return nil
-	}
-	whole := begins && (q.To.IsZero() || !end.After(q.To))
-	if !whole && !slices.ContainsFunc(p.Samples, func(s profile.Sample) bool { return len(s.Times) > 0 }) {
-		if !begins {
-			return nil
-		}
-		whole = true
 	}
 	out := *p
 	out.Samples = nil
-	for i := range p.Samples {
-		if !q.Filter.Matches(p.Samples[i].Labels) {
-			continue
-		}
-		sample := p.Samples[i]
-		if !whole {
-			sample = taken(sample, p.Start, q, begins)
-		}
-		if sample.Count > 0 || whole {
-			out.Samples = append(out.Samples, sample)
-		}
-	}
-	if whole {
-		return &out
-	}
 	out.Account = profile.Account{}
-	for i := range out.Samples {
-		out.Account.Exported += uint64(out.Samples[i].Count)
-	}
-	out.Account.Taken = out.Account.Exported
 	if begins {
 		out.Account.Filtered, out.Account.Lost = p.Account.Filtered, p.Account.Lost
-		out.Account.Taken += out.Account.Filtered
-		for _, l := range p.Account.Lost {
-			out.Account.Taken += l.Count
+	}
+	for _, s := range p.Samples {
+		if !q.Filter.Matches(s.Labels) {
+			continue
+		}
+		if timed && (before || after) {
+			s = taken(s, func(t time.Duration) bool { return asked(p.Start.Add(t)) })
+		}
+		if s.Count > 0 {
+			out.Samples = append(out.Samples, s)
+			out.Account.Exported += uint64(s.Count)
 		}
 	}
-	if p.Start.Before(q.From) {
+	out.Account.Taken = out.Account.Exported + out.Account.Filtered
+	for _, l := range out.Account.Lost {
+		out.Account.Taken += l.Count
+	}
+	if !timed {
+		return &out
+	}
+	if before {
 		out.Start = q.From
 		for i := range out.Samples {
-			for j := range out.Samples[i].Times {
+			for j := range out.Samples[i].Times { // taken made them
 				out.Samples[i].Times[j] -= q.From.Sub(p.Start)
 			}
 		}
 	}
-	if !q.To.IsZero() && end.After(q.To) {
+	if after {
 		end = q.To
 	}
 	out.Duration = max(0, end.Sub(out.Start))
 	return &out
 }
 
-// taken leaves of a sample of a profile that begins at start what was taken in the time that was asked for.
-func taken(s profile.Sample, start time.Time, q query.Query, begins bool) profile.Sample {
+// taken leaves of a sample what was taken at times that were asked for. Where it has no times it was at the start of its profile.
+func taken(s profile.Sample, asked func(time.Duration) bool) profile.Sample {
 	if int64(len(s.Times)) != s.Count || s.Count == 0 {
-		if !begins {
+		if !asked(0) {
 			s.Count, s.Value = 0, 0
 		}
 		return s
 	}
-	// The samples are worth the same; what does not divide is the first one's.
-	each, rest := s.Value/s.Count, s.Value%s.Count
-	var times []time.Duration
-	for i, t := range s.Times {
-		if at := start.Add(t); at.Before(q.From) || !q.To.IsZero() && !at.Before(q.To) {
-			if i == 0 {
-				rest = 0
-			}
-			continue
-		}
-		times = append(times, t)
+	each, rest := profile.Worth(s.Value, s.Count)
+	if !asked(s.Times[0]) {
+		rest = 0
 	}
-	s.Times, s.Count = times, int64(len(times))
+	s.Times = slices.DeleteFunc(slices.Clone(s.Times), func(t time.Duration) bool { return !asked(t) })
+	s.Count = int64(len(s.Times))
 	s.Value = s.Count*each + rest
 	return s
 }
@@ -257,8 +240,7 @@ func add(l *store.Line, s *profile.Sample, begin, step time.Duration) {
 		l.Values[at(0)] += s.Value
 		return
 	}
-	// The samples are worth the same; what does not divide is the first one's.
-	each, rest := s.Value/s.Count, s.Value%s.Count
+	each, rest := profile.Worth(s.Value, s.Count)
 	for _, t := range s.Times {
 		l.Samples[at(t)]++
 		l.Values[at(t)] += each + rest

@@ -74,6 +74,9 @@ func (b *Builder) Build(end time.Time, account Account) *Profile {
 	return &p
 }
 
+// Worth divides the value of samples among them: each is worth the same, and the first one, beside that, what does not divide.
+func Worth(value, count int64) (each, rest int64) { return value / count, value % count }
+
 // Walk visits the sample's locations, innermost first: the kernel's, then the
 // user's. Missing, which may be nil, is told where frames are missing, and why:
 // after a side's last location.
