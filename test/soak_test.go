@@ -186,7 +186,7 @@ func (s *soak) awaitKnown(t *testing.T, a *agent) {
 			t.Logf("it knows its loads %.2f s after it was ready, in profile %d", time.Since(began).Seconds(), profiles)
 			return
 		}
-		if profiles == 3 {
+		if profiles == 5 {
 			t.Fatalf("it does not know its loads after %.2f s and %d profiles", time.Since(began).Seconds(), profiles)
 		}
 	}
