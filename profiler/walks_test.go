@@ -104,8 +104,16 @@ func TestWalksAgree(t *testing.T) {
 			if float64(user.Joined) < w.joined*float64(compared.Load()) {
 				t.Errorf("the outer frames of %d stacks were remembered", user.Joined)
 			}
-			if n := compared.Load(); n < w.least || uint64(n)+user.Copied+user.None != s.stats.Exported || beyond > int(n/50) {
-				t.Errorf("%d stacks were compared", n)
+			// Every sample is accounted for. A process is not known to whom the kernel dropped the record of it, as it does while others start and end all
+			// the time: that is told, and then those few that the programs walked by the list of its parent cannot be walked a second time.
+			n, dropped := compared.Load(), s.stats.Table.RecordsLost
+			missing := int64(s.stats.Exported) - n - int64(user.Copied) - int64(user.None)
+			if missing > 0 && dropped > 0 {
+				t.Logf("%d of processes that are not known: the kernel dropped %d records", missing, dropped)
+			}
+			if n < w.least || beyond > int(n/50) || missing < 0 || missing > 0 && dropped == 0 || missing > n/10 {
+				t.Errorf("%d stacks were compared, %d have none, %d are missing; incomplete ones: %v; the kernel dropped %d records",
+					n, user.None, missing, s.incomplete(), dropped)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,8 +27,8 @@ type perfMap struct {
 // perfMapInterval is how often a miss makes us look for new lines.
 const perfMapInterval = time.Second
 
-// perfMapRest is how many times as long as a map took to read its process's next reading waits: one that grows without end
-// costs a fiftieth of a core.
+// perfMapRest is how many times the CPU time that a map took to read its process's next reading waits: one that grows without end
+// costs a fiftieth of a core. The time on the clock would have the agent of a busy host, which waits for a CPU, know new code late.
 const perfMapRest = 50
 
 // JITName names an address in memory that no file is mapped to. The map is looked at
@@ -47,7 +48,15 @@ func (t *Table) readPerfMap(p *Process, now time.Time) {
 	m.next = now.Add(perfMapInterval)
 	before := m.bytes()
 	result := make(chan error, 1)
-	if err := t.files.guard.do(ofProcesses, func() { result <- m.read(t.proc, p.PID) }); err != nil {
+	var cost time.Duration
+	if err := t.files.guard.do(ofProcesses, func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		began := threadTime()
+		err := m.read(t.proc, p.PID)
+		cost = threadTime() - began
+		result <- err
+	}); err != nil {
 		t.perfMapBytes -= before
 		p.perfMap = &perfMap{next: now.Add(rereadMost)} // the old one belongs to the goroutine that hangs
 		return
@@ -55,7 +64,7 @@ func (t *Table) readPerfMap(p *Process, now time.Time) {
 	if err := <-result; err != nil && !errors.Is(err, unix.ENOENT) {
 		t.log.Debug("cannot read a perf map", "pid", p.PID, "err", err)
 	}
-	if rest := perfMapRest * time.Since(now); rest > perfMapInterval {
+	if rest := perfMapRest * cost; rest > perfMapInterval {
 		m.next = now.Add(rest)
 	}
 	t.perfMapBytes += m.bytes() - before
@@ -64,6 +73,13 @@ func (t *Table) readPerfMap(p *Process, now time.Time) {
 		t.dropPerfMap(p)
 		p.perfMap = &perfMap{next: now.Add(rereadMost)}
 	}
+}
+
+// threadTime is the CPU time of this thread.
+func threadTime() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) // every Linux has it
+	return time.Duration(ts.Nano())
 }
 
 // dropPerfMap forgets what a process's JIT told.
