@@ -20,13 +20,13 @@
 
 /*
  * Key: thread group id, value: struct process. Go puts a process in when it is
- * sampled for the first time. 32,768 elements, 3.4 MB: more processes than run
- * at a time on most hosts; the stacks of what does not fit are copied (cold.bpf.h),
- * or keep their leaf alone.
+ * sampled for the first time. 16,384 elements, 1.7 MB: more processes than are
+ * sampled at a time on most hosts, and one that is not any more makes room. The
+ * stacks of what does not fit are copied (cold.bpf.h), or keep their leaf alone.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 32768);
+	__uint(max_entries, 16384);
 	__type(key, u32);
 	__type(value, struct process);
 } processes SEC(".maps");

@@ -161,7 +161,7 @@ const (
 	maxPieceWords = bpf.ShardWords / 4
 	rangeWords    = int(unsafe.Sizeof(bpf.CodeRange{})) / 4
 	// maxPublished is the size of the map of processes, and a bit less: what is deleted stays a moment.
-	maxPublished = 32768 - 1024
+	maxPublished = 16384 - 1024
 	// Lists of more than longWords, 8,192 code ranges, take no room from others: all of them have maxLongWords at most, which is four of the
 	// longest and one that takes the place of another.
 	longWords    = 8192 * rangeWords

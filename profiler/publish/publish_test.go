@@ -425,6 +425,25 @@ func (h *host) steps(pid int, libraries []string) (right int) {
 	return right
 }
 
+// At its start, and with the tables of the first programs, an agent of a whole host takes little of the kernel's memory.
+func TestMapsAtStart(t *testing.T) {
+	h := newHost(t)
+	const most = 16e6
+	for _, what := range []string{"at start", "with a process"} {
+		if what != "at start" {
+			h.publish(h.start(0).pids[0])
+		}
+		bytes, err := h.programs.MapBytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %d bytes of maps", what, bytes)
+		if bytes > most {
+			t.Errorf("%s: %d bytes of maps, at most %.0f are wanted", what, bytes, most)
+		}
+	}
+}
+
 // 4,096 files and 8 M rows are in use at a time, within 64 MB for all maps. What is used beyond takes the place of what was not sampled lately, which
 // comes back when it is. Nothing in use is compiled twice.
 func TestBounds(t *testing.T) {
