@@ -118,6 +118,38 @@ test("a list keeps its order under the mouse", async (t) => {
   assert.notEqual((await names(table, "data-function"))[0], before[1][0], "the table was not under the mouse");
 });
 
+test("the tree waits while the mouse is on it", async (t) => {
+  const page = await open(t, `${host.url}/?view=tree`);
+  const names = () => page.locator(`${at("tree-table")} tr[data-function]`).evaluateAll((rows) => rows.map((r) => r.dataset.function));
+  await until("some rows", async () => (await names()).length > 2);
+  let newer = 0; // answers that begin with a node that was not there
+  await page.route(/\/api\/v1\/tree/, async (route) => {
+    const response = await route.fetch();
+    const answer = await response.json();
+    const heaviest = structuredClone(answer.root.children[0]);
+    answer.root.children.unshift({ ...heaviest, name: "came.later" });
+    await route.fulfill({ response, json: answer });
+    newer++;
+  });
+  // What is above the table may still move it away from below the mouse.
+  const before = await until("it is held", async () => {
+    await page.locator(`${at("tree-table")} tr[data-function]`).first().hover();
+    const [then, names_] = [newer, await names()];
+    await until("a newer one", () => newer > then);
+    return await page.getByText("A newer tree is shown").isVisible() && names_;
+  }, 60_000);
+  assert.deepEqual(await names(), before, "under the mouse");
+  await page.locator(`${at("tree-table")} tr[aria-expanded=true] .twist`).first().click();
+  await until("what the reader closes is closed", async () => (await names()).length < before.length);
+  await page.mouse.move(5, 5);
+  await until("the newer one is shown when it leaves", async () => (await names())[0] === "came.later");
+  // Another question is answered at once.
+  await page.unroute(/\/api\/v1\/tree/);
+  await page.locator(`${at("tree-table")} tr[data-function]`).first().hover();
+  await page.keyboard.press("c");
+  await until("the tree of both times", async () => /Before/.test(await page.locator(`${at("tree-table")} thead`).textContent()));
+});
+
 test("slow answers show how long they take, and wrong ones a way out", async (t) => {
   const page = await open(t, host.url);
   let go;
@@ -386,6 +418,33 @@ test("a part of a second is selected in the heatmap", async (t) => {
   assert.ok(counted > 10, `${counted} samples`);
   assert.equal(top.total.samples, counted);
   await until("a graph of them", async () => (await page.locator(".about").textContent()).startsWith(`${counted} samples in ${length} ms`));
+
+  // By keyboard: a column at first, then by cells, up and down.
+  await page.keyboard.press("Escape");
+  await until("nothing is selected", () => !new URL(page.url()).searchParams.has("from"));
+  await page.locator(`${at("strip")} [role=application]`).focus();
+  await page.keyboard.press("ArrowLeft");
+  const column = await until("the last column", () => at_("to") - at_("from"));
+  const begun = at_("from");
+  const cell = column / 50;
+  for (const [keys, from, to] of [
+    [["ArrowDown", "ArrowDown"], begun - 2 * cell, begun + column - 2 * cell],
+    [["ArrowUp"], begun - cell, begun + column - cell],
+    [["Shift+ArrowDown"], begun - cell, begun + column - 2 * cell],
+    [["ArrowLeft"], begun - cell - column, begun - 2 * cell],
+  ]) {
+    for (const key of keys) await page.keyboard.press(key);
+    await until(`${keys} chooses it`, () => at_("from") === from && at_("to") === to);
+  }
+
+  // Where only the time before was chosen, Escape takes it away too.
+  await page.keyboard.press("Escape");
+  await page.keyboard.press("c");
+  await page.keyboard.press("ArrowLeft");
+  await until("the time before is chosen", () => at_("before_from") > 0);
+  assert.ok(!at_("from"), "and no other");
+  await page.keyboard.press("Escape");
+  await until("it is chosen no more", () => !new URL(page.url()).searchParams.has("before_from"));
 });
 
 test("pictures", async () => {

@@ -27,7 +27,8 @@ const keys: [string, [string, string][]][] = [
     ["Shift drag", "select the range to compare with; while comparing, the other one"],
     ["B", "while comparing: choose the time before, or after"],
     ["← →", "move what is chosen"],
-    ["Shift ← →", "change its length"],
+    ["↑ ↓", "in the heatmap: move it by cells"],
+    ["Shift ← →", "change its length; with ↑ ↓ by cells"],
   ]],
   ["In the flame graph", KEYS],
   ["In the search", [

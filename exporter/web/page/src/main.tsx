@@ -73,7 +73,7 @@ function App() {
   useEffect(() => {
     if (main.data || top.data || diff.data || callers.data || main.error) document.body.dataset.ready = "true";
   }, [main.data, main.error, top.data, diff.data, callers.data]);
-  useKeys(s, files, { help: () => setHelp(true), pause: () => setPaused((p) => !p) });
+  useKeys(files, { help: () => setHelp(true), pause: () => setPaused((p) => !p) });
 
   const [from, to] = selected(s) ? [s.from, s.to] : stripSpan(s);
   const seconds = isLive(s) ? 60 : (to - from) / 1000;
@@ -143,7 +143,7 @@ function App() {
                     </>
                   )}
                   {s.view === "top" && (s.compare ? <DiffTable s={s} answer={diff} /> : <Top s={s} answer={top} />)}
-                  {s.view === "tree" && <Tree s={s} root={main.data?.root} unit={unit} compared={s.compare ? diffTree.data : undefined} answer={main} />}
+                  {s.view === "tree" && <Tree s={s} answer={main} />}
                   {s.view === "callers" && <Callers s={s} answer={callers} before={s.compare ? callersBefore : undefined} />}
                 </>
               )}
@@ -229,9 +229,10 @@ function shift(s: State, direction: number): void {
   else change({ range: `${new Date(from + length).toISOString()}/${new Date(to + length).toISOString()}` });
 }
 
-function useKeys(s: State, files: Status["files"], actions: { help: () => void; pause: () => void }): void {
+function useKeys(files: Status["files"], actions: { help: () => void; pause: () => void }): void {
   useEffect(() => {
     const listener = (e: KeyboardEvent) => {
+      const s = state(); // as it is: a key may come before the last one is drawn
       if (e.ctrlKey || e.altKey || e.metaKey || document.querySelector("dialog[open]")) return;
       const typing = (e.target as HTMLElement).closest("input, select, textarea");
       if (typing) {
@@ -260,7 +261,7 @@ function useKeys(s: State, files: Status["files"], actions: { help: () => void; 
         case "Escape":
           if (s.zoom.length > 0) change({ zoom: [] });
           else if (s.sandwich) change({ sandwich: "" });
-          else if (selected(s)) change({ from: 0, to: 0, beforeFrom: 0, beforeTo: 0 });
+          else if (selected(s) || s.beforeTo > 0) change({ from: 0, to: 0, beforeFrom: 0, beforeTo: 0 });
           else if (s.search) change({ search: "" });
           else return;
           break;
@@ -270,7 +271,7 @@ function useKeys(s: State, files: Status["files"], actions: { help: () => void; 
     };
     addEventListener("keydown", listener);
     return () => removeEventListener("keydown", listener);
-  }, [s, files]);
+  }, [files]);
 }
 
 try {

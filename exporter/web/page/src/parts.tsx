@@ -117,24 +117,16 @@ export function Fold({ small, title, test, children }: { small: boolean; title: 
   return <details class="fold" data-test={test}><summary>{title}</summary>{children}</details>;
 }
 
-// useSteady keeps rows in their places while the mouse is on them, or a key's focus: nobody is to click on a row that another one just took the
-// place of. New rows come last meanwhile. What the reader orders otherwise, by order, is shown at once.
-export function useSteady<T>(rows: T[], key: (row: T) => string, order: string) {
+// useHolding tells whether the mouse is on something, or a key's focus: nobody is to click on what another thing just took the place of.
+function useHolding() {
   const by = useRef({ mouse: false, focus: false });
-  const last = useRef<{ order: string; ranks: Map<string, number> }>({ order: "", ranks: new Map() });
   const [, redraw] = useState(0);
-  let out = rows;
-  if ((by.current.mouse || by.current.focus) && last.current.order === order) {
-    const rank = (row: T) => last.current.ranks.get(key(row)) ?? Infinity;
-    out = [...rows].sort((a, b) => (rank(a) < rank(b) ? -1 : rank(a) > rank(b) ? 1 : 0));
-  }
-  last.current = { order, ranks: new Map(out.map((row, i) => [key(row), i])) };
   const hold = (who: "mouse" | "focus", on: boolean) => {
     by.current[who] = on;
     if (!on) redraw((n) => n + 1);
   };
   return {
-    rows: out,
+    held: by.current.mouse || by.current.focus,
     holding: {
       onPointerEnter: (e: PointerEvent) => hold("mouse", e.pointerType === "mouse"),
       onPointerLeave: () => hold("mouse", false),
@@ -142,6 +134,27 @@ export function useSteady<T>(rows: T[], key: (row: T) => string, order: string) 
       onFocusOut: () => hold("focus", false),
     },
   };
+}
+
+// useSteady keeps rows in their places while they are held. New rows come last meanwhile. What the reader orders otherwise, by order, is shown at once.
+export function useSteady<T>(rows: T[], key: (row: T) => string, order: string) {
+  const { held, holding } = useHolding();
+  const last = useRef<{ order: string; ranks: Map<string, number> }>({ order: "", ranks: new Map() });
+  let out = rows;
+  if (held && last.current.order === order) {
+    const rank = (row: T) => last.current.ranks.get(key(row)) ?? Infinity;
+    out = [...rows].sort((a, b) => (rank(a) < rank(b) ? -1 : rank(a) > rank(b) ? 1 : 0));
+  }
+  last.current = { order, ranks: new Map(out.map((row, i) => [key(row), i])) };
+  return { rows: out, holding };
+}
+
+// useHeld keeps a value while it is held, for what no order of rows can keep in place. What the reader asks for otherwise, by question, is shown at once.
+export function useHeld<T>(value: T, question: string) {
+  const { held, holding } = useHolding();
+  const last = useRef({ question, value });
+  if (!held || last.current.question !== question) last.current = { question, value };
+  return { value: last.current.value, late: last.current.value !== value, holding };
 }
 
 // Copy puts a text on the clipboard, and says so.

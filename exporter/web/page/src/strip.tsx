@@ -323,7 +323,7 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
   const between = (a: number, b: number) => ({ from: Math.min(a, b), to: Math.max(a, b) + (heat * 1000) / rows });
   const choose = (from: number, to: number, before: boolean, how?: "replace") => {
     const round = heat ? 10 : 1000;
-    [from, to] = [Math.floor(from / round) * round, Math.ceil(to / round) * round];
+    [from, to] = [Math.floor(from / round + 1e-6) * round, Math.ceil(to / round - 1e-6) * round]; // the ends of cells may be a hair off
     change({
       ...freeze(),
       ...(before && isLive(s) ? { from: span[1] - 60000, to: span[1] } : {}), // what is compared is still the last minute
@@ -353,15 +353,18 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
     : after ? [2 * after[0] - after[1], after[0]] : null;
 
   const key = (e: KeyboardEvent) => {
-    const step = Math.max(1000, Math.round((span[1] - span[0]) / 60000) * 1000); // whole seconds, or rounding would make it longer
-    const direction = e.key === "ArrowLeft" ? -1 : e.key === "ArrowRight" ? 1 : 0;
+    // Whole seconds, or rounding would make it longer. In the heatmap: columns, and up and down the cells of one.
+    const column = heat ? heat * 1000 : Math.max(1000, Math.round((span[1] - span[0]) / 60000) * 1000);
+    const upright = heat > 0 && (e.key === "ArrowUp" || e.key === "ArrowDown");
+    const step = upright ? column / rows : column;
+    const direction = e.key === "ArrowLeft" || (upright && e.key === "ArrowDown") ? -1 : e.key === "ArrowRight" || upright ? 1 : 0;
     if (e.key === "b" && s.compare) setSide(side === "before" ? "after" : "before");
     if (direction === 0 || e.ctrlKey || e.altKey || e.metaKey) return;
     e.preventDefault();
     e.stopPropagation();
     // What is moved was chosen before, or else is chosen now, where it stands: Back goes back to where that began, not key by key.
     const chosen = side === "before" ? s.beforeTo > 0 : selected(s);
-    let [from, to] = (side === "before" ? before : chosen && after) || [span[1] - 4 * step, span[1]];
+    let [from, to] = (side === "before" ? before : chosen && after) || [span[1] - (heat ? column : 4 * step), span[1]];
     if (e.shiftKey) to = Math.max(from + step, to + direction * step);
     else if (chosen || side === "before") [from, to] = shift([from, to], direction * step, [span[0], span[1] + step]);
     choose(from, Math.min(to, span[1] + step), side === "before", chosen ? "replace" : undefined);
@@ -369,7 +372,7 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
 
   return (
     <div class={`brush${heat ? " on-heat" : ""}`} style={{ left: `${plot.left}px`, width: `${plot.width}px`, height: `${plotHeight}px` }}
-      tabIndex={0} role="application" aria-label={`Time strip. Left and right move ${s.compare ? `the time ${side}` : "the selection"}, with shift they change its length. Escape clears it.`}
+      tabIndex={0} role="application" aria-label={`Time strip. Left and right move ${s.compare ? `the time ${side}` : "the selection"}, with shift they change its length.${heat ? " Up and down do so by cells of the heatmap." : ""} Escape clears it.`}
       onKeyDown={key}
       onPointerDown={(e) => {
         if (e.button !== 0) return;

@@ -2,13 +2,13 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import type { Answer, CallersAnswer, Change as Changed, DiffAnswer, DiffTreeAnswer, Found, Neighbour, Node, Row, TopAnswer } from "./api.ts";
+import type { Answer, CallersAnswer, Change as Changed, DiffAnswer, DiffTreeAnswer, Found, Neighbour, Node, Row, TopAnswer, TreeAnswer } from "./api.ts";
 import type { Weight } from "./flame/model.ts";
 import type { Place } from "./flame/view.ts";
 import { printable } from "./flame/text.ts";
 import { amount, count, difference, part, percent, rate } from "./format.ts";
 import { explain } from "./glossary.ts";
-import { Busy, Copy, Problem, useSteady } from "./parts.tsx";
+import { Busy, Copy, Problem, useHeld, useSteady } from "./parts.tsx";
 import { exactly } from "./query.ts";
 import { change, unsorted, type State } from "./state.ts";
 
@@ -264,10 +264,12 @@ function PlaceOf({ place }: { place: Place }) {
 }
 
 // Tree is the graph as a table, for those who read rather than look: a row for each node, opened and closed like folders.
-export function Tree({ s, root, unit, compared, answer }: {
-  s: State; root: Node | undefined; unit: string; answer: Answer<unknown>;
-  compared?: DiffTreeAnswer; // what root is of, where two times are compared
-}) {
+export function Tree({ s, answer }: { s: State; answer: Answer<TreeAnswer | DiffTreeAnswer> }) {
+  // A row that comes or goes moves all below it, and another path that is the heaviest opens other rows: the tree waits while it is looked at.
+  const { value: data, late, holding } = useHeld(answer.data, answer.url ?? "");
+  const compared = data && "before" in data ? data : undefined; // two times
+  const root = data?.root;
+  const unit = data && "unit" in data ? data.unit : compared?.type.unit ?? "nanoseconds";
   const [chosen, setChosen] = useState<Map<string, boolean>>(new Map()); // what the reader opened or closed
   const [active, setActive] = useState("");
   const body = useRef<HTMLTableSectionElement>(null);
@@ -329,8 +331,7 @@ export function Tree({ s, root, unit, compared, answer }: {
       <Busy answer={answer} />
       {answer.error && <Problem error={answer.error} />}
       <div class="bar">
-        <span class="hint">Arrow keys walk and open; Enter shows the callers and callees.</span>
-        <span class="spring" />
+        <span class="hint line">{late ? "A newer tree is shown when the mouse and the focus leave this one." : "Arrow keys walk and open; Enter shows the callers and callees."}</span>
         <Copy text={text} label="Copy table: the open rows, as tab-separated text">Copy table</Copy>
       </div>
       <div class="scroll">
@@ -341,7 +342,7 @@ export function Tree({ s, root, unit, compared, answer }: {
               : <><th scope="col" class="number">Total</th><th scope="col" class="number">Self</th></>}
             <th scope="col" class="number">Samples</th><th scope="col">Function</th><th scope="col">Module</th>
           </tr></thead>
-          <tbody ref={body}>
+          <tbody ref={body} {...holding}>
             {rows.map(({ node, key: k, depth, open }, i) => {
               const inner = (node.children?.length ?? 0) > 0;
               return (

@@ -2,6 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { ask, type DiffAnswer, type DiffTreeAnswer, type Found, type Reason, type Trust } from "./api.ts";
+import { printable } from "./flame/text.ts";
 import { count, percent } from "./format.ts";
 import { Menu } from "./parts.tsx";
 
@@ -96,7 +97,7 @@ function Details({ parts }: { parts: Part[] }) {
               const told = n.map((k, i) => `${count(k)} samples, ${percent(k, parts[i].samples + lostOf(parts[i]))}${parts[i].name && ` ${parts[i].name.toLowerCase()}`}`);
               return (
                 <li key={name}>
-                  <b>{r?.title ?? name.replaceAll("_", " ")}</b> <span class="hint">{told.join("; ")}</span>
+                  <b>{r?.title ?? printable(name.replaceAll("_", " "))}</b> <span class="hint">{told.join("; ")}</span>
                   {r && <p>{r.meaning}</p>}
                   {r && <p class="remedy">{r.remedy}</p>}
                 </li>
