@@ -61,8 +61,9 @@ export async function shop(part) {
 }
 
 /** agent samples processes, and nothing else. */
-export async function agent(pids, ...flags) {
-  const dir = mkdtempSync(join(scratch, "data-"));
+export const agent = (pids, ...flags) => agentOver(mkdtempSync(join(scratch, "data-")), pids, ...flags);
+
+async function agentOver(dir, pids, ...flags) {
   const { child, match } = await start(pilotlight(),
     ["agent", "-p", pids.join(","), "-F", "199", "--data-dir", dir, "--listen", "127.0.0.1:0", "--seccomp", "trap", ...flags], /listening on (\S+)/);
   return { child, dir, url: match[1] };
@@ -73,23 +74,33 @@ export async function shows(...files) {
   return (await start(pilotlight(), ["web", ...files], /showing .* on (\S+)/)).match[1];
 }
 
+/** ofADay samples processes, and has a day of the history of a busy host. */
+export async function ofADay(pid) {
+  const dir = mkdtempSync(join(scratch, "day-"));
+  execFileSync(build("./test/browser/day", "day"), [dir], { stdio: ["ignore", "inherit", "inherit"] });
+  return agentOver(dir, [pid]);
+}
+
+async function launch(...args) {
+  const launched = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--js-flags=--expose-gc", "--enable-precise-memory-info", ...args] });
+  ending.push(() => launched.close());
+  return launched;
+}
+
 let running;
 
 /** browser is one Chromium for all tests; --no-sandbox because they run as root. */
-export async function browser() {
-  if (!running) {
-    running = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--js-flags=--expose-gc", "--enable-precise-memory-info"] });
-    ending.push(() => running.close());
-  }
-  return running;
-}
+export const browser = () => (running ??= launch());
+
+/** unpaced is one that draws a frame when the last one is done, not sixty times a second, so that the time between two is what they take. */
+export const unpaced = () => launch("--disable-frame-rate-limit", "--disable-gpu-vsync");
 
 /**
  * visit opens a page that holds all that it did against: what it asked of whom, errors, violations of the content policy, and
  * dialogs, which only an injected script would open. blameless checks that there was nothing.
  */
-export async function visit(url, options = {}) {
-  const context = await (await browser()).newContext({ viewport: { width: 1280, height: 800 }, ...options });
+export async function visit(url, options = {}, of = browser()) {
+  const context = await (await of).newContext({ viewport: { width: 1280, height: 800 }, ...options });
   ending.push(() => context.close());
   const page = await context.newPage();
   page.setDefaultTimeout(60_000);

@@ -9,7 +9,7 @@ import { gzipSync } from "node:zlib";
 import Ajv from "ajv";
 import { alone } from "./flame.mjs";
 import { take } from "./pictures.mjs";
-import { agent, close, json, scratch, shows, until, visit, workload } from "./harness.mjs";
+import { agent, close, json, ofADay, scratch, shows, unpaced, until, visit, workload } from "./harness.mjs";
 
 const require = createRequire(import.meta.url);
 const hostile = "<img src=x onerror=alert(1)>";
@@ -45,8 +45,8 @@ const began = () => readdirSync(host.dir, { recursive: true }).flatMap((f) => {
 const intervals = (n) => until(`${n} intervals in the history`, () => began().length >= n, 120_000);
 
 /** open visits a page, waits until it shows something, and holds the test to it that nothing went wrong there. */
-async function open(t, url, options) {
-  const visited = await visit(url, options);
+async function open(t, url, options, browser) {
+  const visited = await visit(url, options, browser);
   t.after(async () => {
     await visited.context.close();
     assert.deepEqual(visited.wrongs, [], "what went wrong on the page");
@@ -467,7 +467,7 @@ test("figures", async (t) => {
   }
   const file = join(scratch, "large.folded");
   writeFileSync(file, lines.join("\n") + "\n");
-  const large = await open(t, await shows(file));
+  const large = await open(t, await shows(file), {}, await unpaced());
   await until("the graph", async () => Number(await large.locator(at("flame")).getAttribute("data-nodes")) > 0, 60_000);
   const figures = await large.evaluate(async (selector) => {
     const view = document.querySelector(selector);
@@ -490,14 +490,14 @@ test("figures", async (t) => {
   assert.equal(figures.nodes, 200_000, "all nodes are in the graph");
   assert.ok(figures.heap <= 150e6, `the page takes ${Math.round(figures.heap / 1e6)} MB`);
 
-  const day = await visit(`${host.url}/?range=24h`);
-  t.after(() => day.context.close());
-  await day.page.waitForSelector(ready);
-  const painted = await day.page.evaluate(() => performance.now());
+  const day = await open(t, `${(await ofADay(work.pid)).url}/?range=24h`);
+  const painted = await (await day.waitForFunction(() => document.querySelector(".about")?.textContent && performance.now())).jsonValue();
+  const shown = Number((await day.locator(".about").textContent()).split(" samples")[0].replace(/\D/g, ""));
+  assert.ok(shown > 1e7, `a day has ${shown} samples`);
   const assets = new URL("../../exporter/web/assets/page/assets/", import.meta.url).pathname;
   let size = 0;
   for (const name of readdirSync(assets)) if (statSync(join(assets, name)).isFile()) size += gzipSync(readFileSync(join(assets, name)), { level: 9 }).length;
   assert.ok(size <= 300_000, `assets take ${size} bytes zipped`);
   console.log(`figures: ${figures.nodes} nodes: panning p95 ${figures.p95.toFixed(1)} ms a frame, heap ${Math.round(figures.heap / 1e6)} MB; ` +
-    `24 h drawn ${Math.round(painted)} ms after the navigation began; assets ${Math.round(size / 1000)} kB zipped`);
+    `24 h of ${Math.round(shown / 1e6)} million samples drawn ${Math.round(painted)} ms after the navigation began; assets ${Math.round(size / 1000)} kB zipped`);
 });
