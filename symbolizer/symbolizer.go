@@ -70,6 +70,7 @@ func (k Kind) String() string {
 type Image struct {
 	layout   objfile.Layout
 	buildID  string
+	endsHash string
 	goTable  *pclntab.Table
 	symbols  []*elfsym.Table // the better first
 	kind     Kind
@@ -91,6 +92,9 @@ func Open(r io.ReaderAt, size int64, o Options) (*Image, error) {
 	}
 	m := &Image{layout: f.Layout(), buildID: hex.EncodeToString(f.BuildID())}
 	m.problem(f.SectionsErr())
+	hash, err := objfile.EndsHash(r, size)
+	m.problem(err)
+	m.endsHash = hex.EncodeToString(hash)
 
 	m.goTable, err = pclntab.Open(f)
 	if err != nil {
@@ -147,6 +151,10 @@ func goFrames(lines []pclntab.Line) []Frame {
 // made the file chose it.
 func (m *Image) BuildID() string { return m.buildID }
 
+// EndsHash returns that of [objfile.EndsHash] in hexadecimal, "" if the file could not be read. Every file has one, also where there is
+// no build id.
+func (m *Image) EndsHash() string { return m.endsHash }
+
 // Kind returns what kind of code the image is known to hold; 0 if it has no names.
 func (m *Image) Kind() Kind { return m.kind }
 
@@ -159,7 +167,7 @@ func (m *Image) Problems() []error { return m.problems }
 
 // Bytes returns the memory that the image holds, without its reader.
 func (m *Image) Bytes() int {
-	n := int(unsafe.Sizeof(*m)) + m.layout.Bytes() + len(m.buildID) + cap(m.symbols)*int(unsafe.Sizeof(m.symbols[0]))
+	n := int(unsafe.Sizeof(*m)) + m.layout.Bytes() + len(m.buildID) + len(m.endsHash) + cap(m.symbols)*int(unsafe.Sizeof(m.symbols[0]))
 	if m.goTable != nil {
 		n += m.goTable.Bytes()
 	}

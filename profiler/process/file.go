@@ -518,6 +518,7 @@ func describe(path string, names *symbolizer.Image) *profile.Mapping {
 	m := &profile.Mapping{
 		Path:         path,
 		BuildID:      names.BuildID(),
+		EndsHash:     names.EndsHash(),
 		HasFunctions: names.HasSymbols(),
 		HasLines:     names.Kind()&symbolizer.KindGo != 0,
 	}

@@ -90,7 +90,7 @@ func TestFilesOnce(t *testing.T) {
 		}
 		p, m := mapped(t, table, second, pid, 0x1000, keyOf(t, path), "/prog")
 		image, reason := table.files.Image(table, p, m)
-		if reason != bpf.ReasonNone || image.ID != 1 || image.Mapping.Path != "/prog" || image.Mapping.BuildID == "" {
+		if reason != bpf.ReasonNone || image.ID != 1 || image.Mapping.Path != "/prog" || image.Mapping.BuildID == "" || len(image.Mapping.EndsHash) != 32 {
 			t.Fatalf("process %d: %+v, %s", pid, image, reason)
 		}
 	}

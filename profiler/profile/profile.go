@@ -117,6 +117,8 @@ type Function struct {
 type Mapping struct {
 	Path    string
 	BuildID string // hexadecimal, "" where there is none
+	// EndsHash is a hash of the file's ends and its length, hexadecimal (OpenTelemetry's htlhash); "" where the file was not read.
+	EndsHash string
 	// Start and Limit are the ELF addresses of the executable segment, Offset its place in the file.
 	Start, Limit, Offset uint64
 	// HasFunctions, HasLines say what the file could be asked for.

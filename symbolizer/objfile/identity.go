@@ -1,6 +1,11 @@
 package objfile
 
-import "bytes"
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"io"
+)
 
 const (
 	// maxNotes bounds the bytes read in search of one note, over all note segments and
@@ -36,6 +41,26 @@ func (f *File) GoBuildID() string {
 		return ""
 	}
 	return string(id)
+}
+
+// EndsHash identifies the size bytes behind r by their ends, as OpenTelemetry's process.executable.build_id.htlhash does: the
+// first half of the SHA-256 of
+//
+//	first 4096 bytes | last 4096 bytes | size as 64 bits, big-endian
+//
+// In a file that is shorter both are the whole file.
+func EndsHash(r io.ReaderAt, size int64) ([]byte, error) {
+	const end = 4096
+	part := make([]byte, min(end, size))
+	h := sha256.New()
+	for _, off := range []int64{0, size - int64(len(part))} {
+		if err := readFull(r, part, off); err != nil {
+			return nil, err
+		}
+		h.Write(part)
+	}
+	_ = binary.Write(h, binary.BigEndian, size) // a hash refuses nothing
+	return h.Sum(nil)[:sha256.Size/2], nil
 }
 
 // DebugLink returns what section .gnu_debuglink says: the name of the file that holds the

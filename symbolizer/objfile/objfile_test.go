@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"math"
 	"os"
@@ -424,6 +425,29 @@ func TestIdentity(t *testing.T) {
 	}
 	if id := parse(t, elftest.Compile(t, elftest.Source, "-Wl,--build-id=none")).BuildID(); id != nil {
 		t.Errorf("build id %x of a file without", id)
+	}
+}
+
+// What head, tail and sha256sum make of a file.
+func TestEndsHash(t *testing.T) {
+	for _, size := range []int64{0, 1, 4095, 4096, 5000, 1 << 20} {
+		content := make([]byte, size)
+		for i := range content {
+			content[i] = byte(i>>8 + i)
+		}
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, content, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		octal := fmt.Sprintf(`\0\0\0\0\0\%o\%o\%o`, size>>16&0xff, size>>8&0xff, size&0xff)
+		want := elftest.Run(t, "sh", "-c", `{ head -c 4096 "$1"; tail -c 4096 "$1"; printf "$2"; } | sha256sum | head -c 32`, "sh", path, octal)
+		got, err := objfile.EndsHash(bytes.NewReader(content), size)
+		if hex.EncodeToString(got) != want || err != nil {
+			t.Errorf("%d bytes: %x, %v, want %s", size, got, err, want)
+		}
+	}
+	if hash, err := objfile.EndsHash(bytes.NewReader(make([]byte, 100)), 5000); !errors.Is(err, objfile.ErrCorrupt) {
+		t.Errorf("a file that shrank: %x, %v", hash, err)
 	}
 }
 
