@@ -4,6 +4,7 @@
 package pprof
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -40,7 +41,7 @@ func Convert(p *profile.Profile) *pb.Profile {
 			PeriodType:        value,
 			Period:            p.Period,
 			DurationNanos:     p.Duration.Nanoseconds(),
-			Comments:          comments(&p.Account),
+			Comments:          Comments(&p.Account),
 		},
 		mappings:  make(map[*profile.Mapping]*pb.Mapping),
 		byFile:    make(map[profile.Mapping]*pb.Mapping),
@@ -55,11 +56,12 @@ func Convert(p *profile.Profile) *pb.Profile {
 	for i := range p.Samples {
 		c.sample(&p.Samples[i])
 	}
-	c.orderMappings()
+	OrderMappings(c.out)
 	return c.out
 }
 
-func comments(a *profile.Account) []string {
+// Comments are those that tell of the account of samples.
+func Comments(a *profile.Account) []string {
 	lines := []string{
 		fmt.Sprintf("samples.taken=%d", a.Taken),
 		fmt.Sprintf("samples.exported=%d", a.Exported),
@@ -81,7 +83,6 @@ type converter struct {
 	byPlace   map[place]*pb.Location
 	functions map[functionKey]*pb.Function
 	reasons   map[string]*pb.Location
-	weights   []int64 // of samples whose leaf is in the mapping, by its ID-1
 }
 
 // functionKey tells functions apart: a label can be called as one is.
@@ -105,9 +106,6 @@ func (c *converter) sample(s *profile.Sample) {
 		func(l *profile.Location) { out.Location = append(out.Location, c.location(l)) },
 		func(reason string) { out.Location = append(out.Location, c.reason(reason)) },
 	)
-	if len(out.Location) > 0 && out.Location[0].Mapping != nil {
-		c.weights[out.Location[0].Mapping.ID-1] += s.Count
-	}
 	c.labels(out, s.Labels)
 	c.out.Sample = append(c.out.Sample, out)
 }
@@ -229,17 +227,22 @@ func (c *converter) mapping(m *profile.Mapping) *pb.Mapping {
 			HasInlineFrames: m.HasLines,
 		}
 		c.out.Mapping = append(c.out.Mapping, out)
-		c.weights = append(c.weights, 0)
 		c.byFile[*m] = out
 	}
 	c.mappings[m] = out
 	return out
 }
 
-// orderMappings puts the file first that most samples hit: pprof takes the
+// OrderMappings puts the file first whose code most samples were in, by their first value: pprof takes the
 // first mapping for the main program.
-func (c *converter) orderMappings() {
-	slices.SortStableFunc(c.out.Mapping, func(a, b *pb.Mapping) int {
+func OrderMappings(p *pb.Profile) {
+	weights := make(map[*pb.Mapping]int64)
+	for _, s := range p.Sample {
+		if len(s.Location) > 0 && s.Location[0].Mapping != nil {
+			weights[s.Location[0].Mapping] += s.Value[0]
+		}
+	}
+	slices.SortStableFunc(p.Mapping, func(a, b *pb.Mapping) int {
 		aKernel, bKernel := strings.HasPrefix(a.File, "["), strings.HasPrefix(b.File, "[")
 		if aKernel != bKernel {
 			if aKernel {
@@ -247,9 +250,9 @@ func (c *converter) orderMappings() {
 			}
 			return -1
 		}
-		return int(c.weights[b.ID-1] - c.weights[a.ID-1])
+		return cmp.Compare(weights[b], weights[a])
 	})
-	for i, m := range c.out.Mapping {
+	for i, m := range p.Mapping {
 		m.ID = uint64(i + 1)
 	}
 }

@@ -46,15 +46,38 @@ const maxMemory = 2 << 30
 // Files are not trusted: their size and what they take in memory is bounded, and an error says what is wrong. Stacks of more than MaxFrames
 // frames keep the innermost.
 func Read(r io.Reader, sampleType string) (*profile.Profile, error) {
-	p, err := parse(r)
+	p, err := Parse(r)
 	if err != nil {
-		return nil, fmt.Errorf("read pprof profile: %w", err)
+		return nil, err
 	}
-	out, err := convertBack(p, sampleType)
+	out, err := ConvertBack(p, sampleType, Beyond{})
 	if err != nil {
 		return nil, fmt.Errorf("read pprof profile: %w", err)
 	}
 	return out, nil
+}
+
+// Parse reads a profile as Read does, with all that the format holds.
+func Parse(r io.Reader) (*pb.Profile, error) {
+	p, err := parse(r)
+	if err != nil {
+		return nil, fmt.Errorf("read pprof profile: %w", err)
+	}
+	return p, nil
+}
+
+// Select leaves one type of values, such as "inuse_space", and all else as it is: labels, comments, and samples whose value is 0.
+func Select(p *pb.Profile, sampleType string) error {
+	value, err := chooseValue(p, sampleType)
+	if err != nil {
+		return err
+	}
+	p.SampleType = p.SampleType[value : value+1]
+	p.DefaultSampleType = p.SampleType[0].Type
+	for _, s := range p.Sample {
+		s.Value = s.Value[value : value+1]
+	}
+	return nil
 }
 
 func parse(r io.Reader) (*pb.Profile, error) {
@@ -162,6 +185,7 @@ func fields(data []byte, visit func(field uint64, value []byte) error) error {
 }
 
 type reader struct {
+	beyond    Beyond
 	functions map[*pb.Function]*profile.Function
 	mappings  map[*pb.Mapping]*profile.Mapping
 	locations map[*pb.Location]*profile.Location
@@ -175,7 +199,16 @@ type labelKey struct {
 	comm, thread, exe, cgroup, containerID string
 }
 
-func convertBack(p *pb.Profile, sampleType string) (*profile.Profile, error) {
+// Beyond is what other formats say of a profile and pprof's cannot. The zero value says nothing.
+type Beyond struct {
+	Kinds      map[*pb.Location]profile.FrameKind
+	EndsHashes map[*pb.Mapping]string
+	// Times of each sample, in the order of the profile's; kept where there are as many as the sample counts.
+	Times [][]time.Duration
+}
+
+// ConvertBack gives p, which is valid, as Read does.
+func ConvertBack(p *pb.Profile, sampleType string, beyond Beyond) (*profile.Profile, error) {
 	value, err := chooseValue(p, sampleType)
 	if err != nil {
 		return nil, err
@@ -193,6 +226,7 @@ func convertBack(p *pb.Profile, sampleType string) (*profile.Profile, error) {
 	}
 	count := countOf(p, value)
 	r := reader{
+		beyond:    beyond,
 		functions: make(map[*pb.Function]*profile.Function),
 		mappings:  make(map[*pb.Mapping]*profile.Mapping),
 		locations: make(map[*pb.Location]*profile.Location),
@@ -200,10 +234,13 @@ func convertBack(p *pb.Profile, sampleType string) (*profile.Profile, error) {
 		labels:    make(map[labelKey]*profile.Labels),
 	}
 	var total uint64
-	for _, s := range p.Sample {
+	for i, s := range p.Sample {
 		sample := r.sample(s)
 		sample.Value = s.Value[value]
 		sample.Count = count(s)
+		if i < len(beyond.Times) && len(beyond.Times[i]) > 0 && int64(len(beyond.Times[i])) == sample.Count {
+			sample.Times = beyond.Times[i]
+		}
 		total += uint64(max(0, sample.Count))
 		out.Samples = append(out.Samples, sample)
 	}
@@ -353,7 +390,7 @@ func (r *reader) location(l *pb.Location) *profile.Location {
 	if len(out.Lines) == 1 && unnamed.MatchString(out.Lines[0].Function.Name) {
 		out.Unnamed = "no_symbol"
 	}
-	out.Kind = kind(out)
+	out.Kind = cmp.Or(r.beyond.Kinds[l], kind(out))
 	r.locations[l] = out
 	return out
 }
@@ -404,7 +441,7 @@ func (r *reader) mapping(m *pb.Mapping) *profile.Mapping {
 	}
 	out := &profile.Mapping{
 		Path: text(m.File), BuildID: text(m.BuildID), Start: m.Start, Limit: m.Limit, Offset: m.Offset,
-		HasFunctions: true, HasLines: m.HasLineNumbers,
+		EndsHash: r.beyond.EndsHashes[m], HasFunctions: true, HasLines: m.HasLineNumbers,
 	}
 	r.mappings[m] = out
 	return out

@@ -152,6 +152,64 @@ func TestReadForeign(t *testing.T) {
 	}
 }
 
+// One type of values is left, and nothing else is lost.
+func TestSelect(t *testing.T) {
+	p := Convert(example())
+	want := p.Copy()
+	if err := Select(p, "cycles"); err == nil || !strings.Contains(err.Error(), `"cycles"`) {
+		t.Errorf("%v", err)
+	}
+	if err := Select(p, "samples"); err != nil || p.CheckValid() != nil {
+		t.Fatal(err, p.CheckValid())
+	}
+	if len(p.SampleType) != 1 || p.SampleType[0].Type != "samples" || p.DefaultSampleType != "samples" {
+		t.Errorf("%v, by default %s", p.SampleType, p.DefaultSampleType)
+	}
+	for i, s := range p.Sample {
+		if w := want.Sample[i]; len(s.Value) != 1 || s.Value[0] != w.Value[0] || !reflect.DeepEqual(s.Label, w.Label) || !reflect.DeepEqual(s.NumLabel, w.NumLabel) {
+			t.Errorf("sample %d: %v, want %v", i, s, w)
+		}
+	}
+}
+
+// What other formats say beyond pprof's is kept.
+func TestConvertBackBeyond(t *testing.T) {
+	want := example()
+	for i := range want.Samples {
+		s := &want.Samples[i]
+		for n := range s.Count {
+			s.Times = append(s.Times, time.Duration(n)*time.Millisecond)
+		}
+	}
+	p := Convert(want)
+	beyond := Beyond{Kinds: make(map[*pb.Location]profile.FrameKind), EndsHashes: make(map[*pb.Mapping]string)}
+	for _, l := range p.Location {
+		beyond.Kinds[l] = "v8js"
+	}
+	for _, m := range p.Mapping {
+		beyond.EndsHashes[m] = m.File + "'s"
+	}
+	for i := range want.Samples {
+		beyond.Times = append(beyond.Times, want.Samples[i].Times)
+	}
+	beyond.Times[1] = beyond.Times[1][1:] // one is missing
+	got, err := ConvertBack(p, "", beyond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range got.Samples {
+		s := &got.Samples[i]
+		if i == 1 && s.Times != nil || i != 1 && !slices.Equal(s.Times, want.Samples[i].Times) {
+			t.Errorf("sample %d at %v", i, s.Times)
+		}
+		s.Walk(func(l *profile.Location) {
+			if l.Kind != "v8js" || l.Mapping != nil && l.Mapping.EndsHash != l.Mapping.Path+"'s" {
+				t.Errorf("sample %d: %+v %+v", i, l, l.Mapping)
+			}
+		}, nil)
+	}
+}
+
 func TestReadRefuses(t *testing.T) {
 	gzipped := func(data []byte) []byte {
 		var out bytes.Buffer
