@@ -1,0 +1,175 @@
+package otlp
+
+import (
+	"encoding/hex"
+	"strings"
+
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// table is one of a dictionary's: equal entries are one, and that at index 0 is empty.
+type table[T any] struct {
+	entries []T
+	index   map[string]int32 // by the entry as it is encoded
+}
+
+// dictionary is what the samples of one message share. Not safe for concurrent use.
+type dictionary struct {
+	strings    table[string]
+	attributes table[*profilespb.KeyValueAndUnit]
+	mappings   table[*profilespb.Mapping]
+	functions  table[*profilespb.Function]
+	locations  table[*profilespb.Location]
+	stacks     table[*profilespb.Stack]
+	links      table[*profilespb.Link]
+	bytes      int // of all entries, encoded
+	buffer     []byte
+}
+
+func newDictionary() *dictionary {
+	d := new(dictionary)
+	d.string("")
+	intern(d, &d.attributes, new(profilespb.KeyValueAndUnit))
+	intern(d, &d.mappings, new(profilespb.Mapping))
+	intern(d, &d.functions, new(profilespb.Function))
+	intern(d, &d.locations, new(profilespb.Location))
+	intern(d, &d.stacks, new(profilespb.Stack))
+	intern(d, &d.links, new(profilespb.Link))
+	return d
+}
+
+func (d *dictionary) message() *profilespb.ProfilesDictionary {
+	return &profilespb.ProfilesDictionary{
+		StringTable: d.strings.entries, AttributeTable: d.attributes.entries, MappingTable: d.mappings.entries,
+		FunctionTable: d.functions.entries, LocationTable: d.locations.entries, StackTable: d.stacks.entries, LinkTable: d.links.entries,
+	}
+}
+
+// sizes are how many entries there are, to go back to.
+type sizes struct{ strings, attributes, mappings, functions, locations, stacks, links, bytes int }
+
+func (d *dictionary) sizes() sizes {
+	return sizes{
+		len(d.strings.entries), len(d.attributes.entries), len(d.mappings.entries), len(d.functions.entries),
+		len(d.locations.entries), len(d.stacks.entries), len(d.links.entries), d.bytes,
+	}
+}
+
+// cut takes away what came since. Nothing can be added afterwards: the indices of what went are still known.
+func (d *dictionary) cut(s sizes) {
+	d.strings.entries, d.attributes.entries = d.strings.entries[:s.strings], d.attributes.entries[:s.attributes]
+	d.mappings.entries, d.functions.entries = d.mappings.entries[:s.mappings], d.functions.entries[:s.functions]
+	d.locations.entries, d.stacks.entries = d.locations.entries[:s.locations], d.stacks.entries[:s.stacks]
+	d.links.entries, d.bytes = d.links.entries[:s.links], s.bytes
+}
+
+// add gives the index of an entry, of which key is the encoded form.
+func add[T any](d *dictionary, t *table[T], key string, entry T) int32 {
+	if t.index == nil {
+		t.index = make(map[string]int32)
+	}
+	i := int32(len(t.entries))
+	t.index[key] = i
+	t.entries = append(t.entries, entry)
+	d.bytes += 1 + protowire.SizeBytes(len(key)) // the tags of the tables take a byte
+	return i
+}
+
+func (d *dictionary) string(s string) int32 {
+	if i, ok := d.strings.index[s]; ok {
+		return i
+	}
+	return add(d, &d.strings, s, s)
+}
+
+// intern gives the index of a message that is equal to m.
+func intern[M proto.Message](d *dictionary, t *table[M], m M) int32 {
+	d.buffer, _ = proto.MarshalOptions{Deterministic: true}.MarshalAppend(d.buffer[:0], m) // its strings are valid
+	if i, ok := t.index[string(d.buffer)]; ok {
+		return i
+	}
+	return add(d, t, string(d.buffer), m)
+}
+
+func (d *dictionary) attribute(key string, value *commonpb.AnyValue, unit string) int32 {
+	return intern(d, &d.attributes, &profilespb.KeyValueAndUnit{KeyStrindex: d.string(key), Value: value, UnitStrindex: d.string(unit)})
+}
+
+// texts adds those attributes to a list that are not "".
+func (d *dictionary) texts(list []int32, pairs ...[2]string) []int32 {
+	for _, pair := range pairs {
+		if pair[1] != "" {
+			list = append(list, d.attribute(pair[0], stringValue(pair[1]), ""))
+		}
+	}
+	return list
+}
+
+// flag is an attribute that is there or not.
+type flag struct {
+	key string
+	set bool
+}
+
+// flags adds those attributes to a list that are true.
+func (d *dictionary) flags(list []int32, flags ...flag) []int32 {
+	for _, f := range flags {
+		if f.set {
+			list = append(list, d.attribute(f.key, boolValue(true), ""))
+		}
+	}
+	return list
+}
+
+// link gives the index of what is known by two ids in hexadecimal; 0 where they are none. Ids of zeros alone are none, and those in other
+// letters would be read as others.
+func (d *dictionary) link(traceID, spanID string) int32 {
+	trace, span := id(traceID, 16), id(spanID, 8)
+	if trace == nil || span == nil {
+		return 0
+	}
+	return intern(d, &d.links, &profilespb.Link{TraceId: trace, SpanId: span})
+}
+
+func id(text string, size int) []byte {
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b) != size || strings.ToLower(text) != text || strings.Count(text, "0") == len(text) {
+		return nil
+	}
+	return b
+}
+
+func stringValue(s string) *commonpb.AnyValue {
+	return &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: s}}
+}
+
+func intValue(n int64) *commonpb.AnyValue {
+	return &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: n}}
+}
+
+func boolValue(b bool) *commonpb.AnyValue {
+	return &commonpb.AnyValue{Value: &commonpb.AnyValue_BoolValue{BoolValue: b}}
+}
+
+func arrayValue(values ...*commonpb.AnyValue) *commonpb.AnyValue {
+	return &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{ArrayValue: &commonpb.ArrayValue{Values: values}}}
+}
+
+func keyValue(key string, value *commonpb.AnyValue) *commonpb.KeyValue {
+	return &commonpb.KeyValue{Key: key, Value: value}
+}
+
+// comments are an attribute's value.
+func comments(texts []string) *commonpb.AnyValue {
+	values := make([]*commonpb.AnyValue, len(texts))
+	for i, t := range texts {
+		values[i] = stringValue(text(t))
+	}
+	return arrayValue(values...)
+}
+
+// text makes what came from anywhere fit for a protobuf string, which must be UTF-8.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

@@ -1,0 +1,514 @@
+package otlp
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/pilotlight/pilotlight/exporter/pprof"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// Options of an Encoder. The zero value makes one message of a profile, as a file needs it: of two messages in a file
+// the indices would mean something else.
+type Options struct {
+	// Version of this program, "" to leave it out.
+	Version string
+	// Timestamps says that samples are written with the times at which they were taken, where these are known, not added up.
+	Timestamps bool
+	// MaxBytes and MaxSamples bound a message; 0 does not. Receivers take ReceiversMaxBytes and ReceiversMaxSamples.
+	MaxBytes, MaxSamples int
+	// Resource is what every resource has beside what is known of its process, such as host.name. What is known of the process wins.
+	Resource map[string]string
+}
+
+// minMaxBytes leaves room for a sample whose names are cut.
+const minMaxBytes = 64 << 10
+
+// Encoder makes messages of profiles. It keeps nothing from one to the next, and is safe for concurrent use.
+type Encoder struct {
+	options Options
+	extra   []string // keys of Options.Resource, in order
+}
+
+// NewEncoder refuses bounds that are too narrow for any sample, and more attributes of resources than receivers take beside the
+// encoder's own.
+func NewEncoder(o Options) (*Encoder, error) {
+	e := &Encoder{options: o, extra: slices.Sorted(maps.Keys(o.Resource))}
+	switch {
+	case o.MaxBytes != 0 && o.MaxBytes < minMaxBytes:
+		return nil, fmt.Errorf("OTLP messages of %d bytes: want %d or more", o.MaxBytes, minMaxBytes)
+	case o.MaxSamples != 0 && o.MaxSamples < 2: // a sample is written twice where it has a value of its own
+		return nil, fmt.Errorf("OTLP messages of %d samples: want 2 or more", o.MaxSamples)
+	}
+	names := map[string]bool{
+		keyServiceName: true, keyPID: true, keyTitle: true, keyExecutableName: true, keyExecutablePath: true, keyCgroup: true, keyContainerID: true,
+		keyThreadName: true, keyThreadID: true, keyComment: true, labelTraceID: true, labelSpanID: true,
+	}
+	size := 0
+	for _, key := range e.extra {
+		if !utf8.ValidString(key + o.Resource[key]) {
+			return nil, fmt.Errorf("resource attribute %q: it is no UTF-8", key)
+		}
+		names[key] = true
+		size += len(key) + len(o.Resource[key])
+	}
+	if len(names) > ReceiversMaxLabels {
+		return nil, fmt.Errorf("%d resource attributes: receivers take %d labels of a sample, of which %d are the profiler's own; give fewer",
+			len(e.extra), ReceiversMaxLabels, len(names)-len(e.extra))
+	}
+	if o.MaxBytes != 0 && size > o.MaxBytes/4 {
+		return nil, fmt.Errorf("resource attributes of %d bytes: want %d or less", size, o.MaxBytes/4)
+	}
+	return e, nil
+}
+
+// Encode hands the messages of a profile to send, one after another; their sum is the profile. Each has a resource for each process
+// with samples in it, and a dictionary of its own.
+//
+// Each resource has a profile of type samples/count, whose period_type is the type of p; where a sample's value is not its count times
+// the period, also one of p's type. The account of samples is a comment of the first profile of the first message. A profile without
+// samples is a message with an empty one.
+//
+// A stack that alone is larger than a message keeps its innermost frames, and says so; names are cut there that take more than 1/64 of it.
+func (e *Encoder) Encode(p *profile.Profile, send func(*profilespb.ProfilesData) error) error {
+	b := batch{encoder: e, profile: p, send: send, comments: pprof.Comments(&p.Account)}
+	for i := range p.Samples {
+		s := &p.Samples[i]
+		b.valued = b.valued || s.Value != s.Count*p.Period
+	}
+	b.message = b.open()
+	for _, process := range processes(p) {
+		b.process, b.message.counts, b.message.values = process.key, nil, nil
+		for _, i := range process.samples {
+			if err := b.add(p.Samples[i]); err != nil {
+				return err
+			}
+		}
+	}
+	if b.message.samples == 0 && !b.sent {
+		b.message.resource(&b)
+	}
+	return b.flush()
+}
+
+// Write writes a profile as a file, with the times of its samples where it has them, not compressed.
+func Write(w io.Writer, p *profile.Profile, o Options) error {
+	if o.MaxBytes != 0 || o.MaxSamples != 0 {
+		return errors.New("write OTLP profile: a file is one message, whatever its size")
+	}
+	e, err := NewEncoder(o)
+	if err != nil {
+		return err
+	}
+	return e.Encode(p, func(m *profilespb.ProfilesData) error { return (&Data{m}).Write(w) })
+}
+
+// Write writes the message as a file, not compressed.
+func (d *Data) Write(w io.Writer) error {
+	data, err := proto.Marshal(d.message)
+	if err == nil {
+		_, err = w.Write(data)
+	}
+	if err != nil {
+		return fmt.Errorf("write OTLP profile: %w", err)
+	}
+	return nil
+}
+
+// processKey is what one resource is made of.
+type processKey struct {
+	pid                            int
+	comm, exe, cgroup, containerID string
+}
+
+type processSamples struct {
+	key     processKey
+	samples []int // indices
+}
+
+// processes groups samples, in the order in which their processes come first.
+func processes(p *profile.Profile) []*processSamples {
+	var list []*processSamples
+	byKey := make(map[processKey]*processSamples)
+	byLabels := make(map[*profile.Labels]*processSamples)
+	for i := range p.Samples {
+		l := p.Samples[i].Labels
+		of := byLabels[l]
+		if of == nil {
+			var key processKey
+			if l != nil {
+				key = processKey{l.PID, l.Comm, l.Exe, l.Cgroup, l.ContainerID}
+			}
+			if of = byKey[key]; of == nil {
+				of = &processSamples{key: key}
+				byKey[key] = of
+				list = append(list, of)
+			}
+			byLabels[l] = of
+		}
+		of.samples = append(of.samples, i)
+	}
+	return list
+}
+
+// batch is one profile on its way.
+type batch struct {
+	encoder  *Encoder
+	profile  *profile.Profile
+	send     func(*profilespb.ProfilesData) error
+	comments []string // until they are written
+	valued   bool     // samples have values of their own
+	process  processKey
+	message  *message
+	sent     bool
+}
+
+// message is one that is being filled.
+type message struct {
+	*dictionary
+	resources      []*profilespb.ResourceProfiles
+	counts, values *profilespb.Profile // of the process under way; nil: not begun
+	samples        int
+	bytes          int // without the dictionary
+	commented      bool
+	maxText        int // 0: any
+
+	byStack    map[sides]int32
+	byLocation map[*profile.Location]int32
+	byFunction map[kindFunction]int32
+	byMapping  map[*profile.Mapping]int32
+	byLabels   map[*profile.Labels][]int32
+}
+
+type sides struct{ kernel, user *profile.Stack }
+
+type kindFunction struct {
+	*profile.Function
+	label bool
+}
+
+func (b *batch) open() *message {
+	return &message{
+		dictionary: newDictionary(), maxText: b.encoder.options.MaxBytes / 64,
+		byStack: make(map[sides]int32), byLocation: make(map[*profile.Location]int32), byFunction: make(map[kindFunction]int32),
+		byMapping: make(map[*profile.Mapping]int32), byLabels: make(map[*profile.Labels][]int32),
+	}
+}
+
+// flush hands the message over.
+func (b *batch) flush() error {
+	m := b.message
+	if len(m.resources) == 0 {
+		return nil
+	}
+	if m.commented {
+		b.comments = nil
+	}
+	b.sent = true
+	if err := b.send(&profilespb.ProfilesData{ResourceProfiles: m.resources, Dictionary: m.dictionary.message()}); err != nil {
+		return err
+	}
+	b.message = b.open()
+	return nil
+}
+
+// add adds a sample, in parts where it has more times than a message holds.
+func (b *batch) add(s profile.Sample) error {
+	if !b.encoder.options.Timestamps || int64(len(s.Times)) != s.Count || b.profile.Start.IsZero() {
+		s.Times = nil
+	}
+	most := len(s.Times)
+	if limit := b.encoder.options.MaxBytes; limit != 0 {
+		most = limit / 2 / 8 // a time takes 8 bytes, and the stack stands beside them
+	}
+	for most < len(s.Times) {
+		part := s
+		part.Times, s.Times = s.Times[:most], s.Times[most:]
+		part.Count = int64(most)
+		s.Count -= part.Count
+		if err := b.put(part); err != nil {
+			return err
+		}
+		s.Value = 0 // all of it stands beside the first part
+	}
+	return b.put(s)
+}
+
+// put adds a sample to this message, or else to the next.
+func (b *batch) put(s profile.Sample) error {
+	if b.fits(&s) {
+		return nil
+	}
+	if b.message.samples > 0 {
+		if err := b.flush(); err != nil {
+			return err
+		}
+		if b.fits(&s) {
+			return nil
+		}
+	}
+	for frames := depth(&s) / 2; ; frames /= 2 {
+		b.message = b.open()
+		short := innermost(s, frames)
+		if b.fits(&short) {
+			return nil
+		}
+		if frames == 0 {
+			return fmt.Errorf("make OTLP profile: a sample of process %d (%.40q) does not fit a message of %d bytes", b.process.pid, b.process.comm, b.encoder.options.MaxBytes)
+		}
+	}
+}
+
+// fits adds a sample if there is room for it, or else leaves the message without it. Nothing can be added then.
+func (b *batch) fits(s *profile.Sample) bool {
+	m, o := b.message, &b.encoder.options
+	before, sizes := *m, m.dictionary.sizes()
+	var counted, valued int
+	if m.counts != nil {
+		counted = len(m.counts.Samples)
+	}
+	if m.values != nil {
+		valued = len(m.values.Samples)
+	}
+	if m.counts == nil {
+		m.resource(b)
+	}
+	m.sample(b, s)
+	const envelope = 24 // lengths that take more bytes as they grow, and those of the dictionary
+	if (o.MaxBytes == 0 || m.bytes+m.dictionary.bytes+envelope*len(m.resources) <= o.MaxBytes) && (o.MaxSamples == 0 || m.samples <= o.MaxSamples) {
+		return true
+	}
+	m.dictionary.cut(sizes)
+	m.resources, m.counts, m.values, m.samples, m.bytes, m.commented = before.resources, before.counts, before.values, before.samples, before.bytes, before.commented
+	if m.counts != nil {
+		m.counts.Samples = m.counts.Samples[:counted]
+	}
+	if m.values != nil {
+		m.values.Samples = m.values.Samples[:valued]
+	}
+	return false
+}
+
+func depth(s *profile.Sample) (frames int) {
+	s.Walk(func(*profile.Location) { frames++ }, nil)
+	return frames
+}
+
+// innermost leaves so many frames of a sample.
+func innermost(s profile.Sample, frames int) profile.Sample {
+	if s.Kernel != nil && len(s.Kernel.Locations) >= frames {
+		s.Kernel = &profile.Stack{Locations: s.Kernel.Locations[:frames]}
+		frames = 0
+	} else if s.Kernel != nil {
+		frames -= len(s.Kernel.Locations)
+	}
+	user := &profile.Stack{Truncated: pprof.TooDeep}
+	if s.User != nil {
+		user.Locations = s.User.Locations[:min(frames, len(s.User.Locations))]
+	}
+	s.User = user
+	return s
+}
+
+// resource begins that of the process under way.
+func (m *message) resource(b *batch) {
+	k := &b.process
+	own := [][2]string{
+		{keyServiceName, serviceName(k.exe, k.comm)},
+		{keyTitle, k.comm}, {keyExecutablePath, k.exe}, {keyCgroup, k.cgroup}, {keyContainerID, k.containerID},
+	}
+	if k.exe != "" {
+		own = append(own, [2]string{keyExecutableName, path.Base(k.exe)})
+	}
+	var attributes []*commonpb.KeyValue
+	known := make(map[string]bool)
+	for _, pair := range own {
+		if pair[1] != "" {
+			known[pair[0]] = true
+			attributes = append(attributes, keyValue(pair[0], stringValue(m.text(pair[1]))))
+		}
+	}
+	if k.pid != 0 {
+		known[keyPID] = true
+		attributes = append(attributes, keyValue(keyPID, intValue(int64(k.pid))))
+	}
+	for _, key := range b.encoder.extra {
+		if !known[key] {
+			attributes = append(attributes, keyValue(key, stringValue(b.encoder.options.Resource[key])))
+		}
+	}
+	p := b.profile
+	m.counts = m.profile(p, samplesType)
+	if len(b.comments) > 0 && !m.commented {
+		m.counts.AttributeIndices = []int32{m.attribute(keyComment, comments(b.comments), "")}
+		m.commented = true
+	}
+	profiles := []*profilespb.Profile{m.counts}
+	if b.valued && p.Type != samplesType {
+		m.values = m.profile(p, p.Type)
+		profiles = append(profiles, m.values)
+	}
+	r := &profilespb.ResourceProfiles{
+		Resource: &resourcepb.Resource{Attributes: attributes},
+		ScopeProfiles: []*profilespb.ScopeProfiles{{
+			Scope:    &commonpb.InstrumentationScope{Name: scopeName, Version: text(b.encoder.options.Version)},
+			Profiles: profiles,
+		}},
+	}
+	m.resources = append(m.resources, r)
+	m.bytes += 1 + protowire.SizeBytes(proto.Size(r))
+}
+
+func (m *message) profile(p *profile.Profile, t profile.Type) *profilespb.Profile {
+	out := &profilespb.Profile{
+		SampleType: m.valueType(t.Name, t.Unit), PeriodType: m.valueType(p.Type.Name, p.Type.Unit), Period: p.Period,
+		DurationNano: uint64(p.Duration),
+	}
+	if !p.Start.IsZero() {
+		out.TimeUnixNano = uint64(p.Start.UnixNano())
+	}
+	return out
+}
+
+func (d *dictionary) valueType(name, unit string) *profilespb.ValueType {
+	return &profilespb.ValueType{TypeStrindex: d.string(text(name)), UnitStrindex: d.string(text(unit))}
+}
+
+// sample adds one to the profile of counts, and to that of values where there is one.
+func (m *message) sample(b *batch, s *profile.Sample) {
+	stack, attributes := m.stack(s), m.labels(s.Labels)
+	add := func(to *profilespb.Profile, value int64, times []time.Duration) {
+		out := &profilespb.Sample{StackIndex: stack, AttributeIndices: attributes}
+		if len(times) == 0 {
+			out.Values = []int64{value}
+		} else {
+			out.TimestampsUnixNano = make([]uint64, len(times))
+			for i, at := range times {
+				out.TimestampsUnixNano[i] = uint64(b.profile.Start.Add(at).UnixNano())
+			}
+		}
+		to.Samples = append(to.Samples, out)
+		m.samples++
+		m.bytes += 1 + protowire.SizeBytes(proto.Size(out))
+	}
+	add(m.counts, s.Count, s.Times)
+	if m.values != nil {
+		add(m.values, s.Value, nil)
+	}
+}
+
+func (m *message) labels(l *profile.Labels) []int32 {
+	if l == nil {
+		return nil
+	}
+	list, ok := m.byLabels[l]
+	if !ok {
+		list = m.texts(nil, [2]string{keyThreadName, m.text(l.Thread)})
+		if l.TID != 0 {
+			list = append(list, m.attribute(keyThreadID, intValue(int64(l.TID)), ""))
+		}
+		m.byLabels[l] = list
+	}
+	return list
+}
+
+func (m *message) stack(s *profile.Sample) int32 {
+	key := sides{s.Kernel, s.User}
+	if i, ok := m.byStack[key]; ok {
+		return i
+	}
+	out := &profilespb.Stack{LocationIndices: make([]int32, 0, depth(s)+2)} // and what is missing of the two sides
+	s.Walk(
+		func(l *profile.Location) { out.LocationIndices = append(out.LocationIndices, m.location(l)) },
+		func(reason string) {
+			f := m.function(&profile.Function{Name: pprof.Truncated(reason)}, "")
+			l := &profilespb.Location{Lines: []*profilespb.Line{{FunctionIndex: f}}}
+			out.LocationIndices = append(out.LocationIndices, intern(m.dictionary, &m.locations, l))
+		},
+	)
+	i := intern(m.dictionary, &m.stacks, out)
+	m.byStack[key] = i
+	return i
+}
+
+func (m *message) location(l *profile.Location) int32 {
+	if i, ok := m.byLocation[l]; ok {
+		return i
+	}
+	out := &profilespb.Location{MappingIndex: m.mapping(l.Mapping), Address: l.Address}
+	for _, line := range l.Lines {
+		key := kindFunction{line.Function, l.Kind == pprof.KindLabel}
+		f, ok := m.byFunction[key]
+		if !ok {
+			f = m.function(line.Function, l.Kind)
+			m.byFunction[key] = f
+		}
+		out.Lines = append(out.Lines, &profilespb.Line{FunctionIndex: f, Line: int64(line.Line)})
+	}
+	out.AttributeIndices = m.texts(nil, [2]string{keyFrameType, text(string(l.Kind))})
+	i := intern(m.dictionary, &m.locations, out)
+	m.byLocation[l] = i
+	return i
+}
+
+// function has the name that is shown, and that of the linker; the value of a label has none of these.
+func (m *message) function(f *profile.Function, kind profile.FrameKind) int32 {
+	out := &profilespb.Function{
+		NameStrindex: m.string(m.text(pprof.Name(f, kind))), SystemNameStrindex: m.string(m.text(f.Name)),
+		FilenameStrindex: m.string(m.text(f.File)), StartLine: int64(f.StartLine),
+	}
+	if kind == pprof.KindLabel {
+		out.SystemNameStrindex = 0
+	}
+	return intern(m.dictionary, &m.functions, out)
+}
+
+func (m *message) mapping(of *profile.Mapping) int32 {
+	if of == nil {
+		return 0
+	}
+	if i, ok := m.byMapping[of]; ok {
+		return i
+	}
+	attributes := m.texts(nil, [2]string{keyOfBuildID(of.BuildID), m.text(of.BuildID)}, [2]string{keyEndsHash, m.text(of.EndsHash)})
+	i := intern(m.dictionary, &m.mappings, &profilespb.Mapping{
+		MemoryStart: of.Start, MemoryLimit: of.Limit, FileOffset: of.Offset, FilenameStrindex: m.string(m.text(of.Path)),
+		// As in pprof files: every frame has a name by now, if only "[file+0xoffset]".
+		AttributeIndices: m.flags(attributes, flag{keyHasFunctions, true}, flag{keyHasFilenames, of.HasLines},
+			flag{keyHasLineNumbers, of.HasLines}, flag{keyHasInlineFrames, of.HasLines}),
+	})
+	m.byMapping[of] = i
+	return i
+}
+
+// keyOfBuildID tells Go's build ids, hashes in base64 between slashes, from those of the linker.
+func keyOfBuildID(id string) string {
+	if strings.Contains(id, "/") {
+		return keyBuildIDGo
+	}
+	return keyBuildIDGNU
+}
+
+// text makes a string fit for the message, and cuts it where it would take too much of it.
+func (m *message) text(s string) string {
+	s = text(s)
+	if limit := cmp.Or(m.maxText, len(s)); len(s) > limit {
+		const mark = "..."
+		s = strings.ToValidUTF8(s[:limit-len(mark)], "") + mark // it may have been cut within a letter
+	}
+	return s
+}

@@ -1,0 +1,101 @@
+// Package otlp writes profiles in the format of the OpenTelemetry protocol (ProfilesData of opentelemetry-proto v1.10,
+// package v1development), so that the Collector, Pyroscope and Parca all understand the same bytes, and reads those of any tool.
+//
+// [Encoder] makes messages of a [profile.Profile]; [Read] does the opposite. [Parse] gives a file with all that it holds,
+// as [Data], which is converted to pprof's form and from it. docs/formats.md lists what is lost on each way.
+//
+// What differs between receivers decides how things are written:
+//
+//	keys and values stand in the attributes themselves; Parca refuses references to the dictionary, Pyroscope loses service.name by them
+//	link_table[0] is empty: Parca refuses ids that are filled with zeros
+//	period_type is always there: Pyroscope refuses profiles without
+//	a sample has one value, or times alone: Pyroscope refuses both at once
+//	each frame has a name: those without vanish in Pyroscope
+//
+// Other people's files are not trusted: what they take in memory and time is bounded. The package does no I/O but by readers and
+// writers, and sends nothing.
+package otlp
+
+import (
+	"path"
+
+	"go.opentelemetry.io/otel/semconv/v1.43.0"
+	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
+
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// Bounds of what receivers take by default, for Options.
+const (
+	ReceiversMaxBytes   = 4 << 20 // gRPC's of a message, Pyroscope's of a profile
+	ReceiversMaxSamples = 16_000  // Pyroscope's of a profile
+	// ReceiversMaxLabels is how many names of labels Pyroscope takes, of resource and sample together.
+	ReceiversMaxLabels = 30
+)
+
+// scopeName says who wrote profiles.
+const scopeName = "github.com/pilotlight/pilotlight"
+
+// Names of attributes, as the semantic conventions have them.
+const (
+	keyServiceName       = string(semconv.ServiceNameKey)
+	keyPID               = string(semconv.ProcessPIDKey)
+	keyTitle             = string(semconv.ProcessTitleKey) // what ps and top show: the kernel's comm
+	keyExecutableName    = string(semconv.ProcessExecutableNameKey)
+	keyExecutablePath    = string(semconv.ProcessExecutablePathKey)
+	keyCgroup            = string(semconv.ProcessLinuxCgroupKey)
+	keyContainerID       = string(semconv.ContainerIDKey)
+	keyThreadID          = string(semconv.ThreadIDKey)
+	keyThreadName        = string(semconv.ThreadNameKey)
+	keyFrameType         = string(semconv.ProfileFrameTypeKey)
+	keyBuildIDGNU        = string(semconv.ProcessExecutableBuildIDGNUKey)
+	keyBuildIDGo         = string(semconv.ProcessExecutableBuildIDGoKey)
+	keyEndsHash          = string(semconv.ProcessExecutableBuildIDHtlhashKey)
+	keyHasFunctions      = string(semconv.PprofMappingHasFunctionsKey)
+	keyHasFilenames      = string(semconv.PprofMappingHasFilenamesKey)
+	keyHasLineNumbers    = string(semconv.PprofMappingHasLineNumbersKey)
+	keyHasInlineFrames   = string(semconv.PprofMappingHasInlineFramesKey)
+	keyIsFolded          = string(semconv.PprofLocationIsFoldedKey)
+	keyComment           = string(semconv.PprofProfileCommentKey)
+	keyDocURL            = string(semconv.PprofProfileDocURLKey)
+	keyDropFrames        = string(semconv.PprofProfileDropFramesKey)
+	keyKeepFrames        = string(semconv.PprofProfileKeepFramesKey)
+	keyDefaultSampleType = string(semconv.PprofScopeDefaultSampleTypeKey)
+	keySampleTypeOrder   = string(semconv.PprofScopeSampleTypeOrderKey)
+)
+
+// Labels of pprof profiles that are known, as exporter/pprof writes them.
+const (
+	labelPID         = "pid"
+	labelTID         = "tid"
+	labelComm        = "comm"
+	labelThread      = "thread"
+	labelExe         = "exe"
+	labelCgroup      = "cgroup"
+	labelContainerID = "container_id"
+	labelTraceID     = "trace_id"
+	labelSpanID      = "span_id"
+)
+
+// samplesType is the type of values that count samples.
+var samplesType = profile.Type{Name: "samples", Unit: "count"}
+
+// Data is a ProfilesData message that is sound: its indices lead somewhere, its strings are UTF-8, and its attributes hold their keys and
+// values themselves. It is not changed once it is made, so it may be read by any number of goroutines.
+type Data struct {
+	message *profilespb.ProfilesData
+}
+
+// Message is the message itself, which must not be changed.
+func (d *Data) Message() *profilespb.ProfilesData { return d.message }
+
+// serviceName is what a process is called by, as nothing better is known: its executable's name, or else its own.
+func serviceName(exe, comm string) string {
+	switch {
+	case exe != "":
+		return path.Base(exe)
+	case comm != "":
+		return comm
+	}
+	return "unknown_service" // as OpenTelemetry's SDKs say
+}

@@ -1,0 +1,214 @@
+package otlp
+
+import (
+	"fmt"
+	"slices"
+
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
+
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// maxColumns is how many types of values are read; pprof's profiles have four at most.
+const maxColumns = 64
+
+// set is profiles of one scope that are about the same samples: of the same time, and of a type each.
+type set struct {
+	resource *profilespb.ResourceProfiles
+	scope    *profilespb.ScopeProfiles
+	// pprof says that FromPprof, or another tool that keeps to the conventions, made it of a pprof profile.
+	pprof    bool
+	profiles []*profilespb.Profile
+	types    []profile.Type // of profiles, and then derived
+	// derived is the index of the profile that counts samples, whose period gives the value of the last type; -1 where there is none.
+	derived int
+}
+
+// sets finds all of a message, in order.
+func (d *Data) sets() ([]*set, error) {
+	var all []*set
+	for _, r := range d.message.ResourceProfiles {
+		for _, s := range r.ScopeProfiles {
+			if ordered := inPprofOrder(s); ordered != nil {
+				all = append(all, &set{resource: r, scope: s, pprof: true, profiles: ordered})
+				continue
+			}
+			var under *set
+			for _, p := range s.Profiles {
+				if under == nil || !under.takes(d, p) {
+					under = &set{resource: r, scope: s}
+					all = append(all, under)
+				}
+				under.profiles = append(under.profiles, p)
+			}
+		}
+	}
+	for _, s := range all {
+		if len(s.profiles) > maxColumns {
+			return nil, fmt.Errorf("it has more than %d types of values", maxColumns)
+		}
+		s.addTypes(d)
+	}
+	return all, nil
+}
+
+// inPprofOrder gives the profiles of a scope in the order that its types of values had in a pprof profile; nil where the scope does not say.
+func inPprofOrder(s *profilespb.ScopeProfiles) []*profilespb.Profile {
+	order := attributeOf(s.GetScope().GetAttributes(), keySampleTypeOrder).GetArrayValue().GetValues()
+	if len(order) == 0 || len(order) != len(s.Profiles) {
+		return nil
+	}
+	profiles := make([]*profilespb.Profile, len(order))
+	for i, v := range order {
+		n := v.GetIntValue()
+		if n < 0 || n >= int64(len(order)) || profiles[n] != nil {
+			return nil
+		}
+		profiles[n] = s.Profiles[i]
+	}
+	return profiles
+}
+
+func attributeOf(attributes []*commonpb.KeyValue, key string) *commonpb.AnyValue {
+	for _, a := range attributes {
+		if a.Key == key {
+			return a.Value
+		}
+	}
+	return nil
+}
+
+// takes says whether another profile is about the same samples. There are few types, so that all are looked at.
+func (s *set) takes(d *Data, p *profilespb.Profile) bool {
+	first := s.profiles[0]
+	return len(s.profiles) < maxColumns && p.TimeUnixNano == first.TimeUnixNano && p.DurationNano == first.DurationNano &&
+		!slices.ContainsFunc(s.profiles, func(q *profilespb.Profile) bool { return d.typeOf(q.SampleType) == d.typeOf(p.SampleType) })
+}
+
+// addTypes finds the types, and that which is derived: samples that are counted and have a period in another unit, as profilers
+// send them, have a value too.
+func (s *set) addTypes(d *Data) {
+	s.derived = -1
+	for _, p := range s.profiles {
+		s.types = append(s.types, d.typeOf(p.SampleType))
+	}
+	i := slices.Index(s.types, samplesType)
+	if i < 0 || s.pprof || s.profiles[i].Period <= 0 {
+		return
+	}
+	if t := d.typeOf(s.profiles[i].PeriodType); t.Name != "" && !slices.Contains(s.types, t) {
+		s.derived = i
+		s.types = append(s.types, t)
+	}
+}
+
+// find gives the index of the type of that name, the last as pprof's tools do; -1 where there is none.
+func (s *set) find(name string) int {
+	for i, t := range slices.Backward(s.types) {
+		if t.Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// profile is that of a type, or that which it is derived from.
+func (s *set) profile(i int) *profilespb.Profile {
+	if i == len(s.profiles) {
+		i = s.derived
+	}
+	return s.profiles[i]
+}
+
+// standard is the name of the type that is meant where none is named.
+func (s *set) standard() string {
+	if s.pprof {
+		if name := attributeOf(s.scope.GetScope().GetAttributes(), keyDefaultSampleType).GetStringValue(); s.find(name) >= 0 {
+			return name
+		}
+	}
+	return s.types[len(s.types)-1].Name
+}
+
+func (d *Data) text(i int32) string { return d.message.Dictionary.StringTable[i] }
+
+func (d *Data) typeOf(t *profilespb.ValueType) profile.Type {
+	return profile.Type{Name: d.text(t.GetTypeStrindex()), Unit: d.text(t.GetUnitStrindex())}
+}
+
+// Select leaves the profiles of one type of values, such as "cpu", with all that belongs to them. Samples whose period gives values of the type
+// stay as they are. It changes d.
+func (d *Data) Select(sampleType string) error {
+	sets, err := d.sets()
+	if err != nil {
+		return err
+	}
+	sets, err = choose(sets, sampleType)
+	if err != nil {
+		return err
+	}
+	for _, r := range d.message.ResourceProfiles {
+		for _, s := range r.ScopeProfiles {
+			s.Profiles = nil
+		}
+	}
+	for _, s := range sets {
+		kept := s.profile(s.find(sampleType))
+		for _, p := range s.profiles {
+			if p != kept {
+				kept.AttributeIndices = d.withPprof(kept.AttributeIndices, p.AttributeIndices)
+			}
+		}
+		s.scope.Profiles = append(s.scope.Profiles, kept)
+		if s.pprof {
+			scope := s.scope.Scope
+			scope.Attributes = slices.DeleteFunc(scope.Attributes, func(a *commonpb.KeyValue) bool { return a.Key == keySampleTypeOrder || a.Key == keyDefaultSampleType })
+			scope.Attributes = append(scope.Attributes, keyValue(keySampleTypeOrder, arrayValue(intValue(0))), keyValue(keyDefaultSampleType, stringValue(sampleType)))
+		}
+	}
+	kept := d.message.ResourceProfiles[:0]
+	for _, r := range d.message.ResourceProfiles {
+		r.ScopeProfiles = slices.DeleteFunc(r.ScopeProfiles, func(s *profilespb.ScopeProfiles) bool { return len(s.Profiles) == 0 })
+		if len(r.ScopeProfiles) > 0 {
+			kept = append(kept, r)
+		}
+	}
+	d.message.ResourceProfiles = kept
+	return nil
+}
+
+// withPprof adds what stands at another profile, and is about the pprof profile as a whole.
+func (d *Data) withPprof(to, from []int32) []int32 {
+	for _, i := range from {
+		switch d.text(d.message.Dictionary.AttributeTable[i].KeyStrindex) {
+		case keyComment, keyDocURL, keyDropFrames, keyKeepFrames:
+			if !slices.Contains(to, i) {
+				to = append(to, i)
+			}
+		}
+	}
+	return to
+}
+
+// choose leaves the sets that have the type.
+func choose(sets []*set, sampleType string) ([]*set, error) {
+	var chosen []*set
+	var names []string
+	seen := make(map[string]bool)
+	for _, s := range sets {
+		if s.find(sampleType) >= 0 {
+			chosen = append(chosen, s)
+		}
+		for _, t := range s.types {
+			if !seen[t.Name] && len(seen) < maxColumns {
+				seen[t.Name] = true
+				names = append(names, t.Name)
+			}
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("it has no values of type %q: it has %q", sampleType, names)
+	}
+	return chosen, nil
+}
