@@ -43,7 +43,7 @@ func newDiffCommand() *cobra.Command {
 		Use:   "diff [flags] BEFORE AFTER",
 		Short: "Compare two profiles",
 		Long: "Diff tells which functions take more or less of AFTER than of BEFORE, and which of that may well be chance.\n" +
-			"Each of the two is a file (pprof of any tool, or folded text; - is standard input), or a range\n" +
+			"Each of the two is a file (pprof or OTLP of any tool, or folded text; - is standard input), or a range\n" +
 			"of the agent's history, FROM..TO, with times as RFC 3339, Unix seconds, now, or -15m.\n" +
 			"docs/diff.md says how chance is told from change.",
 		Example: "  pilotlight diff old.pb.gz new.pb.gz\n" +
@@ -223,25 +223,15 @@ func filtered(p *profile.Profile, f query.Filter) *profile.Profile {
 	return &out
 }
 
-// readProfile reads a file: pprof, or folded text.
-func readProfile(path, sampleType string) (*profile.Profile, error) {
-	in, name := os.Stdin, "standard input"
-	if path != "-" {
-		file, err := os.Open(path)
-		if err != nil {
-			return nil, err
+// readProfile reads a file: pprof, OTLP, or folded text.
+func readProfile(path, sampleType string) (p *profile.Profile, err error) {
+	err = withInput(path, func(r io.Reader) error {
+		if p, err = readAny(r, sampleType); err != nil {
+			return err
 		}
-		defer file.Close()
-		in, name = file, path
-	}
-	p, err := readAny(in, sampleType)
-	if err == nil {
-		err = flame.Check(p)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return p, nil
+		return flame.Check(p)
+	})
+	return p, err
 }
 
 // comparable counts samples on both sides where one is folded text, which has no values.

@@ -69,10 +69,8 @@ func newRootCommand() *cobra.Command {
 		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newRecordCommand(), newAgentCommand(), newTopCommand(), newQueryCommand(), newDiffCommand(), newWebCommand(), newDoctorCommand(), newVersionCommand())
-	for _, name := range []string{"convert", "symbolize"} {
-		root.AddCommand(newUnavailableCommand(name))
-	}
+	root.AddCommand(newRecordCommand(), newAgentCommand(), newTopCommand(), newQueryCommand(), newDiffCommand(), newWebCommand(), newConvertCommand(), newDoctorCommand(), newVersionCommand())
+	root.AddCommand(newUnavailableCommand("symbolize"))
 	return root
 }
 

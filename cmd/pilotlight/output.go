@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -9,25 +10,44 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/pilotlight/pilotlight/exporter/folded"
+	"github.com/pilotlight/pilotlight/exporter/otlp"
 	"github.com/pilotlight/pilotlight/exporter/pprof"
 	"github.com/pilotlight/pilotlight/exporter/speedscope"
 	"github.com/pilotlight/pilotlight/exporter/web"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
-// formats are those that record can write.
+// formats are those that can be written.
 var formats = map[string]func(io.Writer, *profile.Profile) error{
-	"pprof":      func(w io.Writer, p *profile.Profile) error { return pprof.Write(w, p) },
-	"folded":     folded.Write,
-	"html":       web.WriteHTML,
+	"pprof":  func(w io.Writer, p *profile.Profile) error { return pprof.Write(w, p) },
+	"folded": folded.Write,
+	"html":   web.WriteHTML,
+	"otlp": func(w io.Writer, p *profile.Profile) error {
+		return otlp.Write(w, p, otlp.Options{Version: version, Timestamps: true}) // where there are any
+	},
 	"speedscope": speedscope.Write,
 }
 
 // defaultOutputs are the names of files that programs know by their ending.
-var defaultOutputs = map[string]string{"html": "profile.html", "speedscope": "profile.speedscope.json"}
+var defaultOutputs = map[string]string{"html": "profile.html", "speedscope": "profile.speedscope.json", "otlp": "profile.otlp.pb"}
+
+// zippedEnding of a name says that the file is gzipped.
+const zippedEnding = ".gz"
+
+// zippedByName zips what is written where the file's name says so; pprof files are always.
+func zippedByName(name, format string, write func(io.Writer, *profile.Profile) error) func(io.Writer, *profile.Profile) error {
+	if format == "pprof" || !strings.HasSuffix(name, zippedEnding) {
+		return write
+	}
+	return func(w io.Writer, p *profile.Profile) error {
+		zipped := gzip.NewWriter(w)
+		return errors.Join(write(zipped, p), zipped.Close())
+	}
+}
 
 // output is where a profile goes. A file is made beside its final place when
 // sampling starts, so that an unwritable place is known then, and replaces the
@@ -45,7 +65,7 @@ func openOutput(path string) (*output, error) {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.IsDir():
-		return nil, fmt.Errorf("write %s: it is a directory; give a file by -o", path)
+		return nil, fmt.Errorf("write %s: it is a directory; give a file", path)
 	case err == nil && !info.Mode().IsRegular():
 		file, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if err != nil {
@@ -64,7 +84,7 @@ func openOutput(path string) (*output, error) {
 	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		// The name that was tried is ours; the directory and the reason are what matters.
-		return nil, fmt.Errorf("write %s: directory %s: %w; give another place by -o", path, filepath.Dir(path), reason(err))
+		return nil, fmt.Errorf("write %s: directory %s: %w; give another place", path, filepath.Dir(path), reason(err))
 	}
 	return &output{path: path, file: file, temp: true}, nil
 }
@@ -83,7 +103,7 @@ func trustLink(path string) error {
 	const everybody = 0o002
 	owner, ok := link.Sys().(*syscall.Stat_t)
 	if dir.Mode()&fs.ModeSticky != 0 && dir.Mode().Perm()&everybody != 0 && (!ok || int(owner.Uid) != os.Geteuid()) {
-		return errors.New("it is a link that another user made; give another place by -o")
+		return errors.New("it is a link that another user made; give another place")
 	}
 	return nil
 }

@@ -26,7 +26,9 @@ type recordFlags struct {
 	duration time.Duration
 	output   string
 	format   string
-	verbose  bool
+	// timestamps says that each sample keeps when it was taken.
+	timestamps bool
+	verbose    bool
 }
 
 func newRecordCommand() *cobra.Command {
@@ -56,8 +58,9 @@ func newRecordCommand() *cobra.Command {
 	}
 	f.add(cmd.Flags())
 	cmd.Flags().DurationVarP(&f.duration, "duration", "d", 0, "sample for this long, such as 4s (default: until interrupted or the target has ended)")
-	cmd.Flags().StringVarP(&f.output, "output", "o", "profile.pb.gz", "write to this `FILE` (profile.html, profile.speedscope.json for these formats); - is standard output")
-	cmd.Flags().StringVar(&f.format, "format", "pprof", "pprof, folded, html (one file that opens in a browser, offline) or speedscope")
+	cmd.Flags().StringVarP(&f.output, "output", "o", "profile.pb.gz", "write to this `FILE` (profile.html, profile.speedscope.json, profile.otlp.pb for these formats); - is standard output")
+	cmd.Flags().StringVar(&f.format, "format", "pprof", "pprof, folded, html (one file that opens in a browser, offline), speedscope, or otlp (of OpenTelemetry; gzipped where FILE ends in .gz)")
+	cmd.Flags().BoolVar(&f.timestamps, "timestamps", false, "with --format otlp: keep when each sample was taken, not only how many there were")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "say on stderr what could not be read, and why")
 	// What stands after the first word that is no flag belongs to CMD.
 	cmd.Flags().SetInterspersed(false)
@@ -115,10 +118,10 @@ func rescued(err error, p *profile.Profile, name string, write func(io.Writer, *
 func (f *recordFlags) check(args []string) (func(io.Writer, *profile.Profile) error, error) {
 	write, ok := formats[f.format]
 	if !ok {
-		if f.format == "otlp" {
-			return nil, errors.New("format otlp is not available in this version; want pprof, folded, html or speedscope")
-		}
-		return nil, fmt.Errorf("format %q: want pprof, folded, html or speedscope", f.format)
+		return nil, fmt.Errorf("format %q: want one of %s", f.format, strings.Join(formatNames(), ", "))
+	}
+	if f.timestamps && f.format != "otlp" {
+		return nil, fmt.Errorf("format %s does not hold when samples were taken: --timestamps goes with --format otlp", f.format)
 	}
 	if f.output == "" {
 		return nil, errors.New("output: want a file name, or - for standard output")
@@ -126,7 +129,7 @@ func (f *recordFlags) check(args []string) (func(io.Writer, *profile.Profile) er
 	if len(args) > 0 && f.set() {
 		return nil, errors.New("give a target or a command to run, not both")
 	}
-	return write, nil
+	return zippedByName(f.output, f.format, write), nil
 }
 
 func logger(verbose bool) *slog.Logger {
@@ -149,6 +152,7 @@ type recording struct {
 // come with an error.
 func (r *recording) run(args []string) (*profile.Profile, int, error) {
 	r.config.Interval = math.MaxInt64 // one interval: from the start to the end
+	r.config.SampleTimes = r.flags.timestamps
 	r.config.Sink = func(p *profile.Profile) { r.profile = p }
 	if len(args) > 0 {
 		if _, err := exec.LookPath(args[0]); err != nil {

@@ -22,7 +22,7 @@ func newWebCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "web [flags] FILE [FILE]",
 		Short: "Show profiles of any tool in a browser",
-		Long: "Web serves the agent's page over files: pprof of any tool, or folded text; - is standard input. Two files are compared,\n" +
+		Long: "Web serves the agent's page over files: pprof or OTLP of any tool, or folded text; - is standard input. Two files are compared,\n" +
 			"the first is what was before. It serves until it is interrupted, to this machine alone, but to every user of it, without\n" +
 			"a token: on a machine that others use show what they may see, or copy the file to one of your own.",
 		Example: "  pilotlight web cpu.pb.gz\n" +
