@@ -533,6 +533,24 @@ func TestReadZipped(t *testing.T) {
 	compare(t, got, want)
 }
 
+// Entries that stand at index 0 as others write them are the empty ones.
+func TestFirstEntries(t *testing.T) {
+	want := build(resourceOf())(newDictionary())
+	m := proto.Clone(want).(*profilespb.ProfilesData)
+	m.Dictionary.LinkTable[0] = &profilespb.Link{TraceId: make([]byte, 16), SpanId: make([]byte, 8)}
+	m.Dictionary.AttributeTable[0].Value = new(commonpb.AnyValue)
+	m.Dictionary.StackTable = nil
+	for _, message := range []*profilespb.ProfilesData{m, build(resourceOf())(new(dictionary))} {
+		d, err := Parse(bytes.NewReader(wire(t, message)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !proto.Equal(d.message, want) {
+			t.Errorf("%v, want %v", d.message, want)
+		}
+	}
+}
+
 func TestReadRefuses(t *testing.T) {
 	d := newDictionary()
 	counted := func(change func(*profilespb.Profile)) []byte {
@@ -560,6 +578,7 @@ func TestReadRefuses(t *testing.T) {
 		{"cut zip", zipped(good)[:100], "EOF"},
 		{"no profiles", table(func(*profilespb.ProfilesDictionary) {}), "no profiles"},
 		{"no string before others", table(func(d *profilespb.ProfilesDictionary) { d.StringTable = []string{"a"} }), "string_table[0]"},
+		{"no empty attribute", table(func(d *profilespb.ProfilesDictionary) { d.AttributeTable[0].Value = boolValue(false) }), "attribute_table[0]"},
 		{"no empty mapping", table(func(d *profilespb.ProfilesDictionary) { d.MappingTable[0].MemoryStart = 1 }), "mapping_table[0]"},
 		{"string", table(func(d *profilespb.ProfilesDictionary) {
 			d.FunctionTable = append(d.FunctionTable, &profilespb.Function{NameStrindex: 9})

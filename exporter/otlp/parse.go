@@ -179,12 +179,26 @@ func checkFirst(d *profilespb.ProfilesDictionary) error {
 }
 
 func first[M proto.Message](table *[]M, name string, bad *string) {
-	if len(*table) == 0 {
-		var none M
-		*table = []M{none.ProtoReflect().New().Interface().(M)}
-	} else if proto.Size((*table)[0]) != 0 {
+	if len(*table) > 0 && !empty((*table)[0].ProtoReflect()) {
 		*bad = name
+		return
 	}
+	var none M
+	entry := none.ProtoReflect().New().Interface().(M)
+	if len(*table) == 0 {
+		*table = []M{entry}
+	}
+	(*table)[0] = entry
+}
+
+// empty says whether a message holds nothing but messages that hold nothing: pdata writes an attribute's value so.
+func empty(m protoreflect.Message) bool {
+	none := len(m.GetUnknown()) == 0
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		none = none && f.Message() != nil && !f.IsList() && empty(v.Message())
+		return none
+	})
+	return none
 }
 
 func zero(id []byte) bool {
