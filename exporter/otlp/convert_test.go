@@ -360,6 +360,31 @@ func TestSelect(t *testing.T) {
 	}
 }
 
+// Profiles with many attributes take time by their number, not by its square: that would be a minute.
+func TestSelectMany(t *testing.T) {
+	d := newDictionary()
+	var all []*profilespb.Profile
+	for i, name := range []string{"one", "two"} {
+		p := &profilespb.Profile{SampleType: d.valueType(name, ""), Samples: []*profilespb.Sample{{Values: []int64{1}}}}
+		for n := range 300_000 {
+			p.AttributeIndices = append(p.AttributeIndices, d.attribute(keyComment, intValue(int64(2*n+i+1)), ""))
+		}
+		all = append(all, p)
+	}
+	data, err := Parse(bytes.NewReader(wire(t, build(resourceOf(all...))(d))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	if err := data.Select("two"); err != nil {
+		t.Fatal(err)
+	}
+	kept := data.message.ResourceProfiles[0].ScopeProfiles[0].Profiles
+	if took := time.Since(begun); took > 10*time.Second || len(kept) != 1 || len(kept[0].AttributeIndices) != 600_000 {
+		t.Errorf("%d profiles after %v", len(kept), took)
+	}
+}
+
 // build makes a message of profiles in scopes of their own.
 func build(resources ...*profilespb.ResourceProfiles) func(d *dictionary) *profilespb.ProfilesData {
 	return func(d *dictionary) *profilespb.ProfilesData {

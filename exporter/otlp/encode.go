@@ -204,7 +204,7 @@ type kindFunction struct {
 func (b *batch) open() *message {
 	return &message{
 		dictionary: newDictionary(), maxText: b.encoder.options.MaxBytes / 64,
-		byStack: make(map[sides]int32), byLocation: make(map[*profile.Location]int32), byFunction: make(map[kindFunction]int32),
+		byStack: make(map[sides]int32, len(b.profile.Samples)), byLocation: make(map[*profile.Location]int32), byFunction: make(map[kindFunction]int32),
 		byMapping: make(map[*profile.Mapping]int32), byLabels: make(map[*profile.Labels][]int32),
 	}
 }

@@ -155,11 +155,7 @@ func (d *Data) Select(sampleType string) error {
 	}
 	for _, s := range sets {
 		kept := s.profile(s.find(sampleType))
-		for _, p := range s.profiles {
-			if p != kept {
-				kept.AttributeIndices = d.withPprof(kept.AttributeIndices, p.AttributeIndices)
-			}
-		}
+		d.keepPprof(kept, s.profiles)
 		s.scope.Profiles = append(s.scope.Profiles, kept)
 		if s.pprof {
 			scope := s.scope.Scope
@@ -178,17 +174,23 @@ func (d *Data) Select(sampleType string) error {
 	return nil
 }
 
-// withPprof adds what stands at another profile, and is about the pprof profile as a whole.
-func (d *Data) withPprof(to, from []int32) []int32 {
-	for _, i := range from {
-		switch d.text(d.message.Dictionary.AttributeTable[i].KeyStrindex) {
-		case keyComment, keyDocURL, keyDropFrames, keyKeepFrames:
-			if !slices.Contains(to, i) {
-				to = append(to, i)
+// keepPprof adds to a profile what stands at others of its set, and is about the pprof profile as a whole.
+func (d *Data) keepPprof(to *profilespb.Profile, all []*profilespb.Profile) {
+	has := make(map[int32]bool)
+	for _, i := range to.AttributeIndices {
+		has[i] = true
+	}
+	for _, p := range all {
+		for _, i := range p.AttributeIndices {
+			switch d.text(d.message.Dictionary.AttributeTable[i].KeyStrindex) {
+			case keyComment, keyDocURL, keyDropFrames, keyKeepFrames:
+				if !has[i] {
+					has[i] = true
+					to.AttributeIndices = append(to.AttributeIndices, i)
+				}
 			}
 		}
 	}
-	return to
 }
 
 // choose leaves the sets that have the type.
