@@ -211,7 +211,7 @@ func foreign(seed uint64) (plain, referring *profilespb.ProfilesData) {
 			}
 			s.LocationIndices = append(s.LocationIndices, intern(d, &d.locations, l))
 		}
-		stacks = append(stacks, intern(d, &d.stacks, s))
+		stacks = append(stacks, d.stack(s.LocationIndices))
 	}
 	links := []int32{0, d.link("0123456789abcdef0123456789abcdef", "0123456789abcdef"), d.link("1123456789abcdef0123456789abcdef", "1123456789abcdef")}
 	plain = new(profilespb.ProfilesData)
@@ -399,7 +399,7 @@ func resourceOf(profiles ...*profilespb.Profile) *profilespb.ResourceProfiles {
 // Intervals are added up with their accounts; those with other periods are not.
 func TestIntervals(t *testing.T) {
 	d := newDictionary()
-	stack := intern(d, &d.stacks, &profilespb.Stack{LocationIndices: []int32{intern(d, &d.locations, &profilespb.Location{Address: 5})}})
+	stack := d.stack([]int32{intern(d, &d.locations, &profilespb.Location{Address: 5})})
 	interval := func(at time.Duration, period, count int64, said ...string) *profilespb.Profile {
 		return &profilespb.Profile{
 			SampleType: d.valueType("samples", "count"), PeriodType: d.valueType("cpu", "nanoseconds"), Period: period,
@@ -688,7 +688,7 @@ func TestReadBounds(t *testing.T) {
 		"long stacks in many samples": func() []byte {
 			d, p := base()
 			intern(d, &d.locations, &profilespb.Location{Address: 1})
-			s := intern(d, &d.stacks, &profilespb.Stack{LocationIndices: indices})
+			s := d.stack(indices)
 			samples(p, 100_000, &profilespb.Sample{StackIndex: s, Values: []int64{1}})
 			return wire(t, build(resourceOf(p))(d))
 		},
@@ -712,7 +712,7 @@ func TestReadBounds(t *testing.T) {
 			for i := range 50_000 {
 				l.Lines = append(l.Lines, &profilespb.Line{FunctionIndex: intern(d, &d.functions, &profilespb.Function{NameStrindex: d.string(megabyte), StartLine: int64(i)})})
 			}
-			s := intern(d, &d.stacks, &profilespb.Stack{LocationIndices: []int32{intern(d, &d.locations, l)}})
+			s := d.stack([]int32{intern(d, &d.locations, l)})
 			samples(p, 1, &profilespb.Sample{StackIndex: s, Values: []int64{1}})
 			return wire(t, build(resourceOf(p))(d))
 		},

@@ -1,6 +1,7 @@
 package otlp
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"strings"
 
@@ -13,7 +14,7 @@ import (
 // table is one of a dictionary's: equal entries are one, and that at index 0 is empty.
 type table[T any] struct {
 	entries []T
-	index   map[string]int32 // by the entry as it is encoded
+	index   map[string]int32 // by what makes entries equal
 }
 
 // dictionary is what the samples of one message share. Not safe for concurrent use.
@@ -36,7 +37,7 @@ func newDictionary() *dictionary {
 	intern(d, &d.mappings, new(profilespb.Mapping))
 	intern(d, &d.functions, new(profilespb.Function))
 	intern(d, &d.locations, new(profilespb.Location))
-	intern(d, &d.stacks, new(profilespb.Stack))
+	add(d, &d.stacks, "", new(profilespb.Stack), 0)
 	intern(d, &d.links, new(profilespb.Link))
 	return d
 }
@@ -66,15 +67,15 @@ func (d *dictionary) cut(s sizes) {
 	d.links.entries, d.bytes = d.links.entries[:s.links], s.bytes
 }
 
-// add gives the index of an entry, of which key is the encoded form.
-func add[T any](d *dictionary, t *table[T], key string, entry T) int32 {
+// add gives the index of an entry that takes so many bytes, encoded. Equal entries have the same key.
+func add[T any](d *dictionary, t *table[T], key string, entry T, bytes int) int32 {
 	if t.index == nil {
 		t.index = make(map[string]int32)
 	}
 	i := int32(len(t.entries))
 	t.index[key] = i
 	t.entries = append(t.entries, entry)
-	d.bytes += 1 + protowire.SizeBytes(len(key)) // the tags of the tables take a byte
+	d.bytes += 1 + protowire.SizeBytes(bytes) // the tags of the tables take a byte
 	return i
 }
 
@@ -82,7 +83,7 @@ func (d *dictionary) string(s string) int32 {
 	if i, ok := d.strings.index[s]; ok {
 		return i
 	}
-	return add(d, &d.strings, s, s)
+	return add(d, &d.strings, s, s, len(s))
 }
 
 // intern gives the index of a message that is equal to m.
@@ -91,7 +92,21 @@ func intern[M proto.Message](d *dictionary, t *table[M], m M) int32 {
 	if i, ok := t.index[string(d.buffer)]; ok {
 		return i
 	}
-	return add(d, t, string(d.buffer), m)
+	return add(d, t, string(d.buffer), m, len(d.buffer))
+}
+
+// stack gives the index of a stack of these locations. There are many of them, and long ones: they are not encoded to be compared.
+func (d *dictionary) stack(locations []int32) int32 {
+	d.buffer = d.buffer[:0]
+	size := 0
+	for _, l := range locations {
+		d.buffer = binary.NativeEndian.AppendUint32(d.buffer, uint32(l))
+		size += protowire.SizeVarint(uint64(l))
+	}
+	if i, ok := d.stacks.index[string(d.buffer)]; ok {
+		return i
+	}
+	return add(d, &d.stacks, string(d.buffer), &profilespb.Stack{LocationIndices: locations}, 1+protowire.SizeBytes(size))
 }
 
 func (d *dictionary) attribute(key string, value *commonpb.AnyValue, unit string) int32 {

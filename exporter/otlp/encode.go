@@ -191,6 +191,7 @@ type message struct {
 	byLocation map[*profile.Location]int32
 	byFunction map[kindFunction]int32
 	byMapping  map[*profile.Mapping]int32
+	byKind     map[profile.FrameKind][]int32
 	byLabels   map[*profile.Labels][]int32
 }
 
@@ -205,7 +206,7 @@ func (b *batch) open() *message {
 	return &message{
 		dictionary: newDictionary(), maxText: b.encoder.options.MaxBytes / 64,
 		byStack: make(map[sides]int32, len(b.profile.Samples)), byLocation: make(map[*profile.Location]int32), byFunction: make(map[kindFunction]int32),
-		byMapping: make(map[*profile.Mapping]int32), byLabels: make(map[*profile.Labels][]int32),
+		byMapping: make(map[*profile.Mapping]int32), byLabels: make(map[*profile.Labels][]int32), byKind: make(map[profile.FrameKind][]int32),
 	}
 }
 
@@ -431,16 +432,16 @@ func (m *message) stack(s *profile.Sample) int32 {
 	if i, ok := m.byStack[key]; ok {
 		return i
 	}
-	out := &profilespb.Stack{LocationIndices: make([]int32, 0, depth(s)+2)} // and what is missing of the two sides
+	locations := make([]int32, 0, depth(s)+2) // and what is missing of the two sides
 	s.Walk(
-		func(l *profile.Location) { out.LocationIndices = append(out.LocationIndices, m.location(l)) },
+		func(l *profile.Location) { locations = append(locations, m.location(l)) },
 		func(reason string) {
 			f := m.function(&profile.Function{Name: pprof.Truncated(reason)}, "")
 			l := &profilespb.Location{Lines: []*profilespb.Line{{FunctionIndex: f}}}
-			out.LocationIndices = append(out.LocationIndices, intern(m.dictionary, &m.locations, l))
+			locations = append(locations, intern(m.dictionary, &m.locations, l))
 		},
 	)
-	i := intern(m.dictionary, &m.stacks, out)
+	i := m.dictionary.stack(locations)
 	m.byStack[key] = i
 	return i
 }
@@ -459,7 +460,12 @@ func (m *message) location(l *profile.Location) int32 {
 		}
 		out.Lines = append(out.Lines, &profilespb.Line{FunctionIndex: f, Line: int64(line.Line)})
 	}
-	out.AttributeIndices = m.texts(nil, [2]string{keyFrameType, text(string(l.Kind))})
+	kind, ok := m.byKind[l.Kind]
+	if !ok {
+		kind = m.texts(nil, [2]string{keyFrameType, text(string(l.Kind))})
+		m.byKind[l.Kind] = kind
+	}
+	out.AttributeIndices = kind
 	i := intern(m.dictionary, &m.locations, out)
 	m.byLocation[l] = i
 	return i

@@ -91,11 +91,11 @@ func (f *fromPprof) about(p *pb.Profile) []int32 {
 }
 
 func (f *fromPprof) stack(locations []*pb.Location) int32 {
-	s := &profilespb.Stack{LocationIndices: make([]int32, len(locations))}
+	indices := make([]int32, len(locations))
 	for i, l := range locations {
-		s.LocationIndices[i] = f.location(l)
+		indices[i] = f.location(l)
 	}
-	return intern(f.dictionary, &f.stacks, s)
+	return f.dictionary.stack(indices)
 }
 
 func (f *fromPprof) location(l *pb.Location) int32 {
