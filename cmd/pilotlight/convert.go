@@ -35,7 +35,8 @@ func newConvertCommand() *cobra.Command {
 			"  folded      .folded .collapsed .txt\n" +
 			"  speedscope  .speedscope.json\n" +
 			"  html        .html; one file that opens in a browser, offline\n\n" +
-			"A name that ends in .gz besides is written gzipped. Between pprof and OTLP nothing is lost that both can say; docs/formats.md lists what\n" +
+			"A name that ends in .gz besides is written gzipped. Folded text has one number of each stack: how many samples it has, or the values of --type.\n" +
+			"Between pprof and OTLP nothing is lost that both can say; docs/formats.md lists what\n" +
 			"each conversion loses. Profiles of differing periods are not added up: such a file can be written as OTLP alone, or by --type.",
 		Example: "  pilotlight convert profile.pb.gz profile.otlp.pb\n" +
 			"  pilotlight convert profile.otlp.pb profile.pb.gz\n" +
@@ -56,7 +57,7 @@ var endings = map[string]string{
 
 // formatOf is what the name of a file says; "" where it says nothing.
 func formatOf(path string) string {
-	name := strings.ToLower(strings.TrimSuffix(filepath.Base(path), zippedEnding))
+	name := strings.TrimSuffix(strings.ToLower(filepath.Base(path)), zippedEnding)
 	best := ""
 	for ending := range endings {
 		if strings.HasSuffix(name, ending) && len(ending) > len(best) {
@@ -132,10 +133,21 @@ func (d *document) as(format, sampleType string) (func(io.Writer) error, error) 
 		}
 	}
 	p, err := d.profile(sampleType)
-	if err == nil {
-		err = flame.Check(p)
+	if err != nil {
+		return nil, err
 	}
+	if format == "folded" && (sampleType != "" || uncounted(p)) {
+		for i := range p.Samples {
+			p.Samples[i].Count = p.Samples[i].Value // the one number of a stack that folded text has
+		}
+	}
+	err = flame.Check(p)
 	return func(w io.Writer) error { return formats[format](w, p) }, err
+}
+
+// uncounted says that nothing tells how many samples a profile has: each of a file counts as one then.
+func uncounted(p *profile.Profile) bool {
+	return p.Period == 0 && p.Type.Unit != profile.TypeSamples.Unit && !slices.ContainsFunc(p.Samples, func(s profile.Sample) bool { return s.Count != 1 })
 }
 
 func (d *document) asPprof(sampleType string) (*pb.Profile, error) {
@@ -159,7 +171,7 @@ func (d *document) asOTLP(sampleType string) (*otlp.Data, error) {
 		return otlp.FromPprof(p)
 	}
 	if sampleType != "" {
-		return d.otlp, d.otlp.Select(sampleType)
+		return d.otlp.Select(sampleType)
 	}
 	return d.otlp, nil
 }

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	runtimepprof "runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -132,8 +133,43 @@ func TestConvertType(t *testing.T) {
 		for i, to := range []string{"b.folded", "b.speedscope.json"} {
 			texts[i] = converted(t, f, from, to)
 		}
+		var written, wanted int64
+		for line := range strings.Lines(string(texts[0])) {
+			n, err := strconv.ParseInt(strings.TrimSpace(line[strings.LastIndexByte(line, ' ')+1:]), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			written += n
+		}
+		for _, s := range in.Sample {
+			wanted += s.Value[1]
+		}
+		if written != wanted {
+			t.Errorf("folded text has %d of alloc_space, want %d", written, wanted)
+		}
 		if !bytes.Contains(texts[0], []byte("runtime")) || !bytes.Contains(texts[1], []byte(`"name":"alloc_space`)) {
 			t.Errorf("%.200s %.200s", texts[0], texts[1])
+		}
+	}
+}
+
+// Where nothing counts samples, folded text has the values.
+func TestConvertUncounted(t *testing.T) {
+	f := &pb.Function{ID: 1, Name: "wait"}
+	l := &pb.Location{ID: 1, Line: []pb.Line{{Function: f}}}
+	in := &pb.Profile{
+		SampleType: []*pb.ValueType{{Type: "off_cpu", Unit: "nanoseconds"}}, Function: []*pb.Function{f}, Location: []*pb.Location{l},
+		Sample: []*pb.Sample{{Location: []*pb.Location{l}, Value: []int64{7000}}, {Location: []*pb.Location{l}, Value: []int64{500}}},
+	}
+	var written bytes.Buffer
+	if err := in.Write(&written); err != nil {
+		t.Fatal(err)
+	}
+	asPprof := place(t, "a.pb.gz", written.Bytes())
+	asOTLP := place(t, "a.otlp.pb", converted(t, convertFlags{}, asPprof, "a.otlp.pb"))
+	for _, from := range []string{asPprof, asOTLP} {
+		if got := string(converted(t, convertFlags{}, from, "a.folded")); got != "wait 7500\n" {
+			t.Errorf("%s: %q", filepath.Base(from), got)
 		}
 	}
 }

@@ -236,16 +236,15 @@ func readProfile(path, sampleType string) (p *profile.Profile, err error) {
 
 // comparable counts samples on both sides where one is folded text, which has no values.
 func comparable(a, b *profile.Profile) (*profile.Profile, *profile.Profile) {
-	samples := profile.Type{Name: "samples", Unit: "count"}
-	if a.Type == b.Type || a.Type != samples && b.Type != samples {
+	if a.Type == b.Type || a.Type != profile.TypeSamples && b.Type != profile.TypeSamples {
 		return a, b
 	}
-	return inSamples(a, samples), inSamples(b, samples)
+	return inSamples(a), inSamples(b)
 }
 
-func inSamples(p *profile.Profile, samples profile.Type) *profile.Profile {
+func inSamples(p *profile.Profile) *profile.Profile {
 	out := *p
-	out.Type, out.Period = samples, 0
+	out.Type, out.Period = profile.TypeSamples, 0
 	out.Samples = slices.Clone(p.Samples)
 	for i := range out.Samples {
 		out.Samples[i].Value = out.Samples[i].Count

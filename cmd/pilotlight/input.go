@@ -94,7 +94,7 @@ func isText(begin []byte) bool {
 //	OTLP:  resource_profiles, whose fields are long  0a 95 02 | 0a 57 ...
 //	OTLP:  dictionary, where it stands first         12 95 02 | 0a 00 ...
 //
-// Of pprof's fields those after the types of values may come first, but nobody writes them so.
+// A pprof file that begins with another of its fields, as the protocol allows, begins with none of these.
 func isOTLP(begin []byte) bool {
 	const resourceProfiles, dictionary = 1<<3 | 2, 2<<3 | 2
 	for len(begin) > 0 {

@@ -33,14 +33,14 @@ var formats = map[string]func(io.Writer, *profile.Profile) error{
 }
 
 // defaultOutputs are the names of files that programs know by their ending.
-var defaultOutputs = map[string]string{"html": "profile.html", "speedscope": "profile.speedscope.json", "otlp": "profile.otlp.pb"}
+var defaultOutputs = map[string]string{"folded": "profile.folded", "html": "profile.html", "speedscope": "profile.speedscope.json", "otlp": "profile.otlp.pb"}
 
 // zippedEnding of a name says that the file is gzipped.
 const zippedEnding = ".gz"
 
 // zippedByName zips what is written where the file's name says so; pprof files are always.
 func zippedByName(name, format string, write func(io.Writer, *profile.Profile) error) func(io.Writer, *profile.Profile) error {
-	if format == "pprof" || !strings.HasSuffix(name, zippedEnding) {
+	if format == "pprof" || !strings.HasSuffix(strings.ToLower(name), zippedEnding) {
 		return write
 	}
 	return func(w io.Writer, p *profile.Profile) error {

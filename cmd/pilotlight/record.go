@@ -58,8 +58,8 @@ func newRecordCommand() *cobra.Command {
 	}
 	f.add(cmd.Flags())
 	cmd.Flags().DurationVarP(&f.duration, "duration", "d", 0, "sample for this long, such as 4s (default: until interrupted or the target has ended)")
-	cmd.Flags().StringVarP(&f.output, "output", "o", "profile.pb.gz", "write to this `FILE` (profile.html, profile.speedscope.json, profile.otlp.pb for these formats); - is standard output")
-	cmd.Flags().StringVar(&f.format, "format", "pprof", "pprof, folded, html (one file that opens in a browser, offline), speedscope, or otlp (of OpenTelemetry; gzipped where FILE ends in .gz)")
+	cmd.Flags().StringVarP(&f.output, "output", "o", "profile.pb.gz", "write to this `FILE` (profile.folded, profile.html, profile.speedscope.json, profile.otlp.pb for these formats), gzipped where its name ends in .gz; - is standard output")
+	cmd.Flags().StringVar(&f.format, "format", "pprof", "pprof, folded, html (one file that opens in a browser, offline), speedscope, or otlp (of OpenTelemetry)")
 	cmd.Flags().BoolVar(&f.timestamps, "timestamps", false, "with --format otlp: keep when each sample was taken, not only how many there were")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "say on stderr what could not be read, and why")
 	// What stands after the first word that is no flag belongs to CMD.

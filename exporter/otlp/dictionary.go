@@ -9,6 +9,8 @@ import (
 	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/pilotlight/pilotlight/exporter/pprof"
 )
 
 // table is one of a dictionary's: equal entries are one, and that at index 0 is empty.
@@ -181,10 +183,7 @@ func keyValue(key string, value *commonpb.AnyValue) *commonpb.KeyValue {
 func comments(texts []string) *commonpb.AnyValue {
 	values := make([]*commonpb.AnyValue, len(texts))
 	for i, t := range texts {
-		values[i] = stringValue(text(t))
+		values[i] = stringValue(pprof.Text(t))
 	}
 	return arrayValue(values...)
 }
-
-// text makes what came from anywhere fit for a protobuf string, which must be UTF-8.
-func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

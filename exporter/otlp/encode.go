@@ -55,7 +55,7 @@ func NewEncoder(o Options) (*Encoder, error) {
 		return nil, fmt.Errorf("OTLP messages of %d samples: want 2 or more", o.MaxSamples)
 	}
 	names := map[string]bool{
-		keyServiceName: true, keyPID: true, keyTitle: true, keyExecutableName: true, keyExecutablePath: true, keyCgroup: true, keyContainerID: true,
+		keyServiceName: true, keyInstanceID: true, keyPID: true, keyTitle: true, keyExecutableName: true, keyExecutablePath: true, keyCgroup: true, keyContainerID: true,
 		keyThreadName: true, keyThreadID: true, keyComment: true, labelTraceID: true, labelSpanID: true,
 	}
 	size := 0
@@ -99,7 +99,7 @@ func (e *Encoder) Encode(p *profile.Profile, send func(*profilespb.ProfilesData)
 			}
 		}
 	}
-	if b.message.samples == 0 && !b.sent {
+	if b.message.samples == 0 && b.sent == 0 {
 		b.message.resource(&b)
 	}
 	return b.flush()
@@ -174,7 +174,7 @@ type batch struct {
 	valued   bool     // samples have values of their own
 	process  processKey
 	message  *message
-	sent     bool
+	sent     int // messages
 }
 
 // message is one that is being filled.
@@ -219,110 +219,12 @@ func (b *batch) flush() error {
 	if m.commented {
 		b.comments = nil
 	}
-	b.sent = true
+	b.sent++
 	if err := b.send(&profilespb.ProfilesData{ResourceProfiles: m.resources, Dictionary: m.dictionary.message()}); err != nil {
 		return err
 	}
 	b.message = b.open()
 	return nil
-}
-
-// add adds a sample, in parts where it has more times than a message holds.
-func (b *batch) add(s profile.Sample) error {
-	if !b.encoder.options.Timestamps || int64(len(s.Times)) != s.Count || b.profile.Start.IsZero() {
-		s.Times = nil
-	}
-	most := len(s.Times)
-	if limit := b.encoder.options.MaxBytes; limit != 0 {
-		most = limit / 2 / 8 // a time takes 8 bytes, and the stack stands beside them
-	}
-	for most < len(s.Times) {
-		part := s
-		part.Times, s.Times = s.Times[:most], s.Times[most:]
-		part.Count = int64(most)
-		s.Count -= part.Count
-		if err := b.put(part); err != nil {
-			return err
-		}
-		s.Value = 0 // all of it stands beside the first part
-	}
-	return b.put(s)
-}
-
-// put adds a sample to this message, or else to the next.
-func (b *batch) put(s profile.Sample) error {
-	if b.fits(&s) {
-		return nil
-	}
-	if b.message.samples > 0 {
-		if err := b.flush(); err != nil {
-			return err
-		}
-		if b.fits(&s) {
-			return nil
-		}
-	}
-	for frames := depth(&s) / 2; ; frames /= 2 {
-		b.message = b.open()
-		short := innermost(s, frames)
-		if b.fits(&short) {
-			return nil
-		}
-		if frames == 0 {
-			return fmt.Errorf("make OTLP profile: a sample of process %d (%.40q) does not fit a message of %d bytes", b.process.pid, b.process.comm, b.encoder.options.MaxBytes)
-		}
-	}
-}
-
-// fits adds a sample if there is room for it, or else leaves the message without it. Nothing can be added then.
-func (b *batch) fits(s *profile.Sample) bool {
-	m, o := b.message, &b.encoder.options
-	before, sizes := *m, m.dictionary.sizes()
-	var counted, valued int
-	if m.counts != nil {
-		counted = len(m.counts.Samples)
-	}
-	if m.values != nil {
-		valued = len(m.values.Samples)
-	}
-	if m.counts == nil {
-		m.resource(b)
-	}
-	m.sample(b, s)
-	const envelope = 24 // lengths that take more bytes as they grow, and those of the dictionary
-	if (o.MaxBytes == 0 || m.bytes+m.dictionary.bytes+envelope*len(m.resources) <= o.MaxBytes) && (o.MaxSamples == 0 || m.samples <= o.MaxSamples) {
-		return true
-	}
-	m.dictionary.cut(sizes)
-	m.resources, m.counts, m.values, m.samples, m.bytes, m.commented = before.resources, before.counts, before.values, before.samples, before.bytes, before.commented
-	if m.counts != nil {
-		m.counts.Samples = m.counts.Samples[:counted]
-	}
-	if m.values != nil {
-		m.values.Samples = m.values.Samples[:valued]
-	}
-	return false
-}
-
-func depth(s *profile.Sample) (frames int) {
-	s.Walk(func(*profile.Location) { frames++ }, nil)
-	return frames
-}
-
-// innermost leaves so many frames of a sample.
-func innermost(s profile.Sample, frames int) profile.Sample {
-	if s.Kernel != nil && len(s.Kernel.Locations) >= frames {
-		s.Kernel = &profile.Stack{Locations: s.Kernel.Locations[:frames]}
-		frames = 0
-	} else if s.Kernel != nil {
-		frames -= len(s.Kernel.Locations)
-	}
-	user := &profile.Stack{Truncated: pprof.TooDeep}
-	if s.User != nil {
-		user.Locations = s.User.Locations[:min(frames, len(s.User.Locations))]
-	}
-	s.User = user
-	return s
 }
 
 // resource begins that of the process under way.
@@ -344,8 +246,9 @@ func (m *message) resource(b *batch) {
 		}
 	}
 	if k.pid != 0 {
-		known[keyPID] = true
-		attributes = append(attributes, keyValue(keyPID, intValue(int64(k.pid))))
+		known[keyPID], known[keyInstanceID] = true, true
+		attributes = append(attributes, keyValue(keyPID, intValue(int64(k.pid))),
+			keyValue(keyInstanceID, stringValue(instanceID(b.encoder.options.Resource[keyHostName], int64(k.pid)))))
 	}
 	for _, key := range b.encoder.extra {
 		if !known[key] {
@@ -353,20 +256,20 @@ func (m *message) resource(b *batch) {
 		}
 	}
 	p := b.profile
-	m.counts = m.profile(p, samplesType)
+	m.counts = m.profile(p, profile.TypeSamples, b.sent)
 	if len(b.comments) > 0 && !m.commented {
 		m.counts.AttributeIndices = []int32{m.attribute(keyComment, comments(b.comments), "")}
 		m.commented = true
 	}
 	profiles := []*profilespb.Profile{m.counts}
-	if b.valued && p.Type != samplesType {
-		m.values = m.profile(p, p.Type)
+	if b.valued && p.Type != profile.TypeSamples {
+		m.values = m.profile(p, p.Type, b.sent)
 		profiles = append(profiles, m.values)
 	}
 	r := &profilespb.ResourceProfiles{
 		Resource: &resourcepb.Resource{Attributes: attributes},
 		ScopeProfiles: []*profilespb.ScopeProfiles{{
-			Scope:    &commonpb.InstrumentationScope{Name: scopeName, Version: text(b.encoder.options.Version)},
+			Scope:    &commonpb.InstrumentationScope{Name: scopeName, Version: pprof.Text(b.encoder.options.Version)},
 			Profiles: profiles,
 		}},
 	}
@@ -374,19 +277,22 @@ func (m *message) resource(b *batch) {
 	m.bytes += 1 + protowire.SizeBytes(proto.Size(r))
 }
 
-func (m *message) profile(p *profile.Profile, t profile.Type) *profilespb.Profile {
+// profile begins one. Each message but the first begins a nanosecond later than the one before, and ends with it.
+func (m *message) profile(p *profile.Profile, t profile.Type, sent int) *profilespb.Profile {
 	out := &profilespb.Profile{
 		SampleType: m.valueType(t.Name, t.Unit), PeriodType: m.valueType(p.Type.Name, p.Type.Unit), Period: p.Period,
 		DurationNano: uint64(p.Duration),
 	}
 	if !p.Start.IsZero() {
-		out.TimeUnixNano = uint64(p.Start.UnixNano())
+		later := min(uint64(sent), out.DurationNano)
+		out.TimeUnixNano = uint64(p.Start.UnixNano()) + later
+		out.DurationNano -= later
 	}
 	return out
 }
 
 func (d *dictionary) valueType(name, unit string) *profilespb.ValueType {
-	return &profilespb.ValueType{TypeStrindex: d.string(text(name)), UnitStrindex: d.string(text(unit))}
+	return &profilespb.ValueType{TypeStrindex: d.string(pprof.Text(name)), UnitStrindex: d.string(pprof.Text(unit))}
 }
 
 // sample adds one to the profile of counts, and to that of values where there is one.
@@ -462,7 +368,7 @@ func (m *message) location(l *profile.Location) int32 {
 	}
 	kind, ok := m.byKind[l.Kind]
 	if !ok {
-		kind = m.texts(nil, [2]string{keyFrameType, text(string(l.Kind))})
+		kind = m.texts(nil, [2]string{keyFrameType, pprof.Text(string(l.Kind))})
 		m.byKind[l.Kind] = kind
 	}
 	out.AttributeIndices = kind
@@ -511,7 +417,7 @@ func keyOfBuildID(id string) string {
 
 // text makes a string fit for the message, and cuts it where it would take too much of it.
 func (m *message) text(s string) string {
-	s = text(s)
+	s = pprof.Text(s)
 	if limit := cmp.Or(m.maxText, len(s)); len(s) > limit {
 		const mark = "..."
 		s = strings.ToValidUTF8(s[:limit-len(mark)], "") + mark // it may have been cut within a letter

@@ -11,6 +11,8 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+
+	"github.com/pilotlight/pilotlight/exporter/pprof"
 )
 
 // FromPprof makes a message of a pprof profile that is valid, with all that it holds. Each type of values is a profile of one scope,
@@ -59,11 +61,11 @@ func FromPprof(p *pb.Profile) (*Data, error) {
 	}
 	service := ""
 	if len(p.Mapping) > 0 {
-		service = text(path.Base(p.Mapping[0].File))
+		service = pprof.Text(path.Base(p.Mapping[0].File))
 	}
 	scope := &commonpb.InstrumentationScope{Name: scopeName, Attributes: []*commonpb.KeyValue{keyValue(keySampleTypeOrder, arrayValue(order...))}}
 	if p.DefaultSampleType != "" {
-		scope.Attributes = append(scope.Attributes, keyValue(keyDefaultSampleType, stringValue(text(p.DefaultSampleType))))
+		scope.Attributes = append(scope.Attributes, keyValue(keyDefaultSampleType, stringValue(pprof.Text(p.DefaultSampleType))))
 	}
 	return &Data{&profilespb.ProfilesData{
 		ResourceProfiles: []*profilespb.ResourceProfiles{{
@@ -87,7 +89,7 @@ func (f *fromPprof) about(p *pb.Profile) []int32 {
 	if len(p.Comments) > 0 {
 		list = append(list, f.attribute(keyComment, comments(p.Comments), ""))
 	}
-	return f.texts(list, [2]string{keyDocURL, text(p.DocURL)}, [2]string{keyDropFrames, text(p.DropFrames)}, [2]string{keyKeepFrames, text(p.KeepFrames)})
+	return f.texts(list, [2]string{keyDocURL, pprof.Text(p.DocURL)}, [2]string{keyDropFrames, pprof.Text(p.DropFrames)}, [2]string{keyKeepFrames, pprof.Text(p.KeepFrames)})
 }
 
 func (f *fromPprof) stack(locations []*pb.Location) int32 {
@@ -119,8 +121,8 @@ func (f *fromPprof) function(of *pb.Function) int32 {
 		return i
 	}
 	i := intern(f.dictionary, &f.dictionary.functions, &profilespb.Function{
-		NameStrindex: f.string(text(of.Name)), SystemNameStrindex: f.string(text(of.SystemName)),
-		FilenameStrindex: f.string(text(of.Filename)), StartLine: of.StartLine,
+		NameStrindex: f.string(pprof.Text(of.Name)), SystemNameStrindex: f.string(pprof.Text(of.SystemName)),
+		FilenameStrindex: f.string(pprof.Text(of.Filename)), StartLine: of.StartLine,
 	})
 	f.functions[of] = i
 	return i
@@ -130,9 +132,9 @@ func (f *fromPprof) mapping(m *pb.Mapping) int32 {
 	if i, ok := f.mappings[m]; ok {
 		return i
 	}
-	id := text(m.BuildID)
+	id := pprof.Text(m.BuildID)
 	i := intern(f.dictionary, &f.dictionary.mappings, &profilespb.Mapping{
-		MemoryStart: m.Start, MemoryLimit: m.Limit, FileOffset: m.Offset, FilenameStrindex: f.string(text(m.File)),
+		MemoryStart: m.Start, MemoryLimit: m.Limit, FileOffset: m.Offset, FilenameStrindex: f.string(pprof.Text(m.File)),
 		AttributeIndices: f.flags(f.texts(nil, [2]string{keyOfBuildID(id), id}), flag{keyHasFunctions, m.HasFunctions}, flag{keyHasFilenames, m.HasFilenames},
 			flag{keyHasLineNumbers, m.HasLineNumbers}, flag{keyHasInlineFrames, m.HasInlineFrames}),
 	})
@@ -155,7 +157,7 @@ func (f *fromPprof) labels(s *pb.Sample) (list []int32, link int32) {
 			continue
 		}
 		if value, unit := labelValue(s.Label[key], s.NumLabel[key], s.NumUnit[key]); value != nil {
-			list = append(list, f.attribute(text(key), value, unit))
+			list = append(list, f.attribute(pprof.Text(key), value, unit))
 		}
 	}
 	return list, link
@@ -173,7 +175,7 @@ const (
 func labelValue(texts []string, numbers []int64, units []string) (value *commonpb.AnyValue, unit string) {
 	unitOf := func(i int) string {
 		if i < len(units) {
-			return text(units[i])
+			return pprof.Text(units[i])
 		}
 		return ""
 	}
@@ -183,7 +185,7 @@ func labelValue(texts []string, numbers []int64, units []string) (value *commonp
 	}
 	var values []*commonpb.AnyValue
 	for _, t := range texts {
-		values = append(values, stringValue(text(t)))
+		values = append(values, stringValue(pprof.Text(t)))
 	}
 	for i, n := range numbers {
 		v := intValue(n)

@@ -9,12 +9,14 @@ import (
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
+
+	"github.com/pilotlight/pilotlight/exporter/pprof"
 )
 
 // labelNames are what attributes are called as labels of a pprof profile, where they do not come from one.
 var labelNames = map[string]string{
-	keyPID: labelPID, keyThreadID: labelTID, keyTitle: labelComm, keyThreadName: labelThread, keyExecutablePath: labelExe,
-	keyCgroup: labelCgroup, keyContainerID: labelContainerID,
+	keyPID: pprof.LabelPID, keyThreadID: pprof.LabelTID, keyTitle: pprof.LabelComm, keyThreadName: pprof.LabelThread, keyExecutablePath: pprof.LabelExe,
+	keyCgroup: pprof.LabelCgroup, keyContainerID: pprof.LabelContainerID,
 }
 
 // label is an attribute as a label.
@@ -80,13 +82,20 @@ func ofResource(attributes []*commonpb.KeyValue) []*commonpb.KeyValue {
 	exe := attributeOf(attributes, keyExecutablePath).GetStringValue()
 	comm := attributeOf(attributes, keyTitle)
 	executable := attributeOf(attributes, keyExecutableName)
+	// Once, not for each attribute: whoever wrote the file may have made the path long and the attributes many.
+	service, base := serviceName(exe, comm.GetStringValue()), path.Base(exe)
+	instance := ""
+	if pid, ok := attributeOf(attributes, keyPID).GetValue().(*commonpb.AnyValue_IntValue); ok {
+		instance = instanceID(attributeOf(attributes, keyHostName).GetStringValue(), pid.IntValue)
+	}
 	var out []*commonpb.KeyValue
 	for _, a := range attributes {
 		switch {
-		case a.Key == keyServiceName && a.Value.GetStringValue() == serviceName(exe, comm.GetStringValue()):
-		case a.Key == keyExecutableName && exe != "" && a.Value.GetStringValue() == path.Base(exe):
+		case a.Key == keyServiceName && a.Value.GetStringValue() == service:
+		case a.Key == keyInstanceID && instance != "" && a.Value.GetStringValue() == instance:
+		case a.Key == keyExecutableName && exe != "" && a.Value.GetStringValue() == base:
 		case a.Key == keyExecutableName && comm == nil:
-			out = append(out, keyValue(labelComm, executable))
+			out = append(out, keyValue(pprof.LabelComm, executable))
 		default:
 			out = append(out, a)
 		}

@@ -4,11 +4,13 @@
 // [Encoder] makes messages of a [profile.Profile]; [Read] does the opposite. [Parse] gives a file with all that it holds,
 // as [Data], which is converted to pprof's form and from it. docs/formats.md lists what is lost on each way.
 //
-// What differs between receivers decides how things are written:
+// What differs between receivers decides how an [Encoder] writes:
 //
 //	keys and values stand in the attributes themselves; Parca refuses references to the dictionary, Pyroscope loses service.name by them
 //	link_table[0] is empty: Parca refuses ids that are filled with zeros
-//	period_type is always there: Pyroscope refuses profiles without
+//	period_type is always there: Pyroscope refuses profiles without, and shows none whose period is 0
+//	each process has a service.instance.id: Pyroscope leaves out attributes that are no text, such as process.pid
+//	no two messages of a profile have the same time: Pyroscope takes the second for the first, sent again
 //	a sample has one value, or times alone: Pyroscope refuses both at once
 //	each frame has a name: those without vanish in Pyroscope
 //
@@ -18,11 +20,10 @@ package otlp
 
 import (
 	"path"
+	"strconv"
 
 	"go.opentelemetry.io/otel/semconv/v1.43.0"
 	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
-
-	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
 // Bounds of what receivers take by default, for Options.
@@ -39,6 +40,8 @@ const scopeName = "github.com/pilotlight/pilotlight"
 // Names of attributes, as the semantic conventions have them.
 const (
 	keyServiceName       = string(semconv.ServiceNameKey)
+	keyInstanceID        = string(semconv.ServiceInstanceIDKey)
+	keyHostName          = string(semconv.HostNameKey)
 	keyPID               = string(semconv.ProcessPIDKey)
 	keyTitle             = string(semconv.ProcessTitleKey) // what ps and top show: the kernel's comm
 	keyExecutableName    = string(semconv.ProcessExecutableNameKey)
@@ -64,30 +67,29 @@ const (
 	keySampleTypeOrder   = string(semconv.PprofScopeSampleTypeOrderKey)
 )
 
-// Labels of pprof profiles that are known, as exporter/pprof writes them.
+// Labels that pprof profiles give to the ids of a link; exporter/pprof has the names of the others.
 const (
-	labelPID         = "pid"
-	labelTID         = "tid"
-	labelComm        = "comm"
-	labelThread      = "thread"
-	labelExe         = "exe"
-	labelCgroup      = "cgroup"
-	labelContainerID = "container_id"
-	labelTraceID     = "trace_id"
-	labelSpanID      = "span_id"
+	labelTraceID = "trace_id"
+	labelSpanID  = "span_id"
 )
 
-// samplesType is the type of values that count samples.
-var samplesType = profile.Type{Name: "samples", Unit: "count"}
-
 // Data is a ProfilesData message that is sound: its indices lead somewhere, its strings are UTF-8, and its attributes hold their keys and
-// values themselves. It is not changed once it is made, so it may be read by any number of goroutines.
+// values themselves. It is not changed once it is made: it is safe for concurrent use.
 type Data struct {
 	message *profilespb.ProfilesData
 }
 
 // Message is the message itself, which must not be changed.
 func (d *Data) Message() *profilespb.ProfilesData { return d.message }
+
+// instanceID tells processes of a service apart, those of other hosts too where the host is known.
+func instanceID(host string, pid int64) string {
+	id := strconv.FormatInt(pid, 10)
+	if host == "" {
+		return id
+	}
+	return host + ":" + id
+}
 
 // serviceName is what a process is called by, as nothing better is known: its executable's name, or else its own.
 func serviceName(exe, comm string) string {

@@ -192,7 +192,7 @@ func TestReadValues(t *testing.T) {
 		compare(t, got, want)
 	}
 	counted := example(2)
-	counted.Type, counted.Period = samplesType, 1
+	counted.Type, counted.Period = profile.TypeSamples, 1
 	for i := range counted.Samples {
 		counted.Samples[i].Value = counted.Samples[i].Count
 	}
@@ -419,6 +419,29 @@ func TestSplit(t *testing.T) {
 			if !reflect.DeepEqual(account, wholeAccount) {
 				t.Errorf("account %+v, want %+v", account, wholeAccount)
 			}
+			// Receivers that know a profile by its labels and time take none for another.
+			type identity struct {
+				instance string
+				time     uint64
+				of       profile.Type
+			}
+			known := make(map[identity]int)
+			for i, d := range all {
+				for _, r := range d.message.ResourceProfiles {
+					instance := attributeOf(r.Resource.Attributes, keyInstanceID).GetStringValue()
+					for _, p := range r.ScopeProfiles[0].Profiles {
+						id := identity{instance, p.TimeUnixNano, d.typeOf(p.SampleType)}
+						if other, ok := known[id]; ok {
+							t.Errorf("messages %d and %d have %+v", other, i, id)
+						}
+						known[id] = i
+					}
+				}
+				begin, end := all[0].message, d.message
+				if got, want := end.ResourceProfiles[0].ScopeProfiles[0].Profiles[0], begin.ResourceProfiles[0].ScopeProfiles[0].Profiles[0]; got.TimeUnixNano+got.DurationNano != want.TimeUnixNano+want.DurationNano {
+					t.Errorf("message %d ends at another time", i)
+				}
+			}
 			for i, d := range all[1:] {
 				if p, err := d.Profile(""); err != nil || p.Account.Taken != p.Account.Exported || len(p.Account.Lost) > 0 {
 					t.Errorf("message %d tells of the account again: %+v", i+1, p.Account)
@@ -519,7 +542,7 @@ func TestEncoderRefuses(t *testing.T) {
 	}{
 		{Options{MaxBytes: 1}, "messages of 1 bytes"},
 		{Options{MaxSamples: 1}, "messages of 1 samples"},
-		{Options{Resource: attributes(19, 1)}, "19 resource attributes: receivers take 30 labels of a sample, of which 12"},
+		{Options{Resource: attributes(18, 1)}, "18 resource attributes: receivers take 30 labels of a sample, of which 13"},
 		{Options{Resource: attributes(2, minMaxBytes/8), MaxBytes: minMaxBytes}, "bytes"},
 		{Options{Resource: map[string]string{"a": "\xff"}}, "UTF-8"},
 	} {
@@ -570,7 +593,7 @@ func TestAttributes(t *testing.T) {
 	table(d.Dictionary.LocationTable[1].AttributeIndices)
 	table(d.Dictionary.MappingTable[1].AttributeIndices)
 	want := map[string]string{
-		"service.name": "app", "process.pid": "10", "process.title": "comm", "process.executable.name": "app", "process.executable.path": "/usr/bin/app",
+		"service.name": "app", "service.instance.id": "10", "process.pid": "10", "process.title": "comm", "process.executable.name": "app", "process.executable.path": "/usr/bin/app",
 		"process.linux.cgroup": "/c", "container.id": "id", "thread.name": "thread", "thread.id": "11", "profile.frame.type": "go",
 		"process.executable.build_id.gnu": "ab12", "process.executable.build_id.htlhash": "00ff",
 		"pprof.mapping.has_functions": "true", "pprof.mapping.has_filenames": "true", "pprof.mapping.has_line_numbers": "true", "pprof.mapping.has_inline_frames": "true",

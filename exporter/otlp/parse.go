@@ -1,9 +1,6 @@
 package otlp
 
 import (
-	"bufio"
-	"bytes"
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +18,7 @@ const (
 	// MaxBytes is how large a message may be, decompressed, and also once its references to strings are resolved.
 	MaxBytes = pprof.MaxBytes
 	// maxMemory bounds what a message takes once it is decoded, and again what it becomes in another form.
-	maxMemory = 2 << 30
+	maxMemory = pprof.MaxMemory
 	// maxDepth is how deep messages may stand in one another. Those of profiles do five times; the rest is for values of attributes.
 	maxDepth = 48
 	// maxTypeBytes bounds the names of types of values, which are compared with one another.
@@ -41,23 +38,9 @@ func Parse(r io.Reader) (*Data, error) {
 }
 
 func parse(r io.Reader) (*Data, error) {
-	in := bufio.NewReader(r)
-	var plain io.Reader = in
-	if magic, _ := in.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
-		unzipped, err := gzip.NewReader(in)
-		if err != nil {
-			return nil, err
-		}
-		plain = unzipped
-	}
-	data, err := io.ReadAll(io.LimitReader(plain, MaxBytes+1))
-	switch {
-	case err != nil:
+	data, err := pprof.ReadFile(r)
+	if err != nil {
 		return nil, err
-	case len(data) > MaxBytes:
-		return nil, fmt.Errorf("it is larger than %d MiB", MaxBytes>>20)
-	case len(data) == 0:
-		return nil, errors.New("it is empty")
 	}
 	memory := budget(maxMemory)
 	message := new(profilespb.ProfilesData)
@@ -65,7 +48,7 @@ func parse(r io.Reader) (*Data, error) {
 		return nil, err
 	}
 	if err := proto.Unmarshal(data, message); err != nil {
-		return nil, errNotOTLP
+		return nil, fmt.Errorf("it is not sound, or a text in it is no UTF-8: %w", err)
 	}
 	if message.Dictionary == nil {
 		message.Dictionary = new(profilespb.ProfilesDictionary)
@@ -223,6 +206,13 @@ func (c *checker) index(i int32, length int, table string) {
 	}
 }
 
+// id says so where one has another length than it has to have, or none.
+func (c *checker) id(id []byte, length int, of string) {
+	if c.err == nil && len(id) != 0 && len(id) != length {
+		c.err = fmt.Errorf("a link has a %s id of %d bytes, not of %d", of, len(id), length)
+	}
+}
+
 func (c *checker) strings(indices ...int32) {
 	for _, i := range indices {
 		c.index(i, len(c.dictionary.StringTable), "string_table")
@@ -253,6 +243,10 @@ func (c *checker) tables() {
 		for _, line := range l.Lines {
 			c.index(line.FunctionIndex, len(d.FunctionTable), "function_table")
 		}
+	}
+	for _, l := range d.LinkTable {
+		c.id(l.TraceId, 16, "trace")
+		c.id(l.SpanId, 8, "span")
 	}
 	for _, s := range d.StackTable {
 		for _, l := range s.LocationIndices {

@@ -6,6 +6,8 @@ import (
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
@@ -93,7 +95,7 @@ func (s *set) addTypes(d *Data) {
 	for _, p := range s.profiles {
 		s.types = append(s.types, d.typeOf(p.SampleType))
 	}
-	i := slices.Index(s.types, samplesType)
+	i := slices.Index(s.types, profile.TypeSamples)
 	if i < 0 || s.pprof || s.profiles[i].Period <= 0 {
 		return
 	}
@@ -138,44 +140,72 @@ func (d *Data) typeOf(t *profilespb.ValueType) profile.Type {
 }
 
 // Select leaves the profiles of one type of values, such as "cpu", with all that belongs to them. Samples whose period gives values of the type
-// stay as they are. It changes d.
-func (d *Data) Select(sampleType string) error {
+// stay as they are. The dictionary stays as it is too.
+func (d *Data) Select(sampleType string) (*Data, error) {
 	sets, err := d.sets()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	sets, err = choose(sets, sampleType)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, r := range d.message.ResourceProfiles {
-		for _, s := range r.ScopeProfiles {
-			s.Profiles = nil
+	out := shallow(d.message)
+	out.ResourceProfiles = nil
+	resources := make(map[*profilespb.ResourceProfiles]*profilespb.ResourceProfiles)
+	scopes := make(map[*profilespb.ScopeProfiles]*profilespb.ScopeProfiles)
+	for _, s := range sets { // in the order of the message
+		r, known := resources[s.resource]
+		if !known {
+			r = shallow(s.resource)
+			r.ScopeProfiles = nil
+			resources[s.resource] = r
+			out.ResourceProfiles = append(out.ResourceProfiles, r)
 		}
-	}
-	for _, s := range sets {
-		kept := s.profile(s.find(sampleType))
+		scope, known := scopes[s.scope]
+		if !known {
+			scope = shallow(s.scope)
+			scope.Profiles = nil
+			if s.pprof {
+				scope.Scope = ofOneType(s.scope.Scope, sampleType)
+			}
+			scopes[s.scope] = scope
+			r.ScopeProfiles = append(r.ScopeProfiles, scope)
+		}
+		kept := shallow(s.profile(s.find(sampleType)))
 		d.keepPprof(kept, s.profiles)
-		s.scope.Profiles = append(s.scope.Profiles, kept)
-		if s.pprof {
-			scope := s.scope.Scope
-			scope.Attributes = slices.DeleteFunc(scope.Attributes, func(a *commonpb.KeyValue) bool { return a.Key == keySampleTypeOrder || a.Key == keyDefaultSampleType })
-			scope.Attributes = append(scope.Attributes, keyValue(keySampleTypeOrder, arrayValue(intValue(0))), keyValue(keyDefaultSampleType, stringValue(sampleType)))
+		scope.Profiles = append(scope.Profiles, kept)
+	}
+	return &Data{out}, nil
+}
+
+// shallow copies a message, but not those in it.
+func shallow[M proto.Message](of M) M {
+	in, out := of.ProtoReflect(), of.ProtoReflect().New()
+	in.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		out.Set(f, v)
+		return true
+	})
+	out.SetUnknown(in.GetUnknown())
+	return out.Interface().(M)
+}
+
+// ofOneType is a scope of a pprof profile of which one type is left.
+func ofOneType(scope *commonpb.InstrumentationScope, sampleType string) *commonpb.InstrumentationScope {
+	out := shallow(scope)
+	out.Attributes = nil
+	for _, a := range scope.Attributes {
+		if a.Key != keySampleTypeOrder && a.Key != keyDefaultSampleType {
+			out.Attributes = append(out.Attributes, a)
 		}
 	}
-	kept := d.message.ResourceProfiles[:0]
-	for _, r := range d.message.ResourceProfiles {
-		r.ScopeProfiles = slices.DeleteFunc(r.ScopeProfiles, func(s *profilespb.ScopeProfiles) bool { return len(s.Profiles) == 0 })
-		if len(r.ScopeProfiles) > 0 {
-			kept = append(kept, r)
-		}
-	}
-	d.message.ResourceProfiles = kept
-	return nil
+	out.Attributes = append(out.Attributes, keyValue(keySampleTypeOrder, arrayValue(intValue(0))), keyValue(keyDefaultSampleType, stringValue(sampleType)))
+	return out
 }
 
 // keepPprof adds to a profile what stands at others of its set, and is about the pprof profile as a whole.
 func (d *Data) keepPprof(to *profilespb.Profile, all []*profilespb.Profile) {
+	to.AttributeIndices = slices.Clone(to.AttributeIndices)
 	has := make(map[int32]bool)
 	for _, i := range to.AttributeIndices {
 		has[i] = true

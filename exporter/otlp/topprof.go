@@ -247,11 +247,13 @@ func (j *join) aboutProfile(p *profilespb.Profile) (said []string, err error) {
 		text := a.GetValue().GetStringValue()
 		switch j.text(a.KeyStrindex) {
 		case keyComment:
+			list := a.GetValue().GetArrayValue().GetValues()
 			if text != "" {
-				said = append(said, text)
+				list = []*commonpb.AnyValue{a.Value}
 			}
-			for _, v := range a.GetValue().GetArrayValue().GetValues() {
-				if err := j.memory.spend(256); err != nil {
+			for _, v := range list {
+				// As often as it is said: each time is looked at, and many can be one long text.
+				if err := j.memory.spend(256 + len(v.GetStringValue())); err != nil {
 					return nil, err
 				}
 				said = append(said, v.GetStringValue())
@@ -311,7 +313,10 @@ type span struct {
 
 func (s *span) add(p *profilespb.Profile) {
 	begin, end := p.TimeUnixNano, p.TimeUnixNano+p.DurationNano
-	if !s.begun {
+	if s.begun && begin == 0 {
+		return // it does not say when it was
+	}
+	if !s.begun || s.time == 0 {
 		*s = span{begin: begin, end: end, time: begin, duration: p.DurationNano, begun: true}
 		return
 	}

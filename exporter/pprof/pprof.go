@@ -21,13 +21,24 @@ import (
 func Write(w io.Writer, p *profile.Profile, more ...string) error {
 	out := Convert(p)
 	for _, comment := range more {
-		out.Comments = append(out.Comments, text(comment))
+		out.Comments = append(out.Comments, Text(comment))
 	}
 	if err := out.Write(w); err != nil {
 		return fmt.Errorf("write pprof profile: %w", err)
 	}
 	return nil
 }
+
+// Names of labels. Those of processes and threads are numbers.
+const (
+	LabelPID         = "pid"
+	LabelTID         = "tid"
+	LabelComm        = "comm"
+	LabelThread      = "thread"
+	LabelExe         = "exe"
+	LabelCgroup      = "cgroup"
+	LabelContainerID = "container_id"
+)
 
 // Convert gives p in the form of pprof's own library. Comments hold the
 // account of samples: samples.taken=N, samples.exported=N,
@@ -36,7 +47,7 @@ func Convert(p *profile.Profile) *pb.Profile {
 	value := &pb.ValueType{Type: p.Type.Name, Unit: p.Type.Unit}
 	c := converter{
 		out: &pb.Profile{
-			SampleType:        []*pb.ValueType{{Type: "samples", Unit: "count"}, value},
+			SampleType:        []*pb.ValueType{{Type: profile.TypeSamples.Name, Unit: profile.TypeSamples.Unit}, value},
 			DefaultSampleType: p.Type.Name,
 			PeriodType:        value,
 			Period:            p.Period,
@@ -111,16 +122,16 @@ func (c *converter) sample(s *profile.Sample) {
 }
 
 func (c *converter) labels(out *pb.Sample, l *profile.Labels) {
-	out.NumLabel = map[string][]int64{"pid": {int64(l.PID)}}
+	out.NumLabel = map[string][]int64{LabelPID: {int64(l.PID)}}
 	if l.TID != 0 {
-		out.NumLabel["tid"] = []int64{int64(l.TID)}
+		out.NumLabel[LabelTID] = []int64{int64(l.TID)}
 	}
 	out.Label = make(map[string][]string)
 	for _, label := range []struct{ key, value string }{
-		{"comm", l.Comm}, {"thread", l.Thread}, {"exe", l.Exe}, {"cgroup", l.Cgroup}, {"container_id", l.ContainerID},
+		{LabelComm, l.Comm}, {LabelThread, l.Thread}, {LabelExe, l.Exe}, {LabelCgroup, l.Cgroup}, {LabelContainerID, l.ContainerID},
 	} {
 		if label.value != "" {
-			out.Label[label.key] = []string{text(label.value)}
+			out.Label[label.key] = []string{Text(label.value)}
 		}
 	}
 }
@@ -192,9 +203,9 @@ func (c *converter) function(f *profile.Function, kind profile.FrameKind) *pb.Fu
 	}
 	out := &pb.Function{
 		ID:         uint64(len(c.out.Function) + 1),
-		Name:       text(Name(f, kind)),
-		SystemName: text(f.Name),
-		Filename:   text(f.File),
+		Name:       Text(Name(f, kind)),
+		SystemName: Text(f.Name),
+		Filename:   Text(f.File),
 		StartLine:  int64(f.StartLine),
 	}
 	if key.label {
@@ -217,7 +228,7 @@ func (c *converter) mapping(m *profile.Mapping) *pb.Mapping {
 		out = &pb.Mapping{
 			ID:    uint64(len(c.out.Mapping) + 1),
 			Start: m.Start, Limit: m.Limit, Offset: m.Offset,
-			File:    text(m.Path),
+			File:    Text(m.Path),
 			BuildID: m.BuildID,
 			// Every frame has a name by now, if only "[file+0xoffset]": pprof
 			// must not look for others on the machine that reads the profile.
@@ -257,5 +268,5 @@ func OrderMappings(p *pb.Profile) {
 	}
 }
 
-// text makes what came from the host fit for a protobuf string, which must be UTF-8.
-func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+// Text makes what came from anywhere fit for a protobuf string, which must be UTF-8.
+func Text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

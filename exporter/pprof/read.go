@@ -32,8 +32,8 @@ const MaxFrames = 64 << 10
 // TooDeep is the reason of stacks that have more.
 const TooDeep = "max_depth"
 
-// maxMemory bounds what a profile takes once it is decoded: a file of 1 MB can ask for 100 MB.
-const maxMemory = 2 << 30
+// MaxMemory bounds what a profile takes once it is decoded: a file of 1 MB can ask for 100 MB.
+const MaxMemory = 2 << 30
 
 // Read reads a profile, gzipped or not, of whatever tool wrote it. SampleType names the value that is
 // wanted, such as "inuse_space"; "" takes the file's default, or else its last. Samples are counted by the
@@ -80,7 +80,8 @@ func Select(p *pb.Profile, sampleType string) error {
 	return nil
 }
 
-func parse(r io.Reader) (*pb.Profile, error) {
+// ReadFile reads all of a file, gzipped or not, of MaxBytes at most once it is decompressed, and not empty.
+func ReadFile(r io.Reader) ([]byte, error) {
 	in := bufio.NewReader(r)
 	var plain io.Reader = in
 	if magic, _ := in.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
@@ -99,12 +100,20 @@ func parse(r io.Reader) (*pb.Profile, error) {
 	case len(data) == 0:
 		return nil, errors.New("it is empty")
 	}
+	return data, nil
+}
+
+func parse(r io.Reader) (*pb.Profile, error) {
+	data, err := ReadFile(r)
+	if err != nil {
+		return nil, err
+	}
 	size, err := decodedSize(data)
 	if err != nil {
 		return nil, err
 	}
-	if size > maxMemory {
-		return nil, fmt.Errorf("it would take more than %d MiB of memory", maxMemory>>20)
+	if size > MaxMemory {
+		return nil, fmt.Errorf("it would take more than %d MiB of memory", MaxMemory>>20)
 	}
 	p, err := pb.ParseUncompressed(data)
 	if err != nil {
@@ -215,7 +224,7 @@ func ConvertBack(p *pb.Profile, sampleType string, beyond Beyond) (*profile.Prof
 	}
 	t := p.SampleType[value]
 	out := &profile.Profile{
-		Type:     profile.Type{Name: text(t.Type), Unit: text(t.Unit)},
+		Type:     profile.Type{Name: Text(t.Type), Unit: Text(t.Unit)},
 		Duration: time.Duration(p.DurationNanos),
 	}
 	if p.TimeNanos != 0 {
@@ -262,7 +271,7 @@ func chooseValue(p *pb.Profile, sampleType string) (int, error) {
 		if t.Type == wanted {
 			return i, nil
 		}
-		names = append(names, text(t.Type))
+		names = append(names, Text(t.Type))
 	}
 	if sampleType != "" {
 		return 0, fmt.Errorf("it has no values of type %q: it has %q", sampleType, names)
@@ -359,7 +368,7 @@ func reasonOf(l *pb.Location) string {
 	if f.Filename != "" || f.StartLine != 0 {
 		return ""
 	}
-	return Reason(cmp.Or(text(f.Name), text(f.SystemName)))
+	return Reason(cmp.Or(Text(f.Name), Text(f.SystemName)))
 }
 
 // Reason is what Truncated made the name of; "" where it did not.
@@ -423,9 +432,9 @@ func (r *reader) function(f *pb.Function) *profile.Function {
 	if known := r.functions[f]; known != nil {
 		return known
 	}
-	out := &profile.Function{Name: text(f.Name), File: text(f.Filename), StartLine: clamp(f.StartLine)}
+	out := &profile.Function{Name: Text(f.Name), File: Text(f.Filename), StartLine: clamp(f.StartLine)}
 	// The linkage name, where the shown one is made of it.
-	if system := text(f.SystemName); out.Name == "" || text(demangle.Simple(system)) == out.Name {
+	if system := Text(f.SystemName); out.Name == "" || Text(demangle.Simple(system)) == out.Name {
 		out.Name = system
 	}
 	r.functions[f] = out
@@ -440,7 +449,7 @@ func (r *reader) mapping(m *pb.Mapping) *profile.Mapping {
 		return known
 	}
 	out := &profile.Mapping{
-		Path: text(m.File), BuildID: text(m.BuildID), Start: m.Start, Limit: m.Limit, Offset: m.Offset,
+		Path: Text(m.File), BuildID: Text(m.BuildID), Start: m.Start, Limit: m.Limit, Offset: m.Offset,
 		EndsHash: r.beyond.EndsHashes[m], HasFunctions: true, HasLines: m.HasLineNumbers,
 	}
 	r.mappings[m] = out
@@ -450,7 +459,7 @@ func (r *reader) mapping(m *pb.Mapping) *profile.Mapping {
 func (r *reader) labelsOf(s *pb.Sample) *profile.Labels {
 	first := func(key string) string {
 		if values := s.Label[key]; len(values) > 0 {
-			return text(values[0])
+			return Text(values[0])
 		}
 		return ""
 	}
@@ -460,7 +469,9 @@ func (r *reader) labelsOf(s *pb.Sample) *profile.Labels {
 		}
 		return 0
 	}
-	key := labelKey{number("pid"), number("tid"), first("comm"), first("thread"), first("exe"), first("cgroup"), first("container_id")}
+	key := labelKey{
+		number(LabelPID), number(LabelTID), first(LabelComm), first(LabelThread), first(LabelExe), first(LabelCgroup), first(LabelContainerID),
+	}
 	l := r.labels[key]
 	if l == nil {
 		l = &profile.Labels{
@@ -480,7 +491,7 @@ func account(comments []string, exported uint64) profile.Account {
 		if err != nil {
 			continue
 		}
-		switch name = text(name); name {
+		switch name = Text(name); name {
 		case "samples.taken":
 			a.Taken = n
 		case "samples.exported":

@@ -18,8 +18,9 @@ type Type struct {
 
 // Types of values.
 var (
-	TypeCPU    = Type{Name: "cpu", Unit: "nanoseconds"}
-	TypeCycles = Type{Name: "cycles", Unit: "count"}
+	TypeCPU     = Type{Name: "cpu", Unit: "nanoseconds"}
+	TypeCycles  = Type{Name: "cycles", Unit: "count"}
+	TypeSamples = Type{Name: "samples", Unit: "count"} // how many there were, where no other value is known
 )
 
 // Profile is what was sampled in one span of time.
