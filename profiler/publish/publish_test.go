@@ -31,6 +31,7 @@ type host struct {
 	ready   chan struct{}
 	program string
 	entries *ebpf.Map
+	busy    []int // processes that are sampled all the time, however long a test waits
 }
 
 func newHost(t *testing.T) *host {
@@ -156,13 +157,21 @@ func (h *host) publish(pids ...int) {
 	for end := time.After(5 * time.Minute); pending(); {
 		select {
 		case <-h.ready:
-			h.Update()
+			h.update()
 		case <-time.After(50 * time.Millisecond): // what waits for room is not called for
-			h.Update()
+			h.update()
 		case <-end:
 			h.t.Fatal("not compiled within five minutes")
 		}
 	}
+}
+
+// update does what an agent does between samples of the busy processes.
+func (h *host) update() {
+	for _, pid := range h.busy {
+		h.Want(h.processes.At(pid, monotonic()), 0)
+	}
+	h.Update()
 }
 
 // told is what the programs were told of a process; ok is false where they know nothing of it.
@@ -326,7 +335,7 @@ func (h *host) await(pid, pages int, most time.Duration) {
 	h.t.Helper()
 	for end := time.Now().Add(most); h.pages(pid) < pages && time.Now().Before(end); {
 		time.Sleep(50 * time.Millisecond)
-		h.Update()
+		h.update()
 	}
 	if got := h.pages(pid); got != pages {
 		h.t.Errorf("%d pages of process %d have tables, want %d: %+v", got, pid, pages, h.Stats)
@@ -344,6 +353,7 @@ func TestEviction(t *testing.T) {
 	h.publish(old.pids...)
 	kept := h.start(0, libraries[2:4]...)
 	h.publish(kept.pids...)
+	h.busy = slices.Concat(plain.pids, kept.pids)
 	program := h.pages(plain.pids[0])
 	library := (h.pages(old.pids[0]) - program) / 2
 	if h.Stats.Evicted+h.Stats.Refused != 0 || library < 170 {
@@ -372,6 +382,7 @@ func TestFull(t *testing.T) {
 	h.publish(first.pids...)
 	program := h.pages(plain.pids[0])
 	library := (h.pages(first.pids[0]) - program) / 3
+	h.busy = slices.Concat(plain.pids, first.pids) // to compile takes longer than the time after which others would make room
 	second := h.start(0, libraries[3:]...)
 	h.publish(second.pids...)
 	h.await(second.pids[0], program+2*library, 0)
@@ -379,6 +390,7 @@ func TestFull(t *testing.T) {
 	if h.Stats.Refused != 2 || h.Stats.Evicted != 0 {
 		t.Errorf("%d tables were refused, want 2, and %d evicted", h.Stats.Refused, h.Stats.Evicted)
 	}
+	h.busy = slices.Concat(plain.pids, second.pids)
 	h.exit(first.pids...)
 	h.Update()
 	h.await(second.pids[0], program+4*library, 6*retryTable) // some seconds each to compile, under the race detector
