@@ -468,7 +468,7 @@ test("figures", async (t) => {
   const file = join(scratch, "large.folded");
   writeFileSync(file, lines.join("\n") + "\n");
   const large = await open(t, await shows(file), {}, await unpaced());
-  await until("the graph", async () => Number(await large.locator(at("flame")).getAttribute("data-nodes")) > 0, 60_000);
+  await until("all nodes are in the graph", async () => Number(await large.locator(at("flame")).getAttribute("data-nodes")) === 200_000, 60_000);
   const figures = await large.evaluate(async (selector) => {
     const view = document.querySelector(selector);
     const box = view.getBoundingClientRect();
@@ -485,9 +485,8 @@ test("figures", async (t) => {
     }
     times.sort((a, b) => a - b);
     globalThis.gc();
-    return { nodes: Number(view.dataset.nodes), p95: times[Math.floor(0.95 * times.length)], heap: performance.memory.usedJSHeapSize };
+    return { p95: times[Math.floor(0.95 * times.length)], heap: performance.memory.usedJSHeapSize };
   }, at("flame"));
-  assert.equal(figures.nodes, 200_000, "all nodes are in the graph");
   assert.ok(figures.heap <= 150e6, `the page takes ${Math.round(figures.heap / 1e6)} MB`);
 
   const day = await open(t, `${(await ofADay(work.pid)).url}/?range=24h`);
@@ -498,6 +497,6 @@ test("figures", async (t) => {
   let size = 0;
   for (const name of readdirSync(assets)) if (statSync(join(assets, name)).isFile()) size += gzipSync(readFileSync(join(assets, name)), { level: 9 }).length;
   assert.ok(size <= 300_000, `assets take ${size} bytes zipped`);
-  console.log(`figures: ${figures.nodes} nodes: panning p95 ${figures.p95.toFixed(1)} ms a frame, heap ${Math.round(figures.heap / 1e6)} MB; ` +
+  console.log(`figures: 200,000 nodes: panning p95 ${figures.p95.toFixed(1)} ms a frame, heap ${Math.round(figures.heap / 1e6)} MB; ` +
     `24 h of ${Math.round(shown / 1e6)} million samples drawn ${Math.round(painted)} ms after the navigation began; assets ${Math.round(size / 1000)} kB zipped`);
 });

@@ -4,13 +4,38 @@ import { test } from "node:test";
 import { h, render } from "preact";
 
 Object.assign(globalThis, { location: { search: "" }, addEventListener: () => {} });
-const { ask, useQuery } = await import("./api.ts");
+const { ask, ranks, useQuery } = await import("./api.ts");
 
 test("a poll leaves nothing with its signal", async () => {
   const { signal } = new AbortController();
   globalThis.fetch = async () => new Response("{}");
   await Promise.all([1, 2, 3, 4].map(() => ask("/", 0, signal)));
   assert.equal(getEventListeners(signal, "abort").length, 0);
+});
+
+test("long queries run one after another, and short ones beside them", async () => {
+  const { signal } = new AbortController();
+  const open = new Map<string, () => void>();
+  const begun: string[] = [];
+  globalThis.fetch = (async (url: string) => {
+    begun.push(url);
+    await new Promise<void>((answered) => open.set(url, answered));
+    return new Response("{}");
+  }) as typeof fetch;
+  const settle = () => new Promise((later) => setTimeout(later));
+  const all = ([["/graph", ranks.graph], ["/table", ranks.table], ["/detail", ranks.detail], ["/list", ranks.list], ["/strip", ranks.strip]] as const)
+    .map(([url, rank]) => ask(url, rank, signal));
+  await settle();
+  assert.deepEqual(begun, ["/graph", "/list"]); // the list was the first to come for which there was room
+  for (const [url, next] of [["/list", "/strip"], ["/graph", "/table"], ["/strip", undefined], ["/table", "/detail"]] as const) {
+    open.get(url)!();
+    await settle();
+    assert.equal(begun.at(-1), next ?? begun.at(-1));
+    assert.equal(begun.length, open.size);
+  }
+  assert.deepEqual(begun, ["/graph", "/list", "/strip", "/table", "/detail"]);
+  open.get("/detail")!();
+  await Promise.all(all);
 });
 
 test("a query is asked again when it is due, and where asking again can help", async (t) => {

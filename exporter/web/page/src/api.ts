@@ -179,15 +179,28 @@ export class Failure extends Error {
   }
 }
 
+// Queries that wait for their turn get it in the order of their ranks.
+export const ranks = { status: -1, graph: 0, table: 1, strip: 2, list: 3, sparks: 4, places: 5, facets: 6, detail: 7 };
+
+// What reads stacks takes the agent's one core for long: two at once would both be late, and beside one of them there is room for what is answered soon.
+const long = new Set([ranks.graph, ranks.table, ranks.detail]);
 const atOnce = 2;
 let running = 0;
+let reading = false; // a long one runs
 const waiting: { rank: number; start: () => void }[] = [];
 
 function next(): void {
-  while (running < atOnce && waiting.length > 0) {
-    waiting.sort((a, b) => a.rank - b.rank); // stable: those of one rank in their order
+  waiting.sort((a, b) => a.rank - b.rank); // stable: those of one rank in their order
+  for (let i = 0; i < waiting.length && running < atOnce;) {
+    const { rank, start } = waiting[i];
+    if (long.has(rank) && reading) {
+      i++;
+      continue;
+    }
+    waiting.splice(i, 1);
     running++;
-    waiting.shift()!.start();
+    reading ||= long.has(rank);
+    start();
   }
 }
 
@@ -204,11 +217,12 @@ async function turn(rank: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-// ask answers with JSON. Where the agent is busy with others' queries it asks again.
-export async function ask<T>(url: string, rank: number, signal: AbortSignal): Promise<T> {
+// ask answers with JSON, and says when it is this query's turn. Where the agent is busy with others' queries it asks again.
+export async function ask<T>(url: string, rank: number, signal: AbortSignal, begins = () => {}): Promise<T> {
   for (let attempt = 0; ; attempt++) {
     signal.throwIfAborted();
     await turn(rank, signal);
+    begins();
     let answer: Response;
     try {
       answer = await fetch(url, { signal });
@@ -221,6 +235,7 @@ export async function ask<T>(url: string, rank: number, signal: AbortSignal): Pr
       throw new Failure(0, "the agent does not answer: is it still running?");
     } finally {
       running--;
+      if (long.has(rank)) reading = false;
       next();
     }
     await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -232,7 +247,7 @@ export interface Answer<T> {
   url?: string; // what data answers
   error?: Failure;
   busy: boolean; // an answer is under way that somebody waits for
-  since: number; // when it was asked for
+  since: number; // when it was asked for; 0: others are asked for before it
 }
 
 let awaited = 0; // queries that somebody waits for; those that only bring up to date do not count
@@ -248,7 +263,7 @@ const longestRetry = 300000; // of a query that took too long: each attempt cost
 // useQuery keeps the answer to a query, asks again each so many milliseconds where that is not 0, and gives up what is no
 // longer wanted. Until the new answer is there, the old one stays.
 export function useQuery<T>(url: string | null, rank: number, every = 0): Answer<T> {
-  const [answer, set] = useState<Answer<T>>({ busy: url !== null, since: Date.now() });
+  const [answer, set] = useState<Answer<T>>({ busy: url !== null, since: 0 });
   const period = useRef(every);
   period.current = every;
   const schedule = useRef(() => {});
@@ -278,7 +293,9 @@ export function useQuery<T>(url: string | null, rank: number, every = 0): Answer
       if (!document.hidden || foreground) {
         asking = true;
         try {
-          const data = await ask<T>(url, rank, control.signal);
+          const data = await ask<T>(url, rank, control.signal, () => {
+            if (foreground) set((last) => ({ ...last, since: Date.now() }));
+          });
           retry = tooLong = 0;
           set({ data, url, busy: false, since: 0 });
         } catch (e) {
@@ -297,7 +314,7 @@ export function useQuery<T>(url: string | null, rank: number, every = 0): Answer
       schedule.current();
     };
     await_(1);
-    set((last) => ({ data: last.data, url: last.url, busy: true, since: Date.now() }));
+    set((last) => ({ data: last.data, url: last.url, busy: true, since: 0 }));
     void run();
     return () => {
       control.abort(new DOMException("no longer wanted", "AbortError"));

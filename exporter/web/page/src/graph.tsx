@@ -1,7 +1,7 @@
 // The flame graph and what works on it: colours, order, search, and leaving with a picture.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { address, useQuery, type CallersAnswer, type DiffTreeAnswer, type Params, type TreeAnswer } from "./api.ts";
+import { address, ranks, useQuery, type CallersAnswer, type DiffTreeAnswer, type Params, type TreeAnswer } from "./api.ts";
 import { percent } from "./format.ts";
 import { FlameGraph } from "./flame/view.ts";
 import { Fold, Menu } from "./parts.tsx";
@@ -34,7 +34,7 @@ export function Graph({ s, small, tree, unit, of, keep }: {
   // The tree does not say where functions stand: that is asked for the one that the details are about, once they stay with it.
   const [detailed, setDetailed] = useState("");
   const asked = detailed === "" ? null : address("/api/v1/callers", { ...of, by: "", function: detailed, limit: 20 });
-  const places = useQuery<CallersAnswer>(asked, 5);
+  const places = useQuery<CallersAnswer>(asked, ranks.places);
   useEffect(() => {
     if (places.data && places.url === asked) graph.current!.setPlaces(detailed, places.data.places);
   }, [places.data, asked, unit]);

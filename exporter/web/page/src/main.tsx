@@ -3,7 +3,7 @@
 import { Component, render, type ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import {
-  address, beforeParams, beforeTimes, refreshEvery, stackParams, stripParams, timeParams, useQuery,
+  address, beforeParams, beforeTimes, ranks, refreshEvery, stackParams, stripParams, timeParams, useQuery,
   type Answer, type CallersAnswer, type DiffAnswer, type DiffTreeAnswer, type Found, type LabelsAnswer, type ProcessesAnswer, type SeriesAnswer,
   type Status, type TopAnswer, type TreeAnswer,
 } from "./api.ts";
@@ -36,7 +36,7 @@ function App() {
 
   const time = timeParams(s);
   const stack = stackParams(s);
-  const status = useQuery<Status>("/api/v1/status", -1, 10000);
+  const status = useQuery<Status>("/api/v1/status", ranks.status, 10000);
   const files = status.data?.files;
   useFiles(files);
 
@@ -46,25 +46,35 @@ function App() {
   const of = { ...time, ...stack };
   const compared = { ...of, ...beforeParams(s), scale: s.scale };
   const graphic = s.view === "flame" || s.view === "tree";
-  const tree = useQuery<TreeAnswer>(known && !s.compare && graphic ? address("/api/v1/tree", { ...of, limit: s.view === "tree" ? 20000 : 200000 }) : null, 0, every);
-  const diffTree = useQuery<DiffTreeAnswer>(known && s.compare && graphic ? address("/api/v1/difftree", { ...compared, limit: s.view === "tree" ? 20000 : 200000 }) : null, 0, every);
+  // A graph of the heaviest nodes is there soon; one of all that can be told apart, which is much to send, follows where nodes were left out.
+  const [seen, setSeen] = useState(""); // the address of that first graph
+  const treeOf = (limit: number) => (s.compare ? address("/api/v1/difftree", { ...compared, limit }) : address("/api/v1/tree", { ...of, limit }));
+  const coarse = treeOf(20000);
+  const detailed = s.view === "flame" && seen === coarse;
+  const shape = !known || !graphic ? null : detailed ? treeOf(200000) : coarse;
+  const rank = detailed ? ranks.detail : ranks.graph;
+  const tree = useQuery<TreeAnswer>(s.compare ? null : shape, rank, every);
+  const diffTree = useQuery<DiffTreeAnswer>(s.compare ? shape : null, rank, every);
+  const main: Answer<TreeAnswer | DiffTreeAnswer> = s.compare ? diffTree : tree;
+  useEffect(() => {
+    if (s.view === "flame" && main.data?.omitted && main.url === coarse) setSeen(coarse);
+  }, [s.view, main.data, main.url, coarse]);
   const rows = s.view === "top" ? 2000 : 10;
-  const top = useQuery<TopAnswer>(known && !s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/top", { ...of, by: "", limit: rows }) : null, 1, every);
-  const diff = useQuery<DiffAnswer>(known && s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/diff", { ...compared, by: "", limit: rows }) : null, 1, every);
-  const callers = useQuery<CallersAnswer>(known && s.view === "callers" && s.function ? address("/api/v1/callers", { ...of, by: "", function: s.function, limit: 1000 }) : null, 0, every);
-  const callersBefore = useQuery<CallersAnswer>(known && s.compare && s.view === "callers" && s.function ? address("/api/v1/callers", { ...beforeTimes(s), ...stack, by: "", function: s.function, limit: 1000 }) : null, 0, every);
+  const top = useQuery<TopAnswer>(known && !s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/top", { ...of, by: "", limit: rows }) : null, ranks.table, every);
+  const diff = useQuery<DiffAnswer>(known && s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/diff", { ...compared, by: "", limit: rows }) : null, ranks.table, every);
+  const callers = useQuery<CallersAnswer>(known && s.view === "callers" && s.function ? address("/api/v1/callers", { ...of, by: "", function: s.function, limit: 1000 }) : null, ranks.graph, every);
+  const callersBefore = useQuery<CallersAnswer>(known && s.compare && s.view === "callers" && s.function ? address("/api/v1/callers", { ...beforeTimes(s), ...stack, by: "", function: s.function, limit: 1000 }) : null, ranks.graph, every);
 
   // The strip and the list show all of the range, with the conditions, but as they were before somebody chose from the list itself.
   const strip = { ...(history ? stripParams(s) : { live: "true" }), type: s.type, filter: s.filter, focus: s.focus, ignore: s.ignore };
   const seriesEvery = paused || rangeSeconds(s.range) === 0 ? 0 : Math.max(10000, every);
-  const series = useQuery<SeriesAnswer>(!known || files || s.heat ? null : address("/api/v1/series", { ...strip, by: s.stack }), 2, seriesEvery);
-  const list = useQuery<SeriesAnswer>(!known || files ? null : address("/api/v1/series", { ...strip, filter: withoutLabel(s, s.list), by: s.list }), 4, seriesEvery);
+  const series = useQuery<SeriesAnswer>(!known || files || s.heat ? null : address("/api/v1/series", { ...strip, by: s.stack }), ranks.strip, seriesEvery);
+  const list = useQuery<SeriesAnswer>(!known || files ? null : address("/api/v1/series", { ...strip, filter: withoutLabel(s, s.list), by: s.list }), ranks.sparks, seriesEvery);
   const here = { ...time, type: s.type, filter: withoutLabel(s, s.list), focus: s.focus, ignore: s.ignore };
-  const processes = useQuery<ProcessesAnswer>(known && !files && s.list === "pid" ? address("/api/v1/processes", { ...here, limit: 1000 }) : null, 3, every);
-  const listed = useQuery<LabelsAnswer>(!known || files || s.list === "pid" ? null : address("/api/v1/labels", { ...here, by: s.list, limit: 1000 }), 3, every);
-  const facets = useQuery<LabelsAnswer>(!known ? null : address("/api/v1/labels", { ...time, type: s.type, filter: withoutLabel(s, facet), by: facet, limit: 100 }), 6, every && Math.max(every, 30000));
+  const processes = useQuery<ProcessesAnswer>(known && !files && s.list === "pid" ? address("/api/v1/processes", { ...here, limit: 1000 }) : null, ranks.list, every);
+  const listed = useQuery<LabelsAnswer>(!known || files || s.list === "pid" ? null : address("/api/v1/labels", { ...here, by: s.list, limit: 1000 }), ranks.list, every);
+  const facets = useQuery<LabelsAnswer>(!known ? null : address("/api/v1/labels", { ...time, type: s.type, filter: withoutLabel(s, facet), by: facet, limit: 100 }), ranks.facets, every && Math.max(every, 30000));
 
-  const main: Answer<TreeAnswer | DiffTreeAnswer> = s.compare ? diffTree : tree;
   const found: Found | undefined = s.view === "callers" ? callers.data : s.view === "top" ? top.data : s.compare ? undefined : tree.data;
   const empty = s.view === "top" ? (s.compare ? diff.data?.count === 0 : top.data?.functions === 0)
     : graphic ? main.data !== undefined && !main.data.root.children?.length : false;

@@ -43,7 +43,7 @@ export function Busy({ answer }: { answer: Pick<Answer<unknown>, "busy" | "since
   const [seconds, setSeconds] = useState(0);
   useEffect(() => {
     setSeconds(0);
-    if (!answer.busy) return;
+    if (!answer.busy || !answer.since) return;
     const timer = setInterval(() => setSeconds((Date.now() - answer.since) / 1000), 250);
     return () => clearInterval(timer);
   }, [answer.busy, answer.since]);

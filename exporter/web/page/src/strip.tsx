@@ -3,7 +3,7 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { address, stripParams, useQuery, type Answer, type Line, type SeriesAnswer } from "./api.ts";
+import { address, ranks, stripParams, useQuery, type Answer, type Line, type SeriesAnswer } from "./api.ts";
 import { addCondition, Busy, Fold, Problem, labelText, shown } from "./parts.tsx";
 import { colorReader } from "./flame/paint.ts";
 import { count, duration, local, rate, rateUnit, time } from "./format.ts";
@@ -255,7 +255,7 @@ function useHeat(s: State, width: number, history: boolean): { answer: Answer<Se
   const url = s.heat && width > 0
     ? address("/api/v1/heatmap", { ...(history ? stripParams(s) : { live: "true" }), type: s.type, filter: s.filter, focus: s.focus, ignore: s.ignore, step: `${(column * 1000) / rows}ms` })
     : null;
-  return { answer: useQuery<SeriesAnswer>(url, 2, rangeSeconds(s.range) ? 20000 : 0), column };
+  return { answer: useQuery<SeriesAnswer>(url, ranks.strip, rangeSeconds(s.range) ? 20000 : 0), column };
 }
 
 function Heat({ data, column, width }: { data: SeriesAnswer; column: number; width: number }) {

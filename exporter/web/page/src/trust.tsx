@@ -1,7 +1,7 @@
 // How far the picture can be trusted: how many stacks are whole, how many frames have a name, and what was lost why.
 
 import { useEffect, useState } from "preact/hooks";
-import { ask, type DiffAnswer, type DiffTreeAnswer, type Found, type Reason, type Trust } from "./api.ts";
+import { ask, ranks, type DiffAnswer, type DiffTreeAnswer, type Found, type Reason, type Trust } from "./api.ts";
 import { printable } from "./flame/text.ts";
 import { count, percent } from "./format.ts";
 import { Menu } from "./parts.tsx";
@@ -60,7 +60,7 @@ function Details({ parts }: { parts: Part[] }) {
   const [reasons, setReasons] = useState<Reason[] | null>(null);
   useEffect(() => {
     const control = new AbortController();
-    ask<{ reasons: Reason[] }>("/api/v1/reasons", 0, control.signal).then((a) => setReasons(a.reasons), () => setReasons([]));
+    ask<{ reasons: Reason[] }>("/api/v1/reasons", ranks.status, control.signal).then((a) => setReasons(a.reasons), () => setReasons([]));
     return () => control.abort();
   }, []);
   const counts = new Map<string, number[]>();
