@@ -110,10 +110,12 @@ func TestPdataReadsWhatIsWritten(t *testing.T) {
 		t.Fatalf("%d resources", n)
 	}
 	equal(t, "resource", attributes(p.ResourceProfiles().At(0).Resource().Attributes()), map[string]string{
-		"service.name": "Str app", "process.pid": "Int 10", "process.title": "Str app", "process.executable.name": "Str app",
+		"service.name": "Str app", "service.instance.id": "Str 10", "process.pid": "Int 10", "process.title": "Str app", "process.executable.name": "Str app",
 		"process.executable.path": "Str /usr/bin/app", "process.linux.cgroup": "Str /x.scope", "container.id": "Str 0123",
 	})
-	equal(t, "resource", attributes(p.ResourceProfiles().At(1).Resource().Attributes()), map[string]string{"service.name": "Str other", "process.pid": "Int 12", "process.title": "Str other"})
+	equal(t, "resource", attributes(p.ResourceProfiles().At(1).Resource().Attributes()), map[string]string{
+		"service.name": "Str other", "service.instance.id": "Str 12", "process.pid": "Int 12", "process.title": "Str other",
+	})
 	scope := p.ResourceProfiles().At(0).ScopeProfiles().At(0)
 	equal(t, "scope", [2]string{scope.Scope().Name(), scope.Scope().Version()}, [2]string{"github.com/pilotlight/pilotlight", "v1.2.3"})
 	unnamed := frame{"[app+0x1ff0]", "[app+0x1ff0]", "", 0, 0, 0x401ff0, "/usr/bin/app", "Str native"}
