@@ -125,7 +125,7 @@ lint: ## vet, staticcheck, format; shellcheck and clang-format where they are th
 	@files=$$(gofmt -l .) && { [ -z "$$files" ] || { echo "not formatted, run make format: $$files"; exit 1; }; }
 	@go vet ./... && go vet -tags vm ./test ./test/rights
 	@$(STATICCHECK) ./... && $(STATICCHECK) -tags vm ./test ./test/rights
-	@staticcheck=$$($(subst go tool,go tool -n,$(STATICCHECK))) && for module in test/engines test/openapi test/otlp; do \
+	@staticcheck=$$($(subst go tool,go tool -n,$(STATICCHECK))) && for module in test/engines test/openapi test/otlp test/collector; do \
 		(cd $$module && go vet ./... && $$staticcheck ./...) || exit 1; done
 	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SOURCES); fi
 	@if command -v clang-format-19 >/dev/null; then clang-format-19 --dry-run -Werror $(BPF_SOURCES); fi

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pilotlight/pilotlight/exporter"
+	"github.com/pilotlight/pilotlight/exporter/destination"
 	"github.com/pilotlight/pilotlight/exporter/metrics"
 	"github.com/pilotlight/pilotlight/exporter/store"
 	"github.com/pilotlight/pilotlight/exporter/upload"
@@ -29,6 +30,7 @@ type agentFlags struct {
 	samplingFlags
 	history  historyFlags
 	upload   uploadFlags
+	otlp     otlpFlags
 	listen   string
 	dataDir  string
 	config   string
@@ -55,10 +57,10 @@ func newAgentCommand() *cobra.Command {
 			"YAML file of --config (listen: ADDR); flags go before the environment, the environment before the file.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := applySettings(cmd.Flags(), os.Environ()); err != nil {
+			if err := applySettings(cmd.Flags(), os.Environ(), f.otlp.applyOpenTelemetry); err != nil {
 				return err
 			}
-			if err := errors.Join(f.check(cmd.Flags()), f.history.check(), f.upload.check(&f.history)); err != nil {
+			if err := errors.Join(f.check(cmd.Flags()), f.history.check(), f.upload.check(&f.history), f.otlp.check()); err != nil {
 				return err
 			}
 			return agent(&f)
@@ -69,6 +71,7 @@ func newAgentCommand() *cobra.Command {
 	cmd.Flags().StringVar(&f.dataDir, "data-dir", "/var/lib/pilotlight", "keep the history in this `DIR`, and lock it against a second agent")
 	f.history.add(cmd.Flags())
 	f.upload.add(cmd.Flags())
+	f.otlp.add(cmd.Flags())
 	cmd.Flags().StringVar(&f.config, "config", "", "read settings from this YAML `FILE`")
 	cmd.Flags().StringVar(&f.token, "token-file", "", "demand the bearer token in this `FILE`")
 	cmd.Flags().StringVar(&f.cert, "tls-cert", "", "serve HTTPS with the certificate in this `FILE`")
@@ -145,6 +148,15 @@ func runAgent(ctx context.Context, f *agentFlags, config profiler.Config, option
 			defer closeInto(&err, history)
 		}
 	}
+	queueDir := f.dataDir
+	if lockErr != nil {
+		queueDir = ""
+	}
+	senders, err := f.otlp.open(queueDir, config.Log)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, senders) // after everything that hands messages to them
 	fanOut := exporter.NewFanOut(config.Log)
 	defer fanOut.Close()
 	config.Interval, config.Sink, config.SampleTimes = interval, fanOut.Export, true
@@ -173,6 +185,19 @@ func runAgent(ctx context.Context, f *agentFlags, config profiler.Config, option
 		defer closeInto(&err, uploader)
 		metricsOptions.Upload = uploader.Stats
 	}
+	host := hostResource(ctx, config.Log)
+	if to := senders.of(destination.Profiles); len(to) > 0 {
+		encoder, err := f.otlp.encoder(host)
+		if err != nil {
+			return err
+		}
+		fanOut.Add("otlp", destination.NewProfileExporter(encoder, to, config.Log))
+	}
+	if to := senders.of(destination.Metrics); len(to) > 0 {
+		metricsOptions.Push = destination.NewMetricsTransport(to)
+	}
+	metricsOptions.PushEvery, metricsOptions.Resource = f.otlp.every, metricsResource(host)
+	metricsOptions.Destinations = senders.stats
 	m, err := metrics.New(p, metricsOptions)
 	if err != nil {
 		return err

@@ -12,10 +12,12 @@ import (
 )
 
 // applySettings fills the flags that the command line left open from the
-// environment, then from the YAML file that --config names.
-func applySettings(flags *pflag.FlagSet, environ []string) error {
-	if err := applyEnvironment(flags, environ); err != nil {
-		return err
+// environment, then from what more understands of it, then from the YAML file that --config names.
+func applySettings(flags *pflag.FlagSet, environ []string, more ...func(*pflag.FlagSet, []string) error) error {
+	for _, apply := range append([]func(*pflag.FlagSet, []string) error{applyEnvironment}, more...) {
+		if err := apply(flags, environ); err != nil {
+			return err
+		}
 	}
 	path := flags.Lookup("config").Value.String()
 	if path == "" {
@@ -61,6 +63,12 @@ func applyFile(flags *pflag.FlagSet, text []byte) error {
 		if f.Changed {
 			continue
 		}
+		if list, ok := f.Value.(nodeSetter); ok {
+			if err := list.SetNode(&node); err != nil {
+				return fmt.Errorf("line %d: %s: %w", node.Line, name, err)
+			}
+			continue
+		}
 		value, err := scalar(&node)
 		if err != nil {
 			return fmt.Errorf("line %d: %s: %w", node.Line, name, err)
@@ -71,6 +79,9 @@ func applyFile(flags *pflag.FlagSet, text []byte) error {
 	}
 	return nil
 }
+
+// nodeSetter is a setting that is more than a flag can hold.
+type nodeSetter interface{ SetNode(*yaml.Node) error }
 
 // scalar is a value as a flag takes it; lists are joined by commas.
 func scalar(node *yaml.Node) (string, error) {

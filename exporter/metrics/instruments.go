@@ -13,6 +13,8 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/pilotlight/pilotlight/bpf"
+	"github.com/pilotlight/pilotlight/exporter/destination"
+	"github.com/pilotlight/pilotlight/exporter/queue"
 	"github.com/pilotlight/pilotlight/exporter/store"
 )
 
@@ -23,6 +25,8 @@ const (
 	unitSamples = "{sample}"
 	unitStacks  = "{stack}"
 	unitFiles   = "{file}"
+	// What OTLP calls a request.
+	unitMessages = "{message}"
 )
 
 // instrument is one metric: how it is described, and how its series are read out of a snapshot.
@@ -54,6 +58,18 @@ func byDropReason(counts func(*snapshot) map[string]uint64) func(*snapshot, func
 	return func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
 		for _, reason := range store.DropReasons {
 			observe(int64(counts(s)[reason]), attribute.String("reason", reason))
+		}
+	}
+}
+
+// byDestination reads a metric of each OTLP destination.
+func byDestination[N int64 | float64](read func(*destination.Stats, func(N, ...attribute.KeyValue))) func(*snapshot, func(N, ...attribute.KeyValue)) {
+	return func(s *snapshot, observe func(N, ...attribute.KeyValue)) {
+		for i := range s.to {
+			d := &s.to[i]
+			read(d, func(value N, labels ...attribute.KeyValue) {
+				observe(value, append(labels, attribute.String("destination", d.Name), attribute.String("signal", string(d.Signal)))...)
+			})
 		}
 	}
 }
@@ -224,6 +240,50 @@ var counters = []instrument[int64]{
 	{"pilotlight.upload.dropped.size", unitBytes, "What the history removed before it was sent to object storage.",
 		count(func(s *snapshot) uint64 { return s.upload.DroppedBytes })},
 
+	{"pilotlight.otlp.samples", unitSamples,
+		"Samples put into the queue of each OTLP destination, since its directory was made: " +
+			"collected = delivered + partial (of messages that the receiver took in part) + dropped + those that wait.",
+		byDestination(func(d *destination.Stats, observe func(int64, ...attribute.KeyValue)) {
+			if d.Signal != destination.Profiles {
+				return
+			}
+			q := &d.Queue
+			dropped := uint64(0)
+			for _, n := range q.Dropped {
+				dropped += n
+			}
+			for result, n := range map[string]uint64{"collected": q.Collected, "delivered": q.Delivered, "partial": q.Partial, "dropped": dropped, "pending": q.Pending} {
+				observe(int64(n), attribute.String("result", result))
+			}
+		})},
+	{"pilotlight.otlp.samples.dropped", unitSamples, "Samples that will not be delivered to an OTLP destination, by reason.",
+		byDestination(func(d *destination.Stats, observe func(int64, ...attribute.KeyValue)) {
+			if d.Signal != destination.Profiles {
+				return
+			}
+			for _, reason := range queue.DropReasons {
+				observe(int64(d.Queue.Dropped[reason]), attribute.String("reason", reason))
+			}
+		})},
+	{"pilotlight.otlp.messages.dropped", unitMessages, "Messages that will not be delivered to an OTLP destination, by reason.",
+		byDestination(func(d *destination.Stats, observe func(int64, ...attribute.KeyValue)) {
+			for _, reason := range queue.DropReasons {
+				observe(int64(d.Queue.DroppedBatches[reason]), attribute.String("reason", reason))
+			}
+		})},
+	{"pilotlight.otlp.messages.sent", unitMessages, "Messages that an OTLP destination took.",
+		byDestination(func(d *destination.Stats, observe func(int64, ...attribute.KeyValue)) { observe(int64(d.Sent)) })},
+	{"pilotlight.otlp.sent.size", unitBytes, "What was sent to an OTLP destination, compressed.",
+		byDestination(func(d *destination.Stats, observe func(int64, ...attribute.KeyValue)) { observe(int64(d.SentBytes)) })},
+	{"pilotlight.otlp.rejected", "{item}", "Profiles or data points that an OTLP destination rejected of messages that it took.",
+		byDestination(func(d *destination.Stats, observe func(int64, ...attribute.KeyValue)) { observe(int64(d.Rejected)) })},
+	{"pilotlight.otlp.failures", "{try}", "Tries to send a message to an OTLP destination that failed, by what it answered.",
+		byDestination(func(d *destination.Stats, observe func(int64, ...attribute.KeyValue)) {
+			for code, n := range d.Failures {
+				observe(int64(n), attribute.String("code", code))
+			}
+		})},
+
 	{"pilotlight.bpf.runs", "{run}", "Runs of the sampling program.",
 		count(func(s *snapshot) uint64 { return s.BPF.Seen })},
 	{"pilotlight.collector.rounds", "{round}", "Times that samples and records were fetched from the kernel.",
@@ -248,6 +308,17 @@ var times = []instrument[float64]{
 			observe(s.history.WriteTime.Seconds(), attribute.String("on", "intervals"))
 			observe(s.history.CompactTime.Seconds(), attribute.String("on", "compaction"))
 		}},
+	{"pilotlight.otlp.send", unitSeconds, "Time spent on waiting for an OTLP destination.",
+		byDestination(func(d *destination.Stats, observe func(float64, ...attribute.KeyValue)) {
+			observe(d.SendTime.Seconds())
+		})},
+	{"pilotlight.otlp.gap", unitSeconds,
+		"How long before the start the last interval ended that was put into the queue of an OTLP destination: what was sampled since is not in it.",
+		byDestination(func(d *destination.Stats, observe func(float64, ...attribute.KeyValue)) {
+			if d.Signal == destination.Profiles {
+				observe(d.Gap.Seconds())
+			}
+		})},
 	{"pilotlight.process.cpu", unitSeconds,
 		fmt.Sprintf("CPU time by process name, from the samples of finished intervals (CPU clock only). The first %d names "+
 			`have a series each, the hottest of an interval first; all later ones are comm="%s". Kernel threads count under `+
@@ -286,6 +357,12 @@ var gauges = []instrument[int64]{
 		one(func(s *snapshot) int64 { return int64(s.upload.PendingFiles) })},
 	{"pilotlight.upload.pending.size", unitBytes, "What waits to be sent to object storage.",
 		one(func(s *snapshot) int64 { return int64(s.upload.PendingBytes) })},
+	{"pilotlight.otlp.queue.messages", unitMessages, "Messages that wait for an OTLP destination.",
+		byDestination(func(d *destination.Stats, observe func(int64, ...attribute.KeyValue)) {
+			observe(int64(d.Queue.PendingBatches))
+		})},
+	{"pilotlight.otlp.queue.size", unitBytes, "What waits for an OTLP destination, on disk and in memory.",
+		byDestination(func(d *destination.Stats, observe func(int64, ...attribute.KeyValue)) { observe(d.Queue.PendingBytes) })},
 	{"pilotlight.agent.rss", unitBytes, "Resident memory of the agent.",
 		one(func(s *snapshot) int64 { return s.usage.RSS })},
 	{"pilotlight.agent.rss_anonymous", unitBytes, "Resident memory of the agent that no file backs: what it costs the host.",

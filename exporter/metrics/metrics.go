@@ -21,10 +21,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/otlptranslator"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
 	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/resource"
 
 	"github.com/pilotlight/pilotlight/exporter"
+	"github.com/pilotlight/pilotlight/exporter/destination"
 	"github.com/pilotlight/pilotlight/exporter/store"
 	"github.com/pilotlight/pilotlight/exporter/upload"
 	"github.com/pilotlight/pilotlight/profiler/collect"
@@ -44,6 +47,13 @@ type Options struct {
 	Exporters func() []exporter.Account
 	// History says what became of the history on disk; nil: there is none.
 	History func() store.Stats
+	// Destinations say what became of what was sent by OTLP; nil: there are none.
+	Destinations func() []destination.Stats
+	// Push takes the requests of OTLP over HTTP that hold the metrics, every PushEvery; nil: nothing is pushed.
+	Push      http.RoundTripper
+	PushEvery time.Duration
+	// Resource is whose metrics they are, for those that are pushed.
+	Resource *resource.Resource
 	// Upload says what became of its copy in object storage; nil: there is none.
 	Upload func() upload.Stats
 }
@@ -85,7 +95,15 @@ func New(source Source, o Options) (*Metrics, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the Prometheus exporter: %w", err)
 	}
-	m.provider = metric.NewMeterProvider(metric.WithReader(reader))
+	options := []metric.Option{metric.WithReader(reader), metric.WithResource(o.Resource)}
+	if o.Push != nil {
+		pusher, err := newPusher(o.Push, o.PushEvery)
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, metric.WithReader(pusher))
+	}
+	m.provider = metric.NewMeterProvider(options...)
 	if err := register(m.provider.Meter("github.com/pilotlight/pilotlight"), m.snapshot); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
@@ -97,6 +115,20 @@ func New(source Source, o Options) (*Metrics, error) {
 	})
 	return m, nil
 }
+
+// newPusher makes OTLP requests of the metrics. Whoever takes them sends them: the exporter's own settings, which it reads from the environment, are
+// not used.
+func newPusher(to http.RoundTripper, every time.Duration) (metric.Reader, error) {
+	e, err := otlpmetrichttp.New(context.Background(),
+		otlpmetrichttp.WithHTTPClient(&http.Client{Transport: to}), otlpmetrichttp.WithEndpointURL("http://push.invalid"+otlpPath),
+		otlpmetrichttp.WithCompression(otlpmetrichttp.NoCompression), otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig{}))
+	if err != nil {
+		return nil, fmt.Errorf("open the OTLP exporter of metrics: %w", err)
+	}
+	return metric.NewPeriodicReader(e, metric.WithInterval(every)), nil
+}
+
+const otlpPath = "/v1/metrics"
 
 // Handler serves the text that Prometheus reads.
 func (m *Metrics) Handler() http.Handler { return m.handler }
@@ -130,6 +162,7 @@ type snapshot struct {
 	exporters  []exporter.Account
 	history    store.Stats
 	upload     upload.Stats
+	to         []destination.Stats
 	profileTotals
 }
 
@@ -150,6 +183,10 @@ func (m *Metrics) snapshot(ctx context.Context) *snapshot {
 	var uploaded upload.Stats
 	if m.options.Upload != nil {
 		uploaded = m.options.Upload()
+	}
+	var destinations []destination.Stats
+	if m.options.Destinations != nil {
+		destinations = m.options.Destinations()
 	}
 	usage, usageErr := ReadUsage()
 	if usageErr != nil {
@@ -172,6 +209,7 @@ func (m *Metrics) snapshot(ctx context.Context) *snapshot {
 		exporters:     exporters,
 		history:       history,
 		upload:        uploaded,
+		to:            destinations,
 		profileTotals: m.profiles.totals(),
 	}
 }

@@ -2,6 +2,8 @@ package otlp
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +33,8 @@ type Options struct {
 	Timestamps bool
 	// MaxBytes and MaxSamples bound a message; 0 does not. Receivers take ReceiversMaxBytes and ReceiversMaxSamples.
 	MaxBytes, MaxSamples int
+	// Seed makes the ids of profiles, by which a receiver knows one that comes again; 0: they have none. No two encoders have the same.
+	Seed [16]byte
 	// Resource is what every resource has beside what is known of its process, such as host.name. What is known of the process wins.
 	Resource map[string]string
 }
@@ -256,14 +260,14 @@ func (m *message) resource(b *batch) {
 		}
 	}
 	p := b.profile
-	m.counts = m.profile(p, profile.TypeSamples, b.sent)
+	m.counts = m.profile(b, profile.TypeSamples)
 	if len(b.comments) > 0 && !m.commented {
 		m.counts.AttributeIndices = []int32{m.attribute(keyComment, comments(b.comments), "")}
 		m.commented = true
 	}
 	profiles := []*profilespb.Profile{m.counts}
 	if b.valued && p.Type != profile.TypeSamples {
-		m.values = m.profile(p, p.Type, b.sent)
+		m.values = m.profile(b, p.Type)
 		profiles = append(profiles, m.values)
 	}
 	r := &profilespb.ResourceProfiles{
@@ -278,17 +282,30 @@ func (m *message) resource(b *batch) {
 }
 
 // profile begins one. Each message but the first begins a nanosecond later than the one before, and ends with it.
-func (m *message) profile(p *profile.Profile, t profile.Type, sent int) *profilespb.Profile {
+func (m *message) profile(b *batch, t profile.Type) *profilespb.Profile {
+	p := b.profile
 	out := &profilespb.Profile{
 		SampleType: m.valueType(t.Name, t.Unit), PeriodType: m.valueType(p.Type.Name, p.Type.Unit), Period: p.Period,
 		DurationNano: uint64(p.Duration),
 	}
 	if !p.Start.IsZero() {
-		later := min(uint64(sent), out.DurationNano)
+		later := min(uint64(b.sent), out.DurationNano)
 		out.TimeUnixNano = uint64(p.Start.UnixNano()) + later
 		out.DurationNano -= later
 	}
+	if seed := b.encoder.options.Seed; seed != [16]byte{} {
+		out.ProfileId = profileID(seed, p.Start.UnixNano(), b.sent, len(m.resources), t.Name)
+	}
 	return out
+}
+
+// profileID is as good as random, and always the same for the same profile.
+func profileID(seed [16]byte, startNanos int64, message, resource int, kind string) []byte {
+	text := binary.BigEndian.AppendUint64(seed[:], uint64(startNanos))
+	text = binary.BigEndian.AppendUint32(text, uint32(message))
+	text = binary.BigEndian.AppendUint32(text, uint32(resource))
+	sum := sha256.Sum256(append(text, kind...))
+	return sum[:16]
 }
 
 func (d *dictionary) valueType(name, unit string) *profilespb.ValueType {
