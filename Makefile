@@ -58,6 +58,8 @@ generate: ## build the BPF objects and bindings again; needs clang-19, llvm-19, 
 # often as it works for two minutes, and compares what it sees with CPU time: stages that take no samples run beside it. Nothing runs
 # beside the emulated machines: one that waits for a CPU jumps over ticks of its clock.
 STAGE := build/summary stage
+# Most of their time is waiting: they run beside others.
+RECEIVERS := ^TestChaos|^TestCollector
 
 build/summary: test/summary/main.go
 	@go build -o $@ ./test/summary
@@ -70,6 +72,7 @@ test: build/summary ## test everything, installing what that needs (Debian, root
 		$(STAGE) unit go test -json -race $(SHORT) -timeout 30m $(RACED); \
 		$(STAGE) tables-race go test -json -race -run Concurrent $(COMPARED); \
 		$(STAGE) soak go test -json -count=1 -timeout 60m -run '^TestSoak$$' ./test & \
+		$(STAGE) receivers go test -json -count=1 -timeout 60m -run '$(RECEIVERS)' ./test & \
 		$(STAGE) tables go test -json $(SHORT) -timeout 30m $(COMPARED) $(addprefix ./,$(SEQUENTIAL)); \
 		$(STAGE) house go test -json $(HOUSE); \
 		$(STAGE) fuzz test/tools/fuzz.sh $(FUZZTIME) $(PACKAGES); \
@@ -82,7 +85,7 @@ test: build/summary ## test everything, installing what that needs (Debian, root
 		$(STAGE) browser-setup test/browser/setup.sh; \
 		$(STAGE) browser node --test --test-reporter=./test/browser/reporter.mjs test/browser/page.test.mjs; \
 		$(STAGE) rights env CGO_ENABLED=0 go test -json -count=1 -timeout 30m ./test/rights; \
-		$(STAGE) system go test -json -count=1 -timeout 60m -skip '^TestSoak$$' ./test; \
+		$(STAGE) system go test -json -count=1 -timeout 60m -skip '^TestSoak$$|$(RECEIVERS)' ./test; \
 	}; build/summary total
 
 test-long: export PILOTLIGHT_LONG = 1
