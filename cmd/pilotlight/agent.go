@@ -57,7 +57,7 @@ func newAgentCommand() *cobra.Command {
 			"YAML file of --config (listen: ADDR); flags go before the environment, the environment before the file.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := applySettings(cmd.Flags(), os.Environ(), f.otlp.applyOpenTelemetry); err != nil {
+			if err := applySettings(cmd.Flags(), nil, os.Environ(), f.otlp.applyOpenTelemetry); err != nil {
 				return err
 			}
 			if err := errors.Join(f.check(cmd.Flags()), f.history.check(), f.upload.check(&f.history), f.otlp.check()); err != nil {

@@ -46,7 +46,7 @@ func newDoctorCommand() *cobra.Command {
 	}
 	f.add(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write the report as JSON")
-	cmd.AddCommand(newDoctorUnwindCommand())
+	cmd.AddCommand(newDoctorUnwindCommand(), newDoctorOTLPCommand())
 	return cmd
 }
 

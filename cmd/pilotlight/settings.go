@@ -13,7 +13,8 @@ import (
 
 // applySettings fills the flags that the command line left open from the
 // environment, then from what more understands of it, then from the YAML file that --config names.
-func applySettings(flags *pflag.FlagSet, environ []string, more ...func(*pflag.FlagSet, []string) error) error {
+// Settings of the file that only others have are passed over.
+func applySettings(flags, others *pflag.FlagSet, environ []string, more ...func(*pflag.FlagSet, []string) error) error {
 	for _, apply := range append([]func(*pflag.FlagSet, []string) error{applyEnvironment}, more...) {
 		if err := apply(flags, environ); err != nil {
 			return err
@@ -27,7 +28,7 @@ func applySettings(flags *pflag.FlagSet, environ []string, more ...func(*pflag.F
 	if err != nil {
 		return failure{fmt.Errorf("configuration: %w", err)}
 	}
-	if err := applyFile(flags, text); err != nil {
+	if err := applyFile(flags, others, text); err != nil {
 		return fmt.Errorf("configuration %s: %w", path, err)
 	}
 	return nil
@@ -50,13 +51,16 @@ func applyEnvironment(flags *pflag.FlagSet, environ []string) error {
 	return errors.Join(errs...)
 }
 
-func applyFile(flags *pflag.FlagSet, text []byte) error {
+func applyFile(flags, others *pflag.FlagSet, text []byte) error {
 	var settings map[string]yaml.Node
 	if err := yaml.Unmarshal(text, &settings); err != nil {
 		return err
 	}
 	for name, node := range settings {
 		f := flags.Lookup(name)
+		if f == nil && others != nil && others.Lookup(name) != nil {
+			continue
+		}
 		if f == nil || name == "config" || name == "help" {
 			return fmt.Errorf("line %d: there is no setting %q", node.Line, name)
 		}

@@ -201,8 +201,12 @@ func (c *Client) headers(h http.Header) {
 	for name, value := range c.options.Headers {
 		h.Set(name, value)
 	}
-	if h.Get("User-Agent") == "" || c.options.Headers["User-Agent"] == "" {
+	if h.Get("User-Agent") == "" { // else it is the user's
 		h.Set("User-Agent", "Pilotlight-OTLP/"+c.options.Version)
+	}
+	if c.options.Signal == Profiles {
+		// Receivers that read another version of the signal refuse it, where they would find no values in it.
+		h.Set("Otlp-Profiles-Development-Version", "1")
 	}
 }
 

@@ -144,6 +144,9 @@ func TestDelivers(t *testing.T) {
 				if h.Get("Authorization") != "Bearer secret-token" || h.Get("X-Tenant") != "a b" || h.Get("User-Agent") != "Pilotlight-OTLP/1.2.3" {
 					t.Errorf("headers: %v", h)
 				}
+				if h.Get("Otlp-Profiles-Development-Version") != "1" {
+					t.Error("the version of the signal is not named")
+				}
 				encoding := h.Get("Content-Encoding") + h.Get("Grpc-Encoding")
 				if encoding != compression {
 					t.Errorf("sent as %q", encoding)
@@ -465,4 +468,50 @@ func FuzzParseAnswer(f *testing.F) {
 			t.Errorf("%+v", a)
 		}
 	})
+}
+
+// A trial tells what is wrong, and where the receiver is that was meant.
+func TestTry(t *testing.T) {
+	r := receive(t, func(q *receiver.Request) receiver.Reply {
+		if q.Header.Get("Authorization") != "Bearer secret-token" {
+			return receiver.Reply{Status: 401, Code: connect.CodeUnauthenticated, Text: "who are you?"}
+		}
+		return receiver.Reply{}
+	})
+	headers := map[string]string{"authorization": "Bearer secret-token"}
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for _, c := range []struct {
+		name   string
+		o      Options
+		remedy string // "": it is taken
+	}{
+		{"right", Options{Endpoint: "http://" + r.Address(), Headers: headers}, ""},
+		{"right http", Options{Endpoint: "http://" + r.Address(), Protocol: HTTP, Headers: headers}, ""},
+		{"metrics", Options{Endpoint: "http://" + r.Address(), Signal: Metrics, Headers: headers}, ""},
+		{"no credentials", Options{Endpoint: "http://" + r.Address()}, "--otlp-headers"},
+		{"path", Options{Endpoint: "http://" + r.Address() + "/else", Protocol: HTTP, Headers: headers}, "give --otlp-endpoint http://" + r.Address()},
+		{"nothing there", Options{Endpoint: "http://127.0.0.1:1"}, "nothing listens there"},
+		{"silent", Options{Endpoint: "http://" + silent.Addr().String(), Timeout: 200 * time.Millisecond}, "firewall"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.o.Signal == "" {
+				c.o.Signal = Profiles
+			}
+			trial := Try(t.Context(), c.o)
+			if trial.Taken != (c.remedy == "") || !strings.Contains(trial.Remedy, c.remedy) {
+				t.Errorf("%+v", trial)
+			}
+			if strings.Contains(fmt.Sprintf("%+v", trial), "secret-token") {
+				t.Errorf("it tells the secret: %+v", trial)
+			}
+		})
+	}
+	last := r.Taken()[0].Profiles
+	if p := last.ResourceProfiles[0].ScopeProfiles[0].Profiles[0]; p.Samples[0].Values[0] != TrialSamples {
+		t.Errorf("a test profile of %v", p.Samples)
+	}
 }
