@@ -136,4 +136,13 @@ type Labels struct {
 	Cgroup      string   // path below the hierarchy's root, of the most telling hierarchy
 	Cgroups     []string // of all hierarchies
 	ContainerID string
+	PodUID      string // of the Kubernetes pod
+	Unit        string // the systemd unit, such as "nginx.service"
+	// Service is what the process is called by: its service.name, as it says itself, or by the best that is known of it.
+	Service string
+	// Resource is what else the process says of itself, in the order of keys. Equal ones of one process are one slice.
+	Resource []Attribute
 }
+
+// Attribute is one that OpenTelemetry has for a resource, such as service.version.
+type Attribute struct{ Key, Value string }
