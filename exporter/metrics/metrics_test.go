@@ -236,7 +236,7 @@ func TestValues(t *testing.T) {
 		Fired: 23, Read: 24, Filtered: 25, Exported: 26, BadRecords: 27, BadCopies: 63,
 		Naming:    collect.NamerStats{StacksNew: 28, StacksKnown: 29, StacksAgain: 30, StacksLost: 31, StacksCopied: 51, LocationsNew: 32, LocationsHit: 33, NameNanos: 500_000_000},
 		Files:     process.FileStats{Opened: 34, Read: 35, Failed: 36, ImageBytes: 37},
-		Table:     process.Stats{RecordsLost: 38, Rereads: 39, ForksSeen: 40, ExecsSeen: 41, MappingsSeen: 42, Forgotten: 64},
+		Table:     process.Stats{RecordsLost: 38, Rereads: 39, ForksSeen: 40, ExecsSeen: 41, MappingsSeen: 42, Forgotten: 64, IdentitiesRefused: 65},
 		Unwind:    publish.Stats{Compiled: 52, Recompiled: 61, Withdrawn: 62, Uncompiled: 53, Evicted: 54, Refused: 55, Rows: 56, Processes: 57, ArenaBytes: 58},
 		Processes: 43, Windows: 44, MapBytes: 45, KernelNameBytes: 46, Rounds: 47,
 	}, nil)
@@ -298,6 +298,7 @@ func TestValues(t *testing.T) {
 		"pilotlight_sideband_records_lost_total":                   38,
 		"pilotlight_process_maps_rereads_total":                    39,
 		"pilotlight_process_maps_forgotten_total":                  64,
+		"pilotlight_identities_refused_total":                      65,
 		"pilotlight_sideband_forks_total":                          40,
 		"pilotlight_sideband_execs_total":                          41,
 		"pilotlight_sideband_mappings_total":                       42,

@@ -423,6 +423,7 @@ func (c *Collector) labels(p *process.Process, s *bpf.Sample) *profile.Labels {
 		tid = int(s.Tid)
 	}
 	if p != nil {
+		c.processes.Identify(p, s.TimeNs)
 		return c.processes.Labels(p, thread, tid, s.CgroupId)
 	}
 	key := strayKey{int(s.Pid), tid, thread}
@@ -432,7 +433,8 @@ func (c *Collector) labels(p *process.Process, s *bpf.Sample) *profile.Labels {
 	if len(c.strays) >= maxStrays {
 		clear(c.strays)
 	}
-	l := &profile.Labels{PID: int(s.Pid), TID: tid, Comm: unix.ByteSliceToString(thread[:]), Thread: unix.ByteSliceToString(thread[:])}
+	name := unix.ByteSliceToString(thread[:])
+	l := &profile.Labels{PID: int(s.Pid), TID: tid, Comm: name, Thread: name}
 	c.strays[key] = l
 	return l
 }

@@ -49,8 +49,8 @@ var (
 	last = []string{"telemetry.", "process.", "os.", "host."}
 )
 
-// rank is less for what is rather kept.
-func rank(key string) int {
+// Rank of an attribute is less for what is rather kept, where there is no room for all.
+func Rank(key string) int {
 	named := func(name string) bool {
 		return key == name || strings.HasSuffix(name, ".") && strings.HasPrefix(key, name)
 	}
@@ -98,7 +98,7 @@ func choose(service string, attributes []profile.Attribute) Said {
 			kept = append(kept, a)
 		}
 	}
-	slices.SortStableFunc(kept, func(a, b profile.Attribute) int { return cmp.Compare(rank(a.Key), rank(b.Key)) })
+	slices.SortStableFunc(kept, func(a, b profile.Attribute) int { return cmp.Compare(Rank(a.Key), Rank(b.Key)) })
 	size := 0
 	for _, a := range kept {
 		if size += len(a.Key) + len(a.Value); size > maxBytes || len(said.Attributes) == MaxAttributes {

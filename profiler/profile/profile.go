@@ -8,7 +8,11 @@
 // read by any number of goroutines.
 package profile
 
-import "time"
+import (
+	"cmp"
+	"path"
+	"time"
+)
 
 // Type says what the value of a sample means.
 type Type struct {
@@ -138,11 +142,22 @@ type Labels struct {
 	ContainerID string
 	PodUID      string // of the Kubernetes pod
 	Unit        string // the systemd unit, such as "nginx.service"
-	// Service is what the process is called by: its service.name, as it says itself, or by the best that is known of it.
+	// Service is the service that the process is part of, where something tells it that is better than the name of a program; see ServiceName.
 	Service string
-	// Resource is what else the process says of itself, in the order of keys. Equal ones of one process are one slice.
+	// Resource is what else the process says of itself, in the order of its keys. It is shared, and not changed.
 	Resource []Attribute
 }
 
-// Attribute is one that OpenTelemetry has for a resource, such as service.version.
+// Attribute is one of a resource in OpenTelemetry's words, such as service.version.
 type Attribute struct{ Key, Value string }
+
+// ServiceName is what the process is called by: its service, or else the name of its executable, or else its own. "" where nothing is known.
+func (l *Labels) ServiceName() string { return cmp.Or(l.Service, ProgramName(l.Exe, l.Comm)) }
+
+// ProgramName is that of the executable at a path, or else that of the process.
+func ProgramName(exe, comm string) string {
+	if exe != "" {
+		return path.Base(exe)
+	}
+	return comm
+}
