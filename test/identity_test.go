@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/pprof/profile"
+)
+
+// secret is in the environment of a sampled process, in variables that are nobody's business.
+const secret = "hunter2-do-not-export"
+
+// secretive starts a program with an environment that tells its service, and secrets.
+func secretive(t *testing.T, path string, args ...string) *workload {
+	t.Helper()
+	cmd := exec.Command(path, args...)
+	cmd.Env = []string{
+		"PASSWORD=" + secret, "OTEL_EXPORTER_OTLP_HEADERS=api-key=" + secret, "OTEL_SERVICE_NAME=shop", "OTEL_SERVICE_NAME_X=" + secret,
+		"OTEL_RESOURCE_ATTRIBUTES=service.name=ignored,service.version=1.2,team=shop%20floor", "OTEL=" + secret, secret + "=" + secret,
+	}
+	return startCommand(t, cmd)
+}
+
+// What a process says of itself by its environment is in every format; the rest of its environment is in none.
+func TestIdentityOfEnvironment(t *testing.T) {
+	w := secretive(t, build(t, "split"))
+	pid := strconv.Itoa(w.pid())
+	dir := t.TempDir()
+	for format, wants := range map[string][]string{
+		"pprof": {"service", "shop", "service.version", "1.2", "team", "shop floor", "split"}, "folded": {"burn_a"}, "speedscope": {"burn_a"}, "html": nil,
+		"otlp": {"service.name", "shop", "service.version", "1.2", "team", "shop floor", "split"},
+	} {
+		path := filepath.Join(dir, format)
+		if r := run(t, "record", "-p", pid, "-d", "1s", "-F", "199", "--format", format, "-o", path); r.code != 0 || strings.Contains(r.stderr, secret) {
+			t.Fatalf("%s: exit %d\n%s", format, r.code, r.stderr)
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if format == "pprof" {
+			p := readProfile(t, path)
+			for _, s := range p.Sample {
+				if label(s, "service") != "shop" || label(s, "service.version") != "1.2" || label(s, "team") != "shop floor" || label(s, "comm") != "split" {
+					t.Fatalf("labels %v", s.Label)
+				}
+			}
+			var plain bytes.Buffer
+			if err := p.WriteUncompressed(&plain); err != nil {
+				t.Fatal(err)
+			}
+			content = plain.Bytes()
+		}
+		if bytes.Contains(content, []byte(secret)) {
+			t.Errorf("%s has the secret in it", format)
+		}
+		for _, want := range wants {
+			if !bytes.Contains(content, []byte(want)) {
+				t.Errorf("%s does not have %q", format, want)
+			}
+		}
+	}
+	// What is turned into another format keeps it.
+	back := filepath.Join(dir, "back.pb.gz")
+	if r := run(t, "convert", filepath.Join(dir, "otlp"), back); r.code != 0 {
+		t.Fatal(r.stderr)
+	}
+	for _, s := range readProfile(t, back).Sample {
+		if label(s, "service") != "shop" || label(s, "service.version") != "1.2" || label(s, "team") != "shop floor" {
+			t.Fatalf("labels %v once they were OTLP", s.Label)
+		}
+	}
+}
+
+// service is what samples of the next second are labeled with; "" where they differ or there are none.
+func (a *agent) service(t *testing.T) string {
+	t.Helper()
+	p, err := a.collect(t, "seconds=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	service := ""
+	for i, s := range p.Sample {
+		if l := label(s, "service") + " " + label(s, "service.version"); i == 0 {
+			service = l
+		} else if l != service {
+			return ""
+		}
+	}
+	return service
+}
+
+// A process context is found when it is published after the first sample, and followed when it changes, by an agent that
+// is confined; before that the environment counts. The history can be asked by it.
+func TestIdentityOfProcessContext(t *testing.T) {
+	for _, kind := range []string{"memfd", "anon"} {
+		t.Run(kind, func(t *testing.T) {
+			program := build(t, "context")
+			if kind == "anon" && anonymousUnnamed(program) {
+				t.Skip("this kernel does not name anonymous memory (CONFIG_ANON_VMA_NAME)")
+			}
+			w := secretive(t, program, kind, "-", "checkout", "checkout2")
+			a := startAgent(t, "-p", strconv.Itoa(w.pid()))
+			if service := a.service(t); service != "shop 1.2" {
+				t.Errorf("before there is a process context the service is %q", service)
+			}
+			// Docs: within 30 s, and here in less, because the process is young; a change within 10 s.
+			for _, want := range []string{"checkout 1", "checkout2 1"} {
+				if err := w.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				for service := ""; service != want; service = a.service(t) {
+					if time.Since(began) > 30*time.Second+hang {
+						t.Fatalf("the service is still %q, not %q", service, want)
+					}
+				}
+				t.Logf("%q was seen after %v", want, time.Since(began))
+			}
+			time.Sleep(11 * time.Second) // an interval of its own
+			code, _ := a.terminate(t)
+			if code != 0 {
+				t.Errorf("the agent ended with %d", code)
+			}
+			r := run(t, "query", "--data-dir", a.dataDir, "--filter", `service="checkout2"`, "--format", "pprof")
+			if r.code != 0 {
+				t.Fatal(r.stderr)
+			}
+			p, err := profile.Parse(strings.NewReader(r.stdout))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := count(p, every); n < 200 || n != count(p, func(s *profile.Sample) bool { return label(s, "service") == "checkout2" }) {
+				t.Errorf("%d samples of the last service in the history", n)
+			}
+		})
+	}
+}
+
+// anonymousUnnamed says that the kernel cannot name anonymous memory: the workload ends at once.
+func anonymousUnnamed(program string) bool {
+	cmd := exec.Command(program, "anon", "probe")
+	if cmd.Start() != nil {
+		return true
+	}
+	timer := time.AfterFunc(time.Second, func() { _ = cmd.Process.Kill() })
+	defer timer.Stop()
+	_ = cmd.Wait()
+	return exitCode(cmd.ProcessState) == 1
+}
