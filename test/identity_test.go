@@ -139,11 +139,75 @@ func TestIdentityOfProcessContext(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n := count(p, every); n < 200 || n != count(p, func(s *profile.Sample) bool { return label(s, "service") == "checkout2" }) {
+			if n := count(p, every); n < 20 || n != count(p, func(s *profile.Sample) bool { return label(s, "service") == "checkout2" }) {
 				t.Errorf("%d samples of the last service in the history", n)
 			}
 		})
 	}
+}
+
+// Rules of the configuration file drop samples, which are counted, and change labels in downloads and in the history.
+func TestRelabel(t *testing.T) {
+	dropped := start(t, build(t, "split"))
+	kept := start(t, build(t, "context"), "memfd", "checkout")
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	write := func(rules string) {
+		if err := os.WriteFile(config, []byte("relabel:\n"+rules), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("- {action: drop, match: 'comm=split'}\n- {action: forget}\n")
+	if r := run(t, "agent", "--config", config); r.code != 2 || !strings.Contains(r.stderr, `relabel: line 3: there is no action "forget"`) {
+		t.Errorf("exit %d: %s", r.code, r.stderr)
+	}
+	write("- {action: drop, match: 'comm=\"split\"'}\n- {action: rename, from: service, to: app}\n- {action: set, to: unit, value: made.service, match: 'comm=context'}\n")
+	a := startAgent(t, "--config", config, "-p", strconv.Itoa(dropped.pid())+","+strconv.Itoa(kept.pid()))
+	check := func(what string, p *profile.Profile) {
+		t.Helper()
+		for _, s := range p.Sample {
+			if labelPID(s) != kept.pid() || label(s, "unit") != "made.service" || label(s, "service") != "" {
+				t.Fatalf("%s: labels %v %v", what, s.NumLabel, s.Label)
+			}
+		}
+		if n := count(p, every); n < 10 {
+			t.Errorf("%s: %d samples", what, n)
+		}
+	}
+	p, err := a.collect(t, "seconds=3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("download", p)
+	if app := label(p.Sample[0], "app"); app != "checkout" {
+		t.Errorf("app is %q", app)
+	}
+	numbers := map[string]int64{}
+	for _, c := range p.Comments {
+		name, number, _ := strings.Cut(c, "=")
+		n, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			t.Fatal(c)
+		}
+		if strings.HasPrefix(name, "samples.lost.") {
+			name = "samples.lost"
+		}
+		numbers[name] += n
+	}
+	if numbers["samples.taken"] != numbers["samples.exported"]+numbers["samples.filtered"]+numbers["samples.lost"] || numbers["samples.filtered"] < 10 {
+		t.Errorf("taken = exported + filtered + lost: %v", p.Comments)
+	}
+	time.Sleep(11 * time.Second)
+	if _, metrics := a.get(t, "/metrics"); strings.Contains(metrics, `pilotlight_samples_filtered_total{cause="relabel"} 0`) || !strings.Contains(metrics, `cause="relabel"`) {
+		t.Error("no metric counts what was dropped")
+	}
+	if code, _ := a.terminate(t); code != 0 {
+		t.Errorf("the agent ended with %d", code)
+	}
+	r := run(t, "query", "--data-dir", a.dataDir, "--format", "pprof")
+	if p, err = profile.Parse(strings.NewReader(r.stdout)); err != nil {
+		t.Fatal(err, r.stderr)
+	}
+	check("history", p)
 }
 
 // anonymousUnnamed says that the kernel cannot name anonymous memory: the workload ends at once.

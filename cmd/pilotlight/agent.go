@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/pilotlight/pilotlight/exporter"
 	"github.com/pilotlight/pilotlight/exporter/metrics"
+	"github.com/pilotlight/pilotlight/exporter/relabel"
 	"github.com/pilotlight/pilotlight/exporter/store"
 	"github.com/pilotlight/pilotlight/exporter/upload"
 	"github.com/pilotlight/pilotlight/exporter/web"
@@ -29,6 +31,7 @@ type agentFlags struct {
 	samplingFlags
 	history  historyFlags
 	upload   uploadFlags
+	rules    relabel.Rules
 	listen   string
 	dataDir  string
 	config   string
@@ -52,10 +55,11 @@ func newAgentCommand() *cobra.Command {
 			"  go tool pprof http://127.0.0.1:7070/debug/pprof/profile?seconds=5\n\n" +
 			"It keeps a history of profiles as Parquet files in the data directory.\n\n" +
 			"Each flag can also come from the environment (--listen is PILOTLIGHT_LISTEN) or from the\n" +
-			"YAML file of --config (listen: ADDR); flags go before the environment, the environment before the file.",
+			"YAML file of --config (listen: ADDR); flags go before the environment, the environment before the file.\n" +
+			"The file alone has rules that drop samples and change labels (relabel:, see docs/identity.md).",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := applySettings(cmd.Flags(), os.Environ()); err != nil {
+			if err := applySettings(cmd.Flags(), os.Environ(), sections{"relabel": f.relabel}); err != nil {
 				return err
 			}
 			if err := errors.Join(f.check(cmd.Flags()), f.history.check(), f.upload.check(&f.history)); err != nil {
@@ -80,10 +84,19 @@ func newAgentCommand() *cobra.Command {
 	return cmd
 }
 
+// relabel takes the rules of the configuration file.
+func (f *agentFlags) relabel(node *yaml.Node) (err error) {
+	f.rules, err = relabel.Parse(node)
+	return err
+}
+
 func agent(f *agentFlags) error {
 	config, err := f.samplingFlags.config()
 	if err != nil {
 		return err
+	}
+	if len(f.rules) > 0 {
+		config.Relabel = f.rules.Apply
 	}
 	seccomp := sandbox.Seccomp(f.seccomp)
 	if !slices.Contains([]sandbox.Seccomp{sandbox.SeccompErrno, sandbox.SeccompTrap, sandbox.SeccompOff}, seccomp) {

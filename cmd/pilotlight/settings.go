@@ -11,9 +11,12 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// sections are settings of the file that are more than a flag can say, by their names.
+type sections map[string]func(*yaml.Node) error
+
 // applySettings fills the flags that the command line left open from the
-// environment, then from the YAML file that --config names.
-func applySettings(flags *pflag.FlagSet, environ []string) error {
+// environment, then from the YAML file that --config names, which may have sections too.
+func applySettings(flags *pflag.FlagSet, environ []string, sections sections) error {
 	if err := applyEnvironment(flags, environ); err != nil {
 		return err
 	}
@@ -25,7 +28,7 @@ func applySettings(flags *pflag.FlagSet, environ []string) error {
 	if err != nil {
 		return failure{fmt.Errorf("configuration: %w", err)}
 	}
-	if err := applyFile(flags, text); err != nil {
+	if err := applyFile(flags, text, sections); err != nil {
 		return fmt.Errorf("configuration %s: %w", path, err)
 	}
 	return nil
@@ -48,12 +51,18 @@ func applyEnvironment(flags *pflag.FlagSet, environ []string) error {
 	return errors.Join(errs...)
 }
 
-func applyFile(flags *pflag.FlagSet, text []byte) error {
+func applyFile(flags *pflag.FlagSet, text []byte, sections sections) error {
 	var settings map[string]yaml.Node
 	if err := yaml.Unmarshal(text, &settings); err != nil {
 		return err
 	}
 	for name, node := range settings {
+		if section := sections[name]; section != nil {
+			if err := section(&node); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			continue
+		}
 		f := flags.Lookup(name)
 		if f == nil || name == "config" || name == "help" {
 			return fmt.Errorf("line %d: there is no setting %q", node.Line, name)

@@ -43,7 +43,7 @@ type Profile struct {
 type Account struct {
 	Taken    uint64
 	Exported uint64
-	// Filtered were taken, but are not what this profile asked for.
+	// Filtered were taken, but are not what this profile asked for, or what any is to have.
 	Filtered uint64
 	Lost     []Loss
 }
