@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/pilotlight/pilotlight/profiler/profile"
@@ -36,6 +37,7 @@ const serviceName = "service.name"
 // known are attributes of which the kernel knows the truth: the number that a process has for itself may be another one, in a pid namespace.
 var known = []string{
 	"process.pid", "process.parent_pid", "process.title", "process.executable.name", "process.executable.path", "process.linux.cgroup",
+	"systemd.unit.name", "thread.id", "thread.name",
 }
 
 // first are the attributes that are kept before others where there are too many, in this order; those of last are kept after them. A name
@@ -83,7 +85,8 @@ func (s *Said) Over(other Said) Said {
 
 // usable says whether a value may be kept under a key.
 func usable(key, value string) bool {
-	return key != "" && len(key) <= maxKey && value != "" && len(value) <= maxValue && utf8.ValidString(key) && utf8.ValidString(value) &&
+	unprintable := func(r rune) bool { return !unicode.IsGraphic(r) }
+	return key != "" && len(key) <= maxKey && !strings.ContainsFunc(key, unprintable) && value != "" && len(value) <= maxValue && utf8.ValidString(key) && utf8.ValidString(value) &&
 		!slices.Contains(known, key)
 }
 

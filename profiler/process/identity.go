@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -34,8 +35,11 @@ type identityState struct {
 // said is what is kept for all processes that say the same.
 type said struct {
 	identity.Said
-	key   string
-	users int
+	// containerID and podUID count where no cgroup tells them; rest are the other attributes.
+	containerID, podUID string
+	rest                []profile.Attribute
+	key                 string
+	users               int
 }
 
 // How often a process is asked: at once, a second later, two more seconds later, ... So a context that comes a while after the first sample is seen when as long
@@ -64,7 +68,7 @@ type identityQuestion struct {
 
 // identityAnswer is what it said.
 type identityAnswer struct {
-	environ *identity.Said // nil: not asked
+	environ *identity.Said // nil: not asked, or not there yet
 	gone    bool           // nothing could be read of it any more
 	// changed says that context is another one than was known, or none any more.
 	changed   bool
@@ -131,7 +135,7 @@ func (t *Table) take(p *Process, a *identityAnswer, sampled uint64) {
 		s.environRead = true
 		t.letGo(s.environ)
 		s.environ = t.keep(*a.environ)
-	case !s.environRead:
+	case a.gone && !s.environRead:
 		// It was gone before its first sample was looked at. Programs are mostly started with the environment of who starts them.
 		s.environRead = true
 		if parent := t.processes[p.ParentPID]; parent != nil && parent != p && parent.ParentPID != p.PID {
@@ -204,8 +208,19 @@ func (t *Table) keep(of identity.Said) *said {
 		return nil
 	}
 	t.saidBytes += size
-	t.said[key] = &said{Said: of, key: key, users: 1}
-	return t.said[key]
+	s := &said{Said: of, key: key, users: 1}
+	for _, a := range of.Attributes {
+		switch a.Key {
+		case "container.id":
+			s.containerID = a.Value
+		case "k8s.pod.uid":
+			s.podUID = a.Value
+		default:
+			s.rest = append(s.rest, a)
+		}
+	}
+	t.said[key] = s
+	return s
 }
 
 func share(s *said) *said {
@@ -229,9 +244,11 @@ func (t *Table) letGo(s *said) {
 func (q *identityQuestion) ask() (a identityAnswer) {
 	a.context, a.published = q.context, q.published
 	if q.environ {
-		environ, err := readEnviron(q.proc + "environ")
+		environ, size, err := readEnviron(q.proc + "environ")
 		a.gone = gone(err)
-		a.environ = &environ
+		if size > 0 || err != nil { // it is empty while an exec is under way
+			a.environ = &environ
+		}
 	}
 	memory, err := os.Open(q.proc + "mem")
 	if err != nil {
@@ -275,10 +292,11 @@ func (a *identityAnswer) read(memory io.ReaderAt, at, known uint64) bool {
 // environBuffer is used again, so that what is in an environment stays in one place, and is overwritten there.
 var environBuffer atomic.Pointer[[]byte]
 
-func readEnviron(path string) (identity.Said, error) {
+// readEnviron reads what the environment says, and gives its size.
+func readEnviron(path string) (_ identity.Said, size int, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return identity.Said{}, err
+		return identity.Said{}, 0, err
 	}
 	defer f.Close()
 	buffer := environBuffer.Swap(nil)
@@ -292,9 +310,9 @@ func readEnviron(path string) (identity.Said, error) {
 		environBuffer.Store(buffer)
 	}()
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return identity.Said{}, err
+		return identity.Said{}, n, err
 	}
-	return identity.FromEnviron((*buffer)[:n]), nil
+	return identity.FromEnviron((*buffer)[:n]), n, nil
 }
 
 func findContexts(path string) (at []uint64, lines int, err error) {
@@ -309,7 +327,8 @@ func findContexts(path string) (at []uint64, lines int, err error) {
 // identify fills in the labels that say which service a process is part of: by what it says itself, or else by the best that is known of it.
 func (p *Process) identify(l *profile.Labels) {
 	if s := p.identity.all; s != nil {
-		l.Service, l.Resource = s.Service, s.Attributes
+		l.Service, l.Resource = s.Service, s.rest
+		l.ContainerID, l.PodUID = cmp.Or(l.ContainerID, s.containerID), cmp.Or(l.PodUID, s.podUID)
 	}
 	if l.Service == "" {
 		l.Service = container.Service(l.Cgroups)

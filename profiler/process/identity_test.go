@@ -130,6 +130,26 @@ func TestIdentify(t *testing.T) {
 	}
 }
 
+// An environment that is not there yet, amidst an exec, is read later; ids of container and pod count where no cgroup tells them.
+func TestIdentityLater(t *testing.T) {
+	const id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	table, proc := newTestTable(t)
+	proc.process(10, 1, "x", otherMaps)
+	proc.write(10, "environ", "")
+	if l := says(table, 10, second); l.ServiceName() != "x" {
+		t.Errorf("%q", l.ServiceName())
+	}
+	proc.write(10, "environ", "OTEL_SERVICE_NAME=a\x00OTEL_RESOURCE_ATTRIBUTES=container.id=said,k8s.pod.uid=uid,k=v\x00")
+	l := says(table, 10, 3*second)
+	if want := []profile.Attribute{{Key: "k", Value: "v"}}; l.Service != "a" || l.ContainerID != "said" || l.PodUID != "uid" || !reflect.DeepEqual(l.Resource, want) {
+		t.Errorf("%+v", l)
+	}
+	proc.write(10, "cgroup", "0::/docker/"+id)
+	if l := table.Labels(table.At(10, 4*second), [16]byte{}, 0, 2); l.ContainerID != id || l.PodUID != "uid" {
+		t.Errorf("%+v", l)
+	}
+}
+
 // What a process is called by where it says nothing itself.
 func TestServiceUnsaid(t *testing.T) {
 	const id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
