@@ -81,6 +81,53 @@ func TestIdentityOfEnvironment(t *testing.T) {
 	}
 }
 
+// Pod, container and unit are those of the process's cgroup, in every format that has labels; a service is called by its unit.
+func TestIdentityOfCgroup(t *testing.T) {
+	const uid, id = "5f3a2b1c-9d8e-4f7a-b6c5-d4e3f2a1b0c9", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	for name, test := range map[string]struct {
+		below []string
+		want  map[string]string
+	}{
+		"pod": {
+			[]string{"kubepods-burstable-pod" + strings.ReplaceAll(uid, "-", "_") + ".slice", "cri-containerd-" + id + ".scope"},
+			map[string]string{"pod_uid": uid, "container_id": id, "unit": "cri-containerd-" + id + ".scope", "service": ""},
+		},
+		"service": {
+			[]string{`pilotlight\x2dtest.service`, "workers"},
+			map[string]string{"pod_uid": "", "container_id": "", "unit": "pilotlight-test.service", "service": "pilotlight-test"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, build(t, "split"))
+			t.Cleanup(w.stop) // before its cgroup is removed
+			inNewCgroup(t, w.pid(), test.below...)
+			t.Cleanup(w.stop)
+			dir := t.TempDir()
+			otlp, back := filepath.Join(dir, "a.otlp.pb"), filepath.Join(dir, "b.pb.gz")
+			if r := run(t, "record", "-p", strconv.Itoa(w.pid()), "-d", "1s", "--format", "otlp", "-o", otlp); r.code != 0 {
+				t.Fatal(r.stderr)
+			}
+			if r := run(t, "convert", otlp, back); r.code != 0 {
+				t.Fatal(r.stderr)
+			}
+			for what, p := range map[string]*profile.Profile{
+				"recorded": record(t, "-p", strconv.Itoa(w.pid()), "-d", "1s").profile, "recorded as OTLP": readProfile(t, back),
+			} {
+				if len(p.Sample) == 0 {
+					t.Errorf("%s: no samples", what)
+				}
+				for _, s := range p.Sample {
+					for key, want := range test.want {
+						if got := label(s, key); got != want {
+							t.Fatalf("%s: %s is %q, want %q", what, key, got, want)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
 // service is what samples of the next second are labeled with; "" where they differ or there are none.
 func (a *agent) service(t *testing.T) string {
 	t.Helper()
