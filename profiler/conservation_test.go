@@ -131,7 +131,7 @@ func (s *sampled) conserved(t *testing.T) {
 	equal("seen = filtered + idle + taken", b.Seen, b.FilteredTarget+b.FilteredCgroup+b.FilteredSelf+b.FilteredNamespace+b.Idle+b.Taken)
 	equal("taken = submitted + lost to a full ring", b.Taken, b.Submitted+b.LostRingFull)
 	equal("submitted = read + bad records", b.Submitted+s.foreign, s.stats.Read+s.stats.BadRecords)
-	equal("read = filtered + exported", s.stats.Read, s.stats.Filtered+s.stats.Exported)
+	equal("read = filtered + relabeled + exported", s.stats.Read, s.stats.Filtered+s.stats.Relabeled+s.stats.Exported)
 	for side, c := range map[string]bpf.StackCounters{"user": b.User, "kernel": b.Kernel} {
 		equal("taken = what became of the "+side+" stacks", b.Taken, c.Fresh+c.Known+c.None+c.Unreadable+c.MapFull+c.Copied)
 	}

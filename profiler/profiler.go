@@ -39,6 +39,8 @@ type Config struct {
 	Target      Target
 	// ExcludeSelf leaves out this process.
 	ExcludeSelf bool
+	// Relabel, if not nil, changes the labels of samples or drops them; see collect.Options.
+	Relabel func(*profile.Labels) *profile.Labels
 	// PerThread keeps the samples of threads apart, by a tid label.
 	PerThread bool
 	// Interval and Sink: every so often Sink gets a profile of everything. It is
@@ -168,6 +170,7 @@ func (p *Profiler) open() (err error) {
 		Type:      valueType(p.config.Event),
 		Period:    int64(p.sampler.Period()),
 		Target:    collect.Filter{Comm: p.config.Target.Comm},
+		Relabel:   p.config.Relabel,
 		PerThread: p.config.PerThread,
 		Interval:  p.config.Interval,
 		Sink:      p.config.Sink,

@@ -186,32 +186,36 @@ func reasonLabel(labels string) string {
 const lostPrefix = "pilotlight_samples_lost_total{reason="
 
 // inNewCgroup puts a process into a cgroup of its own (version 2; hybrid hosts have it elsewhere) and returns its path.
-func inNewCgroup(t testing.TB, pid int) string {
+func inNewCgroup(t testing.TB, pid int, below ...string) string {
 	t.Helper()
 	root := "/sys/fs/cgroup/unified"
 	if _, err := os.Stat(root); err != nil {
 		root = "/sys/fs/cgroup"
 	}
-	return inNewCgroupOf(t, root, pid)
+	return inNewCgroupOf(t, root, pid, below...)
 }
 
-// inNewCgroupOf does so in the hierarchy that is mounted at root.
-func inNewCgroupOf(t testing.TB, root string, pid int) string {
+// inNewCgroupOf does so in the hierarchy that is mounted at root. Names of cgroups below one another are made below it, the process is in the last.
+func inNewCgroupOf(t testing.TB, root string, pid int, below ...string) string {
 	t.Helper()
-	path := filepath.Join(root, fmt.Sprintf("pilotlight-test-%d", pid))
-	if err := os.Mkdir(path, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		// a cgroup is busy until its last process is reaped
-		for range 100 {
-			if os.Remove(path) == nil {
-				return
-			}
-			time.Sleep(20 * time.Millisecond)
+	path := root
+	for _, name := range append([]string{fmt.Sprintf("pilotlight-test-%d", pid)}, below...) {
+		path = filepath.Join(path, name)
+		made := path
+		if err := os.Mkdir(made, 0o755); err != nil {
+			t.Fatal(err)
 		}
-		t.Errorf("%s cannot be removed", path)
-	})
+		t.Cleanup(func() {
+			// a cgroup is busy until its last process is reaped
+			for range 100 {
+				if os.Remove(made) == nil {
+					return
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			t.Errorf("%s cannot be removed", made)
+		})
+	}
 	procs := filepath.Join(path, "cgroup.procs")
 	if err := os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0); err != nil {
 		t.Fatal(err)

@@ -14,10 +14,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/pilotlight/pilotlight/exporter"
 	"github.com/pilotlight/pilotlight/exporter/destination"
 	"github.com/pilotlight/pilotlight/exporter/metrics"
+	"github.com/pilotlight/pilotlight/exporter/relabel"
 	"github.com/pilotlight/pilotlight/exporter/store"
 	"github.com/pilotlight/pilotlight/exporter/upload"
 	"github.com/pilotlight/pilotlight/exporter/web"
@@ -31,6 +33,7 @@ type agentFlags struct {
 	history  historyFlags
 	upload   uploadFlags
 	otlp     otlpFlags
+	rules    relabel.Rules
 	listen   string
 	dataDir  string
 	config   string
@@ -54,10 +57,15 @@ func newAgentCommand() *cobra.Command {
 			"  go tool pprof http://127.0.0.1:7070/debug/pprof/profile?seconds=5\n\n" +
 			"It keeps a history of profiles as Parquet files in the data directory.\n\n" +
 			"Each flag can also come from the environment (--listen is PILOTLIGHT_LISTEN) or from the\n" +
-			"YAML file of --config (listen: ADDR); flags go before the environment, the environment before the file.",
+			"YAML file of --config (listen: ADDR); flags go before the environment, the environment before the file.\n" +
+			"The file alone has rules that drop samples and change labels (relabel:, see docs/identity.md).",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := applySettings(cmd.Flags(), nil, os.Environ(), f.otlp.applyOpenTelemetry); err != nil {
+			settings := settings{
+				flags: cmd.Flags(), environ: os.Environ(), more: f.otlp.applyOpenTelemetry,
+				sections: sections{"relabel": f.relabel, "otlp-destinations": f.otlp.readDestinations},
+			}
+			if err := settings.apply(); err != nil {
 				return err
 			}
 			if err := errors.Join(f.check(cmd.Flags()), f.history.check(), f.upload.check(&f.history), f.otlp.check()); err != nil {
@@ -83,10 +91,19 @@ func newAgentCommand() *cobra.Command {
 	return cmd
 }
 
+// relabel takes the rules of the configuration file.
+func (f *agentFlags) relabel(node *yaml.Node) (err error) {
+	f.rules, err = relabel.Parse(node)
+	return err
+}
+
 func agent(f *agentFlags) error {
 	config, err := f.samplingFlags.config()
 	if err != nil {
 		return err
+	}
+	if len(f.rules) > 0 {
+		config.Relabel = f.rules.Apply
 	}
 	seccomp := sandbox.Seccomp(f.seccomp)
 	if !slices.Contains([]sandbox.Seccomp{sandbox.SeccompErrno, sandbox.SeccompTrap, sandbox.SeccompOff}, seccomp) {
@@ -253,3 +270,8 @@ type exporterFunc func(*profile.Profile)
 func (f exporterFunc) Export(p *profile.Profile) { f(p) }
 
 func closeInto(err *error, c io.Closer) { *err = errors.Join(*err, c.Close()) }
+
+// agentSetting says whether the agent's file may have a setting of this name.
+func agentSetting(name string) bool {
+	return name == "relabel" || newAgentCommand().Flags().Lookup(name) != nil
+}

@@ -23,7 +23,11 @@ func newDoctorOTLPCommand() *cobra.Command {
 			"Status 0: all was taken; 1: something was not.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := applySettings(cmd.Flags(), newAgentCommand().Flags(), os.Environ(), f.applyOpenTelemetry); err != nil {
+			settings := settings{
+				flags: cmd.Flags(), environ: os.Environ(), more: f.applyOpenTelemetry, sections: sections{"otlp-destinations": f.readDestinations},
+				others: agentSetting,
+			}
+			if err := settings.apply(); err != nil {
 				return err
 			}
 			if err := f.check(); err != nil {

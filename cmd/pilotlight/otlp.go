@@ -29,7 +29,7 @@ import (
 type otlpFlags struct {
 	all        receiverFlags
 	of         map[destination.Signal]*receiverFlags
-	list       destinationList
+	list       []destinationSettings // of the file
 	queueBytes byteSize
 	timestamps bool
 	every      time.Duration
@@ -64,8 +64,6 @@ func (f *otlpFlags) add(flags *pflag.FlagSet) {
 		of.add(flags, otlpPrefix+string(s)+"-", string(s))
 		f.of[s] = of
 	}
-	flags.Var(&f.list, "otlp-destinations", "")
-	flags.Lookup("otlp-destinations").Hidden = true // it is a list in the file
 	f.queueBytes = queue.DefaultMaxBytes
 	flags.Var(&f.queueBytes, "otlp-queue-bytes", "messages that wait for a receiver take this `SIZE` on disk at most, for each signal; the oldest go first")
 	flags.BoolVar(&f.timestamps, "otlp-timestamps", false, "send the time of each sample, not their number alone")
@@ -148,9 +146,6 @@ func (f *otlpFlags) scopes() []*receiverFlags {
 	return list
 }
 
-// destinationList is what the file lists under otlp-destinations.
-type destinationList []destinationSettings
-
 // destinationSettings are the settings of one receiver, as the flags have them.
 type destinationSettings struct {
 	Endpoint          string               `yaml:"endpoint"`
@@ -165,29 +160,19 @@ type destinationSettings struct {
 	Insecure          bool                 `yaml:"insecure"`
 }
 
-// Set is for the file alone.
-func (l *destinationList) Set(string) error {
-	return errors.New("it is a list in the file of --config; on the command line give --otlp-endpoint")
-}
-
-// SetNode reads the list.
-func (l *destinationList) SetNode(node *yaml.Node) error {
+// readDestinations reads the list from the file.
+func (f *otlpFlags) readDestinations(node *yaml.Node) error {
 	text, err := yaml.Marshal(node)
 	if err != nil {
 		return err
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	decoder.KnownFields(true) // which a Node's own Decode does not have
-	if err := decoder.Decode((*[]destinationSettings)(l)); err != nil {
-		return errors.New("want a list of receivers, each with endpoint and what docs/otlp.md lists")
+	decoder.KnownFields(true)                       // which a Node's own Decode does not have
+	if err := decoder.Decode(&f.list); err != nil { // its text may repeat a header
+		return fmt.Errorf("line %d: want a list of receivers, each with an endpoint and what else docs/otlp.md lists", node.Line)
 	}
 	return nil
 }
-
-func (l *destinationList) String() string { return "" }
-
-// Type names the kind of value.
-func (l *destinationList) Type() string { return "list" }
 
 // options are those of every destination.
 func (f *otlpFlags) options() ([]destination.Options, error) {

@@ -11,16 +11,31 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// applySettings fills the flags that the command line left open from the
-// environment, then from what more understands of it, then from the YAML file that --config names.
-// Settings of the file that only others have are passed over.
-func applySettings(flags, others *pflag.FlagSet, environ []string, more ...func(*pflag.FlagSet, []string) error) error {
-	for _, apply := range append([]func(*pflag.FlagSet, []string) error{applyEnvironment}, more...) {
-		if err := apply(flags, environ); err != nil {
+// sections are settings of the file that are more than a flag can say, by their names.
+type sections map[string]func(*yaml.Node) error
+
+// settings fill the flags that the command line left open: from the environment, and then from the YAML file that --config names.
+type settings struct {
+	flags   *pflag.FlagSet
+	environ []string
+	// more understands more of the environment; nil: there is no more.
+	more func(*pflag.FlagSet, []string) error
+	// sections are what the file may have beside flags.
+	sections sections
+	// others are the names of settings that the file may have for another command; nil: none.
+	others func(name string) bool
+}
+
+func (s settings) apply() error {
+	if err := applyEnvironment(s.flags, s.environ); err != nil {
+		return err
+	}
+	if s.more != nil {
+		if err := s.more(s.flags, s.environ); err != nil {
 			return err
 		}
 	}
-	path := flags.Lookup("config").Value.String()
+	path := s.flags.Lookup("config").Value.String()
 	if path == "" {
 		return nil
 	}
@@ -28,7 +43,7 @@ func applySettings(flags, others *pflag.FlagSet, environ []string, more ...func(
 	if err != nil {
 		return failure{fmt.Errorf("configuration: %w", err)}
 	}
-	if err := applyFile(flags, others, text); err != nil {
+	if err := s.applyFile(text); err != nil {
 		return fmt.Errorf("configuration %s: %w", path, err)
 	}
 	return nil
@@ -51,14 +66,20 @@ func applyEnvironment(flags *pflag.FlagSet, environ []string) error {
 	return errors.Join(errs...)
 }
 
-func applyFile(flags, others *pflag.FlagSet, text []byte) error {
-	var settings map[string]yaml.Node
-	if err := yaml.Unmarshal(text, &settings); err != nil {
+func (s settings) applyFile(text []byte) error {
+	var file map[string]yaml.Node
+	if err := yaml.Unmarshal(text, &file); err != nil {
 		return err
 	}
-	for name, node := range settings {
-		f := flags.Lookup(name)
-		if f == nil && others != nil && others.Lookup(name) != nil {
+	for name, node := range file {
+		if section := s.sections[name]; section != nil {
+			if err := section(&node); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			continue
+		}
+		f := s.flags.Lookup(name)
+		if f == nil && s.others != nil && s.others(name) {
 			continue
 		}
 		if f == nil || name == "config" || name == "help" {
@@ -67,25 +88,16 @@ func applyFile(flags, others *pflag.FlagSet, text []byte) error {
 		if f.Changed {
 			continue
 		}
-		if list, ok := f.Value.(nodeSetter); ok {
-			if err := list.SetNode(&node); err != nil {
-				return fmt.Errorf("line %d: %s: %w", node.Line, name, err)
-			}
-			continue
-		}
 		value, err := scalar(&node)
 		if err != nil {
 			return fmt.Errorf("line %d: %s: %w", node.Line, name, err)
 		}
-		if err := flags.Set(name, value); err != nil {
+		if err := s.flags.Set(name, value); err != nil {
 			return fmt.Errorf("line %d: %w", node.Line, err)
 		}
 	}
 	return nil
 }
-
-// nodeSetter is a setting that is more than a flag can hold.
-type nodeSetter interface{ SetNode(*yaml.Node) error }
 
 // scalar is a value as a flag takes it; lists are joined by commas.
 func scalar(node *yaml.Node) (string, error) {

@@ -88,12 +88,12 @@ var counters = []instrument[int64]{
 		"Times the sampling program ran. seen = filtered by target, cgroup, self and namespace + idle + taken.",
 		count(func(s *snapshot) uint64 { return s.BPF.Seen })},
 	{"pilotlight.samples.filtered", unitSamples,
-		"Samples left out because they are not of the target. Those of cause comm, and no others, are among the samples taken: " +
-			"names of processes are matched in user space.",
+		"Samples left out because they are not of the target, or by rules (cause relabel). Those of cause comm and relabel, and no others, are among the " +
+			"samples taken: labels are matched in user space.",
 		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
 			for cause, n := range map[string]uint64{
 				"target": s.BPF.FilteredTarget, "cgroup": s.BPF.FilteredCgroup, "self": s.BPF.FilteredSelf,
-				"namespace": s.BPF.FilteredNamespace, "comm": s.Filtered,
+				"namespace": s.BPF.FilteredNamespace, "comm": s.Filtered, "relabel": s.Relabeled,
 			} {
 				observe(int64(n), attribute.String("cause", cause))
 			}
@@ -101,7 +101,7 @@ var counters = []instrument[int64]{
 	{"pilotlight.samples.idle", unitSamples, "Samples of a CPU that had nothing to do.",
 		count(func(s *snapshot) uint64 { return s.BPF.Idle })},
 	{"pilotlight.samples.taken", unitSamples,
-		"Samples of work of the target. taken = exported + lost + filtered by comm + those of the interval under way.",
+		"Samples of work of the target. taken = exported + lost + filtered by comm and relabel + those of the interval under way.",
 		count(func(s *snapshot) uint64 { return s.BPF.Taken })},
 	{"pilotlight.samples.read", unitSamples, "Samples that came out of the ring buffer.",
 		count(func(s *snapshot) uint64 { return s.Read })},
@@ -184,6 +184,9 @@ var counters = []instrument[int64]{
 		count(func(s *snapshot) uint64 { return s.Table.Forgotten })},
 	{"pilotlight.process_maps.rereads", "{read}", "Times /proc/PID/maps was read after the scan at the start.",
 		count(func(s *snapshot) uint64 { return s.Table.Rereads })},
+	{"pilotlight.identities.refused", "{identity}",
+		"What processes said of themselves (service.name, resource attributes) that there was no room for: they are called by what else is known of them.",
+		count(func(s *snapshot) uint64 { return s.Table.IdentitiesRefused })},
 	{"pilotlight.targets.added", "{process}", "Descendants of target processes that became targets.",
 		count(func(s *snapshot) uint64 { return s.BPF.TargetAdded })},
 	{"pilotlight.targets.refused", "{process}", "Descendants of target processes that found no room in the map: they are not sampled.",

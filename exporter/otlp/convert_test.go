@@ -505,7 +505,7 @@ func TestForeignLabels(t *testing.T) {
 	}
 	s := out.Sample[0]
 	texts := map[string][]string{
-		"a": {"sample"}, "b": {"profile"}, "c": {"scope"}, "d": {"resource"}, "thread": {"worker"}, "comm": {"python3"}, "container_id": {"0123"}, "service.name": {"shop"},
+		"a": {"sample"}, "b": {"profile"}, "c": {"scope"}, "d": {"resource"}, "thread": {"worker"}, "comm": {"python3"}, "container_id": {"0123"}, "service": {"shop"},
 		"ratio": {"0.5"}, "list": {"x", "[2]"}, "raw": {"AQI="}, "yes": {"true"}, "object": {`{"k":"v"}`},
 		"trace_id": {"0123456789abcdef0123456789abcdef"}, "span_id": {"0123456789abcdef"},
 	}
@@ -524,7 +524,8 @@ func TestForeignLabels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l := *got.Samples[0].Labels; !reflect.DeepEqual(l, profile.Labels{PID: 10, TID: 7, Comm: "python3", Thread: "worker", ContainerID: "0123"}) {
+	resource := []profile.Attribute{{Key: "c", Value: "scope"}, {Key: "d", Value: "resource"}}
+	if l := *got.Samples[0].Labels; !reflect.DeepEqual(l, profile.Labels{PID: 10, TID: 7, Comm: "python3", Thread: "worker", ContainerID: "0123", Service: "shop", Resource: resource}) {
 		t.Errorf("%+v", l)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/pilotlight/pilotlight/exporter/pprof"
+	"github.com/pilotlight/pilotlight/profiler/identity"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
@@ -36,6 +37,9 @@ type Options struct {
 	// Seed makes the ids of profiles, by which a receiver knows one that comes again; 0: they have none. No two encoders have the same.
 	Seed [16]byte
 	// Resource is what every resource has beside what is known of its process, such as host.name. What is known of the process wins.
+	//
+	// Where messages are bounded, as for receivers, a process has as many attributes of its own as there are names of labels left: the number of the others
+	// is in its dropped_attributes_count.
 	Resource map[string]string
 }
 
@@ -45,7 +49,8 @@ const minMaxBytes = 64 << 10
 // Encoder makes messages of profiles. It keeps nothing from one to the next, and is safe for concurrent use.
 type Encoder struct {
 	options Options
-	extra   []string // keys of Options.Resource, in order
+	extra   []string        // keys of Options.Resource, in order
+	names   map[string]bool // of attributes that samples can have beside what their processes say of themselves
 }
 
 // NewEncoder refuses bounds that are too narrow for any sample, and more attributes of resources than receivers take beside the
@@ -60,7 +65,7 @@ func NewEncoder(o Options) (*Encoder, error) {
 	}
 	names := map[string]bool{
 		keyServiceName: true, keyInstanceID: true, keyPID: true, keyTitle: true, keyExecutableName: true, keyExecutablePath: true, keyCgroup: true, keyContainerID: true,
-		keyThreadName: true, keyThreadID: true, keyComment: true, labelTraceID: true, labelSpanID: true,
+		keyPodUID: true, keyUnit: true, keyThreadName: true, keyThreadID: true, keyComment: true, labelTraceID: true, labelSpanID: true,
 	}
 	size := 0
 	for _, key := range e.extra {
@@ -74,6 +79,7 @@ func NewEncoder(o Options) (*Encoder, error) {
 		return nil, fmt.Errorf("%d resource attributes: receivers take %d labels of a sample, of which %d are the profiler's own; give fewer",
 			len(e.extra), ReceiversMaxLabels, len(names)-len(e.extra))
 	}
+	e.names = names
 	if o.MaxBytes != 0 && size > o.MaxBytes/4 {
 		return nil, fmt.Errorf("resource attributes of %d bytes: want %d or less", size, o.MaxBytes/4)
 	}
@@ -96,7 +102,7 @@ func (e *Encoder) Encode(p *profile.Profile, send func(*profilespb.ProfilesData)
 	}
 	b.message = b.open()
 	for _, process := range processes(p) {
-		b.process, b.message.counts, b.message.values = process.key, nil, nil
+		b.process, b.said, b.nth, b.message.counts, b.message.values = process.key, process.resource, process.nth, nil, nil
 		for _, i := range process.samples {
 			if err := b.add(p.Samples[i]); err != nil {
 				return err
@@ -135,13 +141,28 @@ func (d *Data) Write(w io.Writer) error {
 
 // processKey is what one resource is made of.
 type processKey struct {
-	pid                            int
-	comm, exe, cgroup, containerID string
+	pid                                                   int
+	comm, exe, cgroup, containerID, podUID, unit, service string
+	// attributes are what the process says of itself, as one text.
+	attributes string
 }
 
 type processSamples struct {
-	key     processKey
-	samples []int // indices
+	key      processKey
+	resource []profile.Attribute
+	nth      int   // of those with the same service.instance.id
+	samples  []int // indices
+}
+
+// instance tells those apart that may not begin at the same time: which process, or which it says to be. What is in the environment is inherited: all processes
+// of a container may say to be the same.
+func (p *processSamples) instance() (pid int, said string) {
+	for _, a := range p.resource {
+		if a.Key == keyInstanceID {
+			return 0, a.Value
+		}
+	}
+	return p.key.pid, ""
 }
 
 // processes groups samples, in the order in which their processes come first.
@@ -149,16 +170,28 @@ func processes(p *profile.Profile) []*processSamples {
 	var list []*processSamples
 	byKey := make(map[processKey]*processSamples)
 	byLabels := make(map[*profile.Labels]*processSamples)
+	type instance struct {
+		pid  int
+		said string
+	}
+	instances := make(map[instance]int)
 	for i := range p.Samples {
 		l := p.Samples[i].Labels
 		of := byLabels[l]
 		if of == nil {
 			var key processKey
+			var resource []profile.Attribute
 			if l != nil {
-				key = processKey{l.PID, l.Comm, l.Exe, l.Cgroup, l.ContainerID}
+				key = processKey{l.PID, l.Comm, l.Exe, l.Cgroup, l.ContainerID, l.PodUID, l.Unit, l.Service, ""}
+				if resource = l.Resource; len(resource) > 0 {
+					key.attributes = fmt.Sprintf("%q", resource)
+				}
 			}
 			if of = byKey[key]; of == nil {
-				of = &processSamples{key: key}
+				of = &processSamples{key: key, resource: resource}
+				pid, said := of.instance()
+				of.nth = instances[instance{pid, said}]
+				instances[instance{pid, said}]++
 				byKey[key] = of
 				list = append(list, of)
 			}
@@ -177,6 +210,8 @@ type batch struct {
 	comments []string // until they are written
 	valued   bool     // samples have values of their own
 	process  processKey
+	said     []profile.Attribute // by the process, of itself
+	nth      int                 // process that says to be this instance
 	message  *message
 	sent     int // messages
 }
@@ -235,8 +270,8 @@ func (b *batch) flush() error {
 func (m *message) resource(b *batch) {
 	k := &b.process
 	own := [][2]string{
-		{keyServiceName, serviceName(k.exe, k.comm)},
-		{keyTitle, k.comm}, {keyExecutablePath, k.exe}, {keyCgroup, k.cgroup}, {keyContainerID, k.containerID},
+		{keyServiceName, cmp.Or(k.service, serviceName(k.exe, k.comm))},
+		{keyTitle, k.comm}, {keyExecutablePath, k.exe}, {keyCgroup, k.cgroup}, {keyContainerID, k.containerID}, {keyPodUID, k.podUID}, {keyUnit, k.unit},
 	}
 	if k.exe != "" {
 		own = append(own, [2]string{keyExecutableName, path.Base(k.exe)})
@@ -250,9 +285,14 @@ func (m *message) resource(b *batch) {
 		}
 	}
 	if k.pid != 0 {
-		known[keyPID], known[keyInstanceID] = true, true
-		attributes = append(attributes, keyValue(keyPID, intValue(int64(k.pid))),
-			keyValue(keyInstanceID, stringValue(instanceID(b.encoder.options.Resource[keyHostName], int64(k.pid)))))
+		known[keyPID] = true
+		attributes = append(attributes, keyValue(keyPID, intValue(int64(k.pid))))
+	}
+	said, dropped := m.said(b, known)
+	attributes = append(attributes, said...)
+	if k.pid != 0 && !known[keyInstanceID] {
+		known[keyInstanceID] = true
+		attributes = append(attributes, keyValue(keyInstanceID, stringValue(instanceID(b.encoder.options.Resource[keyHostName], int64(k.pid)))))
 	}
 	for _, key := range b.encoder.extra {
 		if !known[key] {
@@ -271,7 +311,7 @@ func (m *message) resource(b *batch) {
 		profiles = append(profiles, m.values)
 	}
 	r := &profilespb.ResourceProfiles{
-		Resource: &resourcepb.Resource{Attributes: attributes},
+		Resource: &resourcepb.Resource{Attributes: attributes, DroppedAttributesCount: dropped},
 		ScopeProfiles: []*profilespb.ScopeProfiles{{
 			Scope:    &commonpb.InstrumentationScope{Name: scopeName, Version: pprof.Text(b.encoder.options.Version)},
 			Profiles: profiles,
@@ -281,15 +321,44 @@ func (m *message) resource(b *batch) {
 	m.bytes += 1 + protowire.SizeBytes(proto.Size(r))
 }
 
-// profile begins one. Each message but the first begins a nanosecond later than the one before, and ends with it.
+// said are the attributes of the process under way that it says itself, and notes them as known. Where messages are bounded some are dropped: those that
+// say least.
+func (m *message) said(b *batch, known map[string]bool) (attributes []*commonpb.KeyValue, dropped uint32) {
+	o := &b.encoder.options
+	bounded, names, bytes := o.MaxBytes != 0 || o.MaxSamples != 0, ReceiversMaxLabels-len(b.encoder.names), o.MaxBytes/16
+	said := b.said
+	if bounded {
+		said = slices.SortedStableFunc(slices.Values(said), func(a, b profile.Attribute) int { return cmp.Compare(identity.Rank(a.Key), identity.Rank(b.Key)) })
+	}
+	for _, a := range said {
+		key, value := m.text(a.Key), m.text(a.Value)
+		if known[key] || key == "" || value == "" {
+			continue
+		}
+		if !b.encoder.names[key] {
+			names--
+		}
+		bytes -= len(key) + len(value)
+		if bounded && (names < 0 || o.MaxBytes != 0 && bytes < 0) {
+			dropped++
+			continue
+		}
+		known[key] = true
+		attributes = append(attributes, keyValue(key, stringValue(value)))
+	}
+	return attributes, dropped
+}
+
+// profile begins one. Each message but the first begins a nanosecond later than the one before, and ends with it; so does each process but the first that is
+// the same instance of a service.
 func (m *message) profile(b *batch, t profile.Type) *profilespb.Profile {
-	p := b.profile
+	p, after := b.profile, b.sent+b.nth
 	out := &profilespb.Profile{
 		SampleType: m.valueType(t.Name, t.Unit), PeriodType: m.valueType(p.Type.Name, p.Type.Unit), Period: p.Period,
 		DurationNano: uint64(p.Duration),
 	}
 	if !p.Start.IsZero() {
-		later := min(uint64(b.sent), out.DurationNano)
+		later := min(uint64(after), out.DurationNano)
 		out.TimeUnixNano = uint64(p.Start.UnixNano()) + later
 		out.DurationNano -= later
 	}

@@ -16,7 +16,7 @@ import (
 // labelNames are what attributes are called as labels of a pprof profile, where they do not come from one.
 var labelNames = map[string]string{
 	keyPID: pprof.LabelPID, keyThreadID: pprof.LabelTID, keyTitle: pprof.LabelComm, keyThreadName: pprof.LabelThread, keyExecutablePath: pprof.LabelExe,
-	keyCgroup: pprof.LabelCgroup, keyContainerID: pprof.LabelContainerID,
+	keyCgroup: pprof.LabelCgroup, keyContainerID: pprof.LabelContainerID, keyPodUID: pprof.LabelPodUID, keyUnit: pprof.LabelUnit, keyServiceName: pprof.LabelService,
 }
 
 // label is an attribute as a label.

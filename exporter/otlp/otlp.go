@@ -10,7 +10,7 @@
 //	link_table[0] is empty: Parca refuses ids that are filled with zeros
 //	period_type is always there: Pyroscope refuses profiles without, and shows none whose period is 0
 //	each process has a service.instance.id: Pyroscope leaves out attributes that are no text, such as process.pid
-//	no two messages of a profile have the same time: Pyroscope takes the second for the first, sent again
+//	no two messages of a profile have the same time, and no two processes of one service.instance.id: Pyroscope takes the second for the first, sent again
 //	a sample has one value, or times alone: Pyroscope refuses both at once
 //	each frame has a name: those without vanish in Pyroscope
 //
@@ -19,11 +19,14 @@
 package otlp
 
 import (
-	"path"
+	"cmp"
 	"strconv"
 
 	"go.opentelemetry.io/otel/semconv/v1.43.0"
 	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
+
+	"github.com/pilotlight/pilotlight/exporter/pprof"
+	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
 // Bounds of what receivers take by default, for Options.
@@ -48,6 +51,8 @@ const (
 	keyExecutablePath    = string(semconv.ProcessExecutablePathKey)
 	keyCgroup            = string(semconv.ProcessLinuxCgroupKey)
 	keyContainerID       = string(semconv.ContainerIDKey)
+	keyPodUID            = string(semconv.K8SPodUIDKey)
+	keyUnit              = "systemd.unit.name" // no convention yet: the name that the Collector's receiver of systemd has for it
 	keyThreadID          = string(semconv.ThreadIDKey)
 	keyThreadName        = string(semconv.ThreadNameKey)
 	keyFrameType         = string(semconv.ProfileFrameTypeKey)
@@ -67,10 +72,10 @@ const (
 	keySampleTypeOrder   = string(semconv.PprofScopeSampleTypeOrderKey)
 )
 
-// Labels that pprof profiles give to the ids of a link; exporter/pprof has the names of the others.
+// Labels that pprof profiles give to the ids of a link.
 const (
-	labelTraceID = "trace_id"
-	labelSpanID  = "span_id"
+	labelTraceID = pprof.LabelTraceID
+	labelSpanID  = pprof.LabelSpanID
 )
 
 // Data is a ProfilesData message that is sound: its indices lead somewhere, its strings are UTF-8, and its attributes hold their keys and
@@ -93,11 +98,5 @@ func instanceID(host string, pid int64) string {
 
 // serviceName is what a process is called by, as nothing better is known: its executable's name, or else its own.
 func serviceName(exe, comm string) string {
-	switch {
-	case exe != "":
-		return path.Base(exe)
-	case comm != "":
-		return comm
-	}
-	return "unknown_service" // as OpenTelemetry's SDKs say
+	return cmp.Or(profile.ProgramName(exe, comm), "unknown_service") // as OpenTelemetry's SDKs say
 }

@@ -69,11 +69,15 @@ func example(seed uint64) *profile.Profile {
 		}
 		return s
 	}
+	resources := [][]profile.Attribute{
+		nil, {{Key: "service.version", Value: "1.2"}, {Key: "team", Value: "a"}}, {{Key: "service.instance.id", Value: "mine"}, {Key: "service.version", Value: "1.3"}},
+	}
 	var labels []*profile.Labels
 	for i := range 6 {
 		labels = append(labels, &profile.Labels{
 			PID: 10 + i/2, TID: i % 2 * (100 + i), Comm: fmt.Sprintf("app%d", i/2), Thread: pick("worker", ""), Exe: fmt.Sprintf("/usr/bin/app%d", i/2),
-			Cgroup: "/x.scope", ContainerID: "0123",
+			Cgroup: "/x.scope", ContainerID: "0123", PodUID: pick("", "5f3a2b1c-9d8e-4f7a-b6c5-d4e3f2a1b0c9"), Unit: pick("", "x.scope"),
+			Service: pick("", "checkout"), Resource: resources[r.IntN(len(resources))],
 		})
 	}
 	labels = append(labels, &profile.Labels{PID: 2, Comm: "kthreadd"}, new(profile.Labels))
@@ -213,7 +217,8 @@ func TestPprofOfWhatWasWritten(t *testing.T) {
 	p := example(3)
 	for i := range p.Samples {
 		p.Samples[i].Times = nil
-		p.Samples[i].Labels = &profile.Labels{PID: 1 + i/20, Comm: "app", Exe: "/usr/bin/app", Thread: "t"} // in order of processes
+		p.Samples[i].Labels = &profile.Labels{PID: 1 + i/20, Comm: "app", Exe: "/usr/bin/app", Thread: "t", Service: "shop", Unit: "shop.service",
+			Resource: []profile.Attribute{{Key: "service.version", Value: "1"}}} // in order of processes
 	}
 	for _, s := range p.Samples {
 		for _, side := range []*profile.Stack{s.Kernel, s.User} {
@@ -542,7 +547,7 @@ func TestEncoderRefuses(t *testing.T) {
 	}{
 		{Options{MaxBytes: 1}, "messages of 1 bytes"},
 		{Options{MaxSamples: 1}, "messages of 1 samples"},
-		{Options{Resource: attributes(18, 1)}, "18 resource attributes: receivers take 30 labels of a sample, of which 13"},
+		{Options{Resource: attributes(18, 1)}, "18 resource attributes: receivers take 30 labels of a sample, of which 15"},
 		{Options{Resource: attributes(2, minMaxBytes/8), MaxBytes: minMaxBytes}, "bytes"},
 		{Options{Resource: map[string]string{"a": "\xff"}}, "UTF-8"},
 	} {
@@ -569,8 +574,9 @@ func TestEncoderRefuses(t *testing.T) {
 func TestAttributes(t *testing.T) {
 	m := &profile.Mapping{Path: "/usr/bin/app", BuildID: "ab12", EndsHash: "00ff", HasLines: true}
 	p := &profile.Profile{Type: profile.TypeCPU, Start: began, Duration: time.Second, Period: 7, Samples: []profile.Sample{{
-		User:   &profile.Stack{Locations: []*profile.Location{{Kind: profile.FrameGo, Mapping: m, Address: 5, Lines: []profile.Line{{Function: &profile.Function{Name: "main.main"}}}}}},
-		Labels: &profile.Labels{PID: 10, TID: 11, Comm: "comm", Thread: "thread", Exe: "/usr/bin/app", Cgroup: "/c", ContainerID: "id"}, Count: 1, Value: 7,
+		User: &profile.Stack{Locations: []*profile.Location{{Kind: profile.FrameGo, Mapping: m, Address: 5, Lines: []profile.Line{{Function: &profile.Function{Name: "main.main"}}}}}},
+		Labels: &profile.Labels{PID: 10, TID: 11, Comm: "comm", Thread: "thread", Exe: "/usr/bin/app", Cgroup: "/c", ContainerID: "id", PodUID: "uid", Unit: "x.service",
+			Service: "shop", Resource: []profile.Attribute{{Key: "container.id", Value: "another"}, {Key: "service.instance.id", Value: "mine"}, {Key: "team", Value: "a"}}}, Count: 1, Value: 7,
 	}}}
 	d := messages(t, p, Options{})[0].message
 	got := make(map[string]string)
@@ -593,7 +599,7 @@ func TestAttributes(t *testing.T) {
 	table(d.Dictionary.LocationTable[1].AttributeIndices)
 	table(d.Dictionary.MappingTable[1].AttributeIndices)
 	want := map[string]string{
-		"service.name": "app", "service.instance.id": "10", "process.pid": "10", "process.title": "comm", "process.executable.name": "app", "process.executable.path": "/usr/bin/app",
+		"service.name": "shop", "service.instance.id": "mine", "team": "a", "k8s.pod.uid": "uid", "systemd.unit.name": "x.service", "process.pid": "10", "process.title": "comm", "process.executable.name": "app", "process.executable.path": "/usr/bin/app",
 		"process.linux.cgroup": "/c", "container.id": "id", "thread.name": "thread", "thread.id": "11", "profile.frame.type": "go",
 		"process.executable.build_id.gnu": "ab12", "process.executable.build_id.htlhash": "00ff",
 		"pprof.mapping.has_functions": "true", "pprof.mapping.has_filenames": "true", "pprof.mapping.has_line_numbers": "true", "pprof.mapping.has_inline_frames": "true",
@@ -661,4 +667,39 @@ func canonical(t *testing.T, p *pb.Profile) canonicalProfile {
 		c.Samples = append(c.Samples, out)
 	}
 	return c
+}
+
+// Receivers take so many names of labels: where messages are bounded, attributes that a process says of itself make room for those of the host, those that say least first.
+func TestAttributesDropped(t *testing.T) {
+	l := &profile.Labels{PID: 1, Comm: "c", Exe: "/c", Service: "shop"}
+	for i := range 15 {
+		l.Resource = append(l.Resource, profile.Attribute{Key: fmt.Sprintf("a%02d", i), Value: "x"})
+	}
+	l.Resource[3].Key, l.Resource[14].Key = "telemetry.sdk.name", "service.version"
+	p := &profile.Profile{Type: profile.TypeCPU, Start: began, Duration: time.Second, Period: 1, Samples: []profile.Sample{{User: &profile.Stack{Truncated: "unmapped_pc"}, Labels: l, Count: 1, Value: 1}}}
+	host := map[string]string{"host.name": "h", "os.type": "linux", "service.version": "the host's"}
+	for _, test := range []struct {
+		o       Options
+		dropped uint32
+		said    int
+	}{
+		{Options{}, 0, 15},
+		{Options{Resource: host}, 0, 15},
+		{Options{Resource: host, MaxBytes: ReceiversMaxBytes, MaxSamples: ReceiversMaxSamples}, 2, 13},
+		{Options{MaxBytes: ReceiversMaxBytes, MaxSamples: ReceiversMaxSamples}, 0, 15},
+	} {
+		r := messages(t, p, test.o)[0].message.ResourceProfiles[0].Resource
+		said := 0
+		for _, a := range r.Attributes {
+			if strings.HasPrefix(a.Key, "a") || a.Key == "telemetry.sdk.name" || a.Key == "service.version" {
+				said++
+			}
+		}
+		if r.DroppedAttributesCount != test.dropped || said != test.said || attributeOf(r.Attributes, "service.version").GetStringValue() != "x" {
+			t.Errorf("%d attributes of the process, %d dropped, want %d, %d: %v", said, r.DroppedAttributesCount, test.said, test.dropped, r)
+		}
+		if test.dropped > 0 && attributeOf(r.Attributes, "telemetry.sdk.name") != nil {
+			t.Errorf("the name of an SDK is kept before %v", r)
+		}
+	}
 }

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,7 +62,29 @@ func (d *Data) Profile(sampleType string) (*profile.Profile, error) {
 	if err := j.addTimes(); err != nil {
 		return nil, err
 	}
+	j.beyond.Resource = resourceNames(sets)
 	return pprof.ConvertBack(j.out, sampleType, j.beyond)
+}
+
+// maxResourceNames bounds the names of attributes that are looked for in each sample.
+const maxResourceNames = 64
+
+// resourceNames are the names of attributes of resources that are no labels of profile.Labels, in order.
+func resourceNames(sets []*set) []string {
+	names := make(map[string]bool)
+	var last *profilespb.ResourceProfiles
+	for _, s := range sets {
+		if s.resource == last { // as many attributes as there may be, once
+			continue
+		}
+		last = s.resource
+		for _, a := range s.resource.GetResource().GetAttributes() {
+			if labelNames[a.Key] == "" && a.Key != keyExecutableName && len(names) < maxResourceNames {
+				names[a.Key] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
 }
 
 // Pprof gives the message in the form of pprof's own library; with sampleType values of that type alone. What came from FromPprof

@@ -38,7 +38,21 @@ const (
 	LabelExe         = "exe"
 	LabelCgroup      = "cgroup"
 	LabelContainerID = "container_id"
+	LabelPodUID      = "pod_uid"
+	LabelUnit        = "unit"
+	LabelService     = "service"
 )
+
+// Labels of what a sample was part of, as OpenTelemetry has it: by the ids of a link.
+const (
+	LabelTraceID = "trace_id"
+	LabelSpanID  = "span_id"
+)
+
+// ownLabels are those that are not of what a process says of itself, whatever it says.
+var ownLabels = []string{
+	LabelPID, LabelTID, LabelComm, LabelThread, LabelExe, LabelCgroup, LabelContainerID, LabelPodUID, LabelUnit, LabelService, LabelTraceID, LabelSpanID,
+}
 
 // Convert gives p in the form of pprof's own library. Comments hold the
 // account of samples: samples.taken=N, samples.exported=N,
@@ -129,9 +143,15 @@ func (c *converter) labels(out *pb.Sample, l *profile.Labels) {
 	out.Label = make(map[string][]string)
 	for _, label := range []struct{ key, value string }{
 		{LabelComm, l.Comm}, {LabelThread, l.Thread}, {LabelExe, l.Exe}, {LabelCgroup, l.Cgroup}, {LabelContainerID, l.ContainerID},
+		{LabelPodUID, l.PodUID}, {LabelUnit, l.Unit}, {LabelService, l.Service},
 	} {
 		if label.value != "" {
 			out.Label[label.key] = []string{Text(label.value)}
+		}
+	}
+	for _, a := range l.Resource {
+		if key := Text(a.Key); !slices.Contains(ownLabels, key) && a.Value != "" {
+			out.Label[key] = []string{Text(a.Value)}
 		}
 	}
 }

@@ -43,7 +43,9 @@ func example() *profile.Profile {
 		Type: profile.TypeCPU, Start: began, Duration: 10 * time.Second, Period: 10309278,
 		Samples: []profile.Sample{
 			{Kernel: &profile.Stack{Locations: []*profile.Location{read}}, User: &profile.Stack{Locations: []*profile.Location{work, main}},
-				Labels: &profile.Labels{PID: 10, TID: 11, Comm: "app", Thread: "worker", Exe: "/usr/bin/app", Cgroup: "/x.scope", ContainerID: "0123"}, Count: 3, Value: 30},
+				Labels: &profile.Labels{PID: 10, TID: 11, Comm: "app", Thread: "worker", Exe: "/usr/bin/app", Cgroup: "/x.scope", ContainerID: "0123", PodUID: "uid", Unit: "x.scope", Service: "shop",
+					// What a process says of itself takes the place of nothing that is known of it.
+					Resource: []profile.Attribute{{Key: "comm", Value: "other"}, {Key: "pid", Value: "1"}, {Key: "service.version", Value: "1.2"}, {Key: "trace_id", Value: "mine"}}}, Count: 3, Value: 30},
 			{User: &profile.Stack{Locations: []*profile.Location{unnamed, main}, Truncated: "unmapped_pc"},
 				Labels: &profile.Labels{PID: 10, Comm: "app"}, Count: 2, Value: 20},
 			{User: &profile.Stack{Locations: []*profile.Location{inlined}}, Labels: &profile.Labels{PID: 12, Comm: "gopher"}, Count: 70, Value: 700},
@@ -128,7 +130,8 @@ func TestContract(t *testing.T) {
 		{"vfs_read"},
 	})
 	equal("values", []any{p.Sample[0].Value, p.Sample[2].Value}, []any{[]int64{3, 30}, []int64{70, 700}})
-	equal("labels", p.Sample[0].Label, map[string][]string{"comm": {"app"}, "thread": {"worker"}, "exe": {"/usr/bin/app"}, "cgroup": {"/x.scope"}, "container_id": {"0123"}})
+	equal("labels", p.Sample[0].Label, map[string][]string{"comm": {"app"}, "thread": {"worker"}, "exe": {"/usr/bin/app"}, "cgroup": {"/x.scope"}, "container_id": {"0123"},
+		"pod_uid": {"uid"}, "unit": {"x.scope"}, "service": {"shop"}, "service.version": {"1.2"}})
 	equal("numeric labels", p.Sample[0].NumLabel, map[string][]int64{"pid": {10}, "tid": {11}})
 	equal("labels of little", p.Sample[1].Label, map[string][]string{"comm": {"app"}})
 	equal("numeric labels without threads", p.Sample[1].NumLabel, map[string][]int64{"pid": {10}})

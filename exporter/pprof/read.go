@@ -40,8 +40,8 @@ const MaxMemory = 2 << 30
 // value of unit count before it, as in "alloc_objects/count alloc_space/bytes", or by its period.
 //
 // What Write wrote is read as it was, but for what the format does not hold: Go frames are known by the names of their source files, code of JITs by
-// having no mapping, kernel frames by the brackets around the mapping's name. Labels other than those that Write writes are left
-// out. An address without a function is named "[file+0xoffset]".
+// having no mapping, kernel frames by the brackets around the mapping's name. Labels other than those that Write writes of itself
+// are left out, attributes of resources among them. An address without a function is named "[file+0xoffset]".
 //
 // Files are not trusted: their size and what they take in memory is bounded, and an error says what is wrong. Stacks of more than MaxFrames
 // frames keep the innermost.
@@ -200,18 +200,22 @@ type reader struct {
 	locations map[*pb.Location]*profile.Location
 	stacks    map[string]*profile.Stack
 	labels    map[labelKey]*profile.Labels
+	resources map[string][]profile.Attribute
 }
 
 // labelKey is profile.Labels without what pprof profiles do not hold.
 type labelKey struct {
-	pid, tid                               int
-	comm, thread, exe, cgroup, containerID string
+	pid, tid                                                      int
+	comm, thread, exe, cgroup, containerID, podUID, unit, service string
+	resource                                                      string
 }
 
 // Beyond is what other formats say of a profile and pprof's cannot. The zero value says nothing.
 type Beyond struct {
 	Kinds      map[*pb.Location]profile.FrameKind
 	EndsHashes map[*pb.Mapping]string
+	// Resource names the labels that are attributes of a resource, in order.
+	Resource []string
 	// Times of each sample, in the order of the profile's; kept where there are as many as the sample counts.
 	Times [][]time.Duration
 }
@@ -241,6 +245,7 @@ func ConvertBack(p *pb.Profile, sampleType string, beyond Beyond) (*profile.Prof
 		locations: make(map[*pb.Location]*profile.Location),
 		stacks:    make(map[string]*profile.Stack),
 		labels:    make(map[labelKey]*profile.Labels),
+		resources: make(map[string][]profile.Attribute),
 	}
 	var total uint64
 	for i, s := range p.Sample {
@@ -471,15 +476,33 @@ func (r *reader) labelsOf(s *pb.Sample) *profile.Labels {
 	}
 	key := labelKey{
 		number(LabelPID), number(LabelTID), first(LabelComm), first(LabelThread), first(LabelExe), first(LabelCgroup), first(LabelContainerID),
+		first(LabelPodUID), first(LabelUnit), first(LabelService), "",
+	}
+	var resource []profile.Attribute
+	for _, name := range r.beyond.Resource {
+		if value := first(name); value != "" {
+			resource = append(resource, profile.Attribute{Key: name, Value: value})
+			key.resource += name + "\x00" + value + "\x00"
+		}
 	}
 	l := r.labels[key]
 	if l == nil {
 		l = &profile.Labels{
 			PID: key.pid, TID: key.tid, Comm: key.comm, Thread: key.thread, Exe: key.exe, Cgroup: key.cgroup, ContainerID: key.containerID,
+			PodUID: key.podUID, Unit: key.unit, Service: key.service, Resource: r.resource(key.resource, resource),
 		}
 		r.labels[key] = l
 	}
 	return l
+}
+
+// resource gives one slice for equal attributes.
+func (r *reader) resource(key string, of []profile.Attribute) []profile.Attribute {
+	if known, ok := r.resources[key]; ok {
+		return known
+	}
+	r.resources[key] = of
+	return of
 }
 
 // account reads the comments that Convert wrote. A profile without them took what it has.

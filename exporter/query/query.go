@@ -76,7 +76,7 @@ const (
 )
 
 // Labels are those that conditions and By can name, in the words of the pprof profiles.
-var Labels = []string{"pid", "tid", "comm", "thread", "exe", "cgroup", "container_id"}
+var Labels = []string{"pid", "tid", "comm", "thread", "exe", "cgroup", "container_id", "service", "pod_uid", "unit"}
 
 // Label is the value of one of Labels as text; "" where the sample does not have it.
 func Label(l *profile.Labels, name string) string {
@@ -95,6 +95,12 @@ func Label(l *profile.Labels, name string) string {
 		return l.Cgroup
 	case "container_id":
 		return l.ContainerID
+	case "service":
+		return l.ServiceName()
+	case "pod_uid":
+		return l.PodUID
+	case "unit":
+		return l.Unit
 	}
 	return ""
 }

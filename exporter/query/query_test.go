@@ -69,7 +69,7 @@ func TestParseErrors(t *testing.T) {
 		`focus=""`:                           "focus is empty",
 		"focus=" + strings.Repeat("a", 1001): "1001 bytes: at most 1000",
 		"from=2 to=1":                        "from 1970-01-01T00:00:02Z is not before to 1970-01-01T00:00:01Z",
-		"filter=":                            "at 8: expected a label (pid, tid, comm, thread, exe, cgroup, container_id), found the end",
+		"filter=":                            "at 8: expected a label (pid, tid, comm, thread, exe, cgroup, container_id, service, pod_uid, unit), found the end",
 		"filter=comm":                        "at 12: expected =, !=, =~ or !~, found the end",
 		"filter=comm>1":                      `at 12: expected =, !=, =~ or !~, found ">1"`,
 		"filter=name=a":                      `at 8: there is no label "name": known are`,

@@ -318,7 +318,7 @@ func (s *Store) join(ctx context.Context, from []file, d *draft) error {
 		open = append(open, f)
 		uncovered = !covered.add(f) || uncovered
 		for _, g := range f.RowGroups() {
-			if _, err := w.WriteRowGroup(g); err != nil {
+			if err := copyGroup(w, g); err != nil {
 				return &inputError{from[i], f.asDamage(err)}
 			}
 		}
@@ -328,6 +328,39 @@ func (s *Store) join(ctx context.Context, from []file, d *draft) error {
 		w.SetKeyValueMetadata(coverageKey, covered.String())
 	}
 	return w.Close()
+}
+
+// groupWriter is a parquet.Writer, of which the library says only what it would rather have one use for rows.
+type groupWriter interface {
+	parquet.RowGroupWriter
+	Schema() *parquet.Schema
+	Write(row any) error
+	Flush() error
+}
+
+// copyGroup copies a row group as it is, or row by row where it is of a file that has fewer columns.
+func copyGroup(w groupWriter, g parquet.RowGroup) error {
+	if parquet.EqualNodes(w.Schema(), g.Schema()) || !parquet.EqualNodes(w.Schema(), schemaOf(tableSamples)) {
+		_, err := w.WriteRowGroup(g)
+		return err
+	}
+	r := parquet.NewGenericRowGroupReader[SampleRow](g)
+	defer r.Close() // it was only read
+	for rows := make([]SampleRow, batchRows); ; {
+		clear(rows)
+		n, err := r.Read(rows)
+		for i := range rows[:n] {
+			if err := w.Write(&rows[i]); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return w.Flush()
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 func schemaOf(table string) *parquet.Schema {

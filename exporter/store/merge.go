@@ -34,7 +34,7 @@ type merger struct {
 	merged []merged
 	batch  []SampleRow
 	longs  [5][]int64 // of the rows that are read
-	ids    [10][]uint32
+	ids    [mergedIDCount][]uint32
 }
 
 // series is all that a row has but for stack and numbers.
@@ -70,13 +70,15 @@ func (m *merger) clear() {
 // The columns that add reads: 64-bit numbers, and strings and 32-bit ones.
 var (
 	mergedLongs = []string{"time", "stack_id", "period", "count", "value"}
-	mergedIDs   = []string{"type", "unit", "loss_reason", "pid", "tid", "comm", "thread", "exe", "cgroup", "container_id"}
+	mergedIDs   = []string{"type", "unit", "loss_reason", "pid", "tid", "comm", "thread", "exe", "cgroup", "container_id", "service", "pod_uid", columnUnit}
 )
+
+const mergedIDCount = 13
 
 // seriesKey is a series with strings as words.
 type seriesKey struct {
 	period int64
-	ids    [10]uint32 // of mergedIDs
+	ids    [mergedIDCount]uint32 // of mergedIDs
 }
 
 // add adds the rows of a file, and what it covers.
@@ -153,6 +155,7 @@ func (m *merger) newSeries(key seriesKey) series {
 		kind: text(0), unit: text(1), loss: text(2), period: key.period,
 		labels: labels{
 			pid: int32(key.ids[3]), tid: int32(key.ids[4]), comm: text(5), thread: text(6), exe: text(7), cgroup: text(8), containerID: text(9),
+			service: text(10), podUID: text(11), unit: text(12),
 		},
 	}
 }

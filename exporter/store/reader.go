@@ -351,7 +351,10 @@ func (s *scan) profileLabels(key labelKey) *profile.Labels {
 	}
 	l := &profile.Labels{
 		PID: number(labelPID), TID: number(labelTID),
-		Comm: text(2), Thread: text(3), Exe: text(4), Cgroup: text(5), ContainerID: text(6),
+		Comm: text(2), Thread: text(3), Exe: text(4), Cgroup: text(5), ContainerID: text(6), Service: text(7), PodUID: text(8), Unit: text(9),
+	}
+	if l.Service == profile.ProgramName(l.Exe, l.Comm) { // nobody said so: it was the best name there was
+		l.Service = ""
 	}
 	if l.Cgroup != "" {
 		l.Cgroups = []string{l.Cgroup}

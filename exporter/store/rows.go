@@ -30,8 +30,8 @@ type sampleRef struct {
 
 // labels are those of a row.
 type labels struct {
-	pid, tid                               int32
-	comm, thread, exe, cgroup, containerID string
+	pid, tid                                                      int32
+	comm, thread, exe, cgroup, containerID, service, podUID, unit string
 }
 
 func newEncoder() *encoder { return &encoder{stacks: newStackEncoder()} }
@@ -106,7 +106,7 @@ func (e *encoder) label(l *profile.Labels) *labels {
 	}
 	out := new(labels)
 	if l != nil {
-		*out = labels{int32(l.PID), int32(l.TID), text(l.Comm), text(l.Thread), text(l.Exe), text(l.Cgroup), text(l.ContainerID)}
+		*out = labels{int32(l.PID), int32(l.TID), text(l.Comm), text(l.Thread), text(l.Exe), text(l.Cgroup), text(l.ContainerID), text(l.ServiceName()), text(l.PodUID), text(l.Unit)}
 	}
 	e.labels[l] = out
 	return out
@@ -118,9 +118,11 @@ func (l *labels) compare(other *labels) int {
 	}
 	return cmp.Or(
 		cmp.Compare(l.pid, other.pid), cmp.Compare(l.tid, other.tid), cmp.Compare(l.comm, other.comm), cmp.Compare(l.thread, other.thread),
-		cmp.Compare(l.exe, other.exe), cmp.Compare(l.cgroup, other.cgroup), cmp.Compare(l.containerID, other.containerID))
+		cmp.Compare(l.exe, other.exe), cmp.Compare(l.cgroup, other.cgroup), cmp.Compare(l.containerID, other.containerID),
+		cmp.Compare(l.service, other.service), cmp.Compare(l.podUID, other.podUID), cmp.Compare(l.unit, other.unit))
 }
 
 func (r *SampleRow) label(l *labels) {
 	r.PID, r.TID, r.Comm, r.Thread, r.Exe, r.Cgroup, r.ContainerID = l.pid, l.tid, l.comm, l.thread, l.exe, l.cgroup, l.containerID
+	r.Service, r.PodUID, r.SystemdUnit = l.service, l.podUID, l.unit
 }

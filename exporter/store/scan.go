@@ -26,14 +26,20 @@ const window = 8 << 10
 const (
 	labelPID = iota
 	labelTID
-	labelCount = 7
+	labelCount = 10
 )
 
 // labelKey are the labels of a row: numbers as they are, strings as words.
 type labelKey [labelCount]uint32
 
-// labelColumns are the columns of query.Labels; they have the same names.
-var labelColumns = query.Labels
+// labelColumns are the columns of query.Labels. They have the same names, but for one: unit is that of values.
+var labelColumns = func() []string {
+	names := slices.Clone(query.Labels)
+	names[slices.Index(names, "unit")] = columnUnit
+	return names
+}()
+
+const columnUnit = "systemd_unit"
 
 // batch is what a visitor sees of some rows. Slices that were not asked for are empty. It is valid until visit returns.
 type batch struct {
@@ -344,16 +350,26 @@ func (g *rowGroup) column(path ...string) (*vector, error) {
 	if c := g.columns[name]; c != nil {
 		return c, nil
 	}
-	chunk, err := g.chunk(path...)
-	if err != nil {
-		return nil, err
-	}
-	c, err := newVector(chunk, g.words)
+	c, err := g.newColumn(path)
 	if err != nil {
 		return nil, err
 	}
 	g.columns[name] = c
 	return c, nil
+}
+
+// laterColumns are those that older files of this version do not have.
+var laterColumns = []string{"service", "pod_uid", columnUnit}
+
+func (g *rowGroup) newColumn(path []string) (*vector, error) {
+	if _, ok := g.Schema().Lookup(path...); !ok && slices.Contains(laterColumns, path[0]) {
+		return &vector{absent: true}, nil
+	}
+	chunk, err := g.chunk(path...)
+	if err != nil {
+		return nil, err
+	}
+	return newVector(chunk, g.words)
 }
 
 // bounds are the smallest and the greatest value of a column of 64-bit numbers.
@@ -474,7 +490,7 @@ func (w *worker) excludes(g *rowGroup) (bool, error) {
 		return false, nil
 	}
 	for i := range w.scan.query.Filter {
-		c, err := g.column(w.scan.query.Filter[i].Label)
+		c, err := g.column(labelColumns[slices.Index(query.Labels, w.scan.query.Filter[i].Label)])
 		if err != nil {
 			return false, err
 		}
@@ -666,7 +682,7 @@ func (w *worker) cut(times timeRange) {
 func (w *worker) filter(n int) {
 	b := &w.batch
 	for condition := range w.scan.query.Filter {
-		label := slices.Index(labelColumns, w.scan.query.Filter[condition].Label)
+		label := slices.Index(query.Labels, w.scan.query.Filter[condition].Label)
 		values := b.labels[label]
 		for i := range n {
 			if b.wanted[i] && b.losses[i] == 0 {

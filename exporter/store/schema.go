@@ -72,6 +72,12 @@ type SampleRow struct {
 	Exe         string `parquet:"exe,dict"`
 	Cgroup      string `parquet:"cgroup,dict"`
 	ContainerID string `parquet:"container_id,dict"`
+	// Service is what the process was called by: its service, or else the name of its program. Files of before it had a column, and the two after it, do not
+	// have them: it reads as "".
+	Service string `parquet:"service,dict"`
+	PodUID  string `parquet:"pod_uid,dict"`
+	// SystemdUnit is the label unit: there is a column of that name already.
+	SystemdUnit string `parquet:"systemd_unit,dict"`
 
 	// Count and Value are sums. What lost samples were worth is not known: their Value is 0.
 	Count int64 `parquet:"count"`      // samples

@@ -105,8 +105,8 @@ func (c content) total() (count int64) {
 }
 
 func describe(row *SampleRow) string {
-	return fmt.Sprintf("%s/%s/%d lost=%q pid=%d/%d comm=%q thread=%q exe=%q cgroup=%q container=%q",
-		row.Type, row.Unit, row.Period, row.LossReason, row.PID, row.TID, row.Comm, row.Thread, row.Exe, row.Cgroup, row.ContainerID)
+	return fmt.Sprintf("%s/%s/%d lost=%q pid=%d/%d comm=%q thread=%q exe=%q cgroup=%q container=%q service=%q pod=%q unit=%q",
+		row.Type, row.Unit, row.Period, row.LossReason, row.PID, row.TID, row.Comm, row.Thread, row.Exe, row.Cgroup, row.ContainerID, row.Service, row.PodUID, row.SystemdUnit)
 }
 
 // addProfile adds what a profile holds, by the words of the tables but not by what wrote them.
@@ -120,7 +120,7 @@ func (c content) addProfile(p *profile.Profile) {
 			}
 		}, func(reason string) { frames = append(frames, reason) })
 		row := SampleRow{Type: p.Type.Name, Unit: p.Type.Unit, Period: p.Period, PID: int32(s.Labels.PID), TID: int32(s.Labels.TID), Comm: s.Labels.Comm,
-			Thread: s.Labels.Thread, Exe: s.Labels.Exe, Cgroup: s.Labels.Cgroup, ContainerID: s.Labels.ContainerID}
+			Thread: s.Labels.Thread, Exe: s.Labels.Exe, Cgroup: s.Labels.Cgroup, ContainerID: s.Labels.ContainerID, Service: s.Labels.ServiceName(), PodUID: s.Labels.PodUID, SystemdUnit: s.Labels.Unit}
 		c.add(strings.Join(frames, ";"), describe(&row), s.Count, s.Value)
 	}
 	for _, loss := range p.Account.Lost {

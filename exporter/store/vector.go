@@ -152,6 +152,8 @@ type vector struct {
 	ids   []uint32
 	longs []int64
 	ready bool // the dictionary was read
+	// absent says that the file has no such column: each value is "".
+	absent bool
 }
 
 // errShort says that a column has fewer values than its row group has rows.
@@ -166,6 +168,9 @@ func newVector(chunk parquet.ColumnChunk, w *words) (*vector, error) {
 }
 
 func (c *vector) close() {
+	if c.absent {
+		return
+	}
 	parquet.Release(c.page)
 	c.page = nil
 	_ = c.pages.Close() // it closes no file
@@ -173,6 +178,10 @@ func (c *vector) close() {
 
 // dictionary translates the column's dictionary; it is false where there is none.
 func (c *vector) dictionary() (bool, error) {
+	if c.absent {
+		c.ids = []uint32{0}
+		return true, nil
+	}
 	if c.ready {
 		return c.dict != nil, nil
 	}
@@ -248,6 +257,10 @@ func (c *vector) next(n int) (count, from int, err error) {
 
 // readIDs fills dst with strings as words, or with 32-bit numbers.
 func (c *vector) readIDs(dst []uint32) error {
+	if c.absent {
+		clear(dst)
+		return nil
+	}
 	for len(dst) > 0 {
 		n, from, err := c.next(len(dst))
 		if err != nil {

@@ -32,6 +32,9 @@ type Options struct {
 	Period int64
 	// Target leaves out samples that the kernel could not: processes by name.
 	Target Filter
+	// Relabel, if not nil, gives the labels that samples are to have in place of others: the same pointer where nothing changes, nil where they are
+	// dropped. It changes nothing, and gives the same for the same.
+	Relabel func(*profile.Labels) *profile.Labels
 	// PerThread keeps the samples of threads apart.
 	PerThread bool
 	// Interval is how often Sink gets a profile of everything; 0: never.
@@ -67,6 +70,7 @@ type Collector struct {
 	urgent  bool            // some of pending replace code
 	windows map[*Window]struct{}
 	strays  map[strayKey]*profile.Labels
+	relabel *relabeler
 
 	// fetched is when the last round began: naming takes time, and what is sampled meanwhile comes in the next.
 	fetched  time.Time
@@ -74,6 +78,7 @@ type Collector struct {
 	swept    time.Time // when dead targets were looked for
 	read     uint64    // samples that came out of the ring
 	filtered uint64    // of those, samples that Options.Target leaves out
+	dropped  uint64    // of those, samples that Options.Relabel drops
 	exported uint64    // handed to Sink
 	counters bpf.Counters
 
@@ -125,6 +130,7 @@ func New(o Options, s *sampler.Sampler, sb *process.Sideband, poller *perfevent.
 		target:   decider{filter: o.Target},
 		windows:  make(map[*Window]struct{}),
 		strays:   make(map[strayKey]*profile.Labels),
+		relabel:  newRelabeler(o.Relabel),
 		requests: make(chan func(), maxRequests),
 		pause:    shortPause, coldPause: shortestCold,
 		stopped: make(chan struct{}),
@@ -400,6 +406,13 @@ func (c *Collector) sample(s *bpf.Sample) {
 		c.filtered++
 		return
 	}
+	if labels = c.relabel.labels(labels); labels == nil {
+		c.dropped++
+		for w := range c.windows {
+			w.drop(s)
+		}
+		return
+	}
 	if c.options.Walks && p != nil {
 		c.publisher.Want(p, s.ExecId)
 		// Whoever forks one does it again, and what is known of the parent serves its children from their first sample on.
@@ -423,6 +436,7 @@ func (c *Collector) labels(p *process.Process, s *bpf.Sample) *profile.Labels {
 		tid = int(s.Tid)
 	}
 	if p != nil {
+		c.processes.Identify(p, s.TimeNs)
 		return c.processes.Labels(p, thread, tid, s.CgroupId)
 	}
 	key := strayKey{int(s.Pid), tid, thread}
@@ -432,7 +446,8 @@ func (c *Collector) labels(p *process.Process, s *bpf.Sample) *profile.Labels {
 	if len(c.strays) >= maxStrays {
 		clear(c.strays)
 	}
-	l := &profile.Labels{PID: int(s.Pid), TID: tid, Comm: unix.ByteSliceToString(thread[:]), Thread: unix.ByteSliceToString(thread[:])}
+	name := unix.ByteSliceToString(thread[:])
+	l := &profile.Labels{PID: int(s.Pid), TID: tid, Comm: name, Thread: name}
 	c.strays[key] = l
 	return l
 }

@@ -16,8 +16,8 @@ type Stats struct {
 	// Fired estimates how often the events fired; see sampler.Fired.
 	Fired uint64
 	// Read are samples that came out of the ring, Filtered those among them
-	// that are not of the target, Exported those handed to the sink.
-	Read, Filtered, Exported, BadRecords uint64
+	// that are not of the target, Relabeled those that Options.Relabel dropped, Exported those handed to the sink.
+	Read, Filtered, Relabeled, Exported, BadRecords uint64
 	// BadCopies are stacks that were copied and came damaged.
 	BadCopies uint64
 
@@ -60,7 +60,7 @@ func (c *Collector) Stats(ctx context.Context) (Stats, error) {
 func (c *Collector) measure() Stats {
 	s := Stats{
 		BPF:  c.counters,
-		Read: c.read, Filtered: c.filtered, Exported: c.exported, BadRecords: c.sampler.BadRecords(), BadCopies: c.sampler.BadCopies(),
+		Read: c.read, Filtered: c.filtered, Relabeled: c.dropped, Exported: c.exported, BadRecords: c.sampler.BadRecords(), BadCopies: c.sampler.BadCopies(),
 		Naming: c.namer.stats, Files: c.files.Stats, Table: c.processes.Stats, Unwind: c.publisher.Stats,
 		Processes: c.processes.Len(), Windows: len(c.windows),
 		KernelNameBytes: c.kernel.bytes(), Rounds: c.rounds,

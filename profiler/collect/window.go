@@ -66,6 +66,15 @@ func (w *Window) add(t *process.Table, s *bpf.Sample, kernel, user *profile.Stac
 	w.builder.AddAt(kernel, user, labels, int64(s.Value), time.Duration(max(s.TimeNs, w.begin)-w.begin))
 }
 
+// drop counts a sample that no profile is to have.
+func (w *Window) drop(s *bpf.Sample) {
+	if s.TimeNs < w.from {
+		return
+	}
+	w.taken++
+	w.filtered++
+}
+
 // maxWindowFrames bounds the frames of distinct stacks in one window: 64 MB, or 200,000 stacks of forty frames. What is
 // sampled beyond that, and is new, loses its stack, and which thread it was: threads may be named anew for each sample.
 const maxWindowFrames = 8 << 20

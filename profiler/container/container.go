@@ -1,4 +1,4 @@
-// Package container tells which container a process belongs to, from the names
+// Package container tells which container, Kubernetes pod and systemd unit a process belongs to, from the names
 // of its cgroups.
 package container
 
@@ -64,9 +64,11 @@ func NamedID(name string) string {
 }
 
 func isID(s string) bool {
-	if len(s) != idLength {
-		return false
-	}
+	return len(s) == idLength && isHexadecimal(s)
+}
+
+// isHexadecimal knows digits as all who name cgroups write them, in lower case.
+func isHexadecimal(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
 			return false

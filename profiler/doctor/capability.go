@@ -91,9 +91,9 @@ func capPerfmon(m *machine) Check {
 var openMappings = version{6, 15}
 
 func capSysPtrace(m *machine) Check {
-	loss := "names of functions in processes of other users, and in containers (their mappings and files are closed to us)"
+	loss := "names of functions in processes of other users, and in containers (their mappings and files are closed to us), and what those say of their services"
 	if m.kernel.atLeast(openMappings) && capPerfmon(m).Status == OK {
-		loss = "names of functions in processes of other users, where they come from containers, deleted files or JITs (those are closed to us)"
+		loss = "names of functions in processes of other users, where they come from containers, deleted files or JITs (those are closed to us), and what those processes say of their services"
 	}
 	return need{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE", nil, Warn, loss}.check(m)
 }

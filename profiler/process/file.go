@@ -143,7 +143,9 @@ type Files struct {
 	// unclosed are to be closed once their device answers.
 	unclosed []*descriptor
 	guard    *guard
-	vdso     *File
+	// identities guards what processes are asked of themselves: apart, so that it cannot keep files from being read.
+	identities *guard
+	vdso       *File
 	// vdsoBytes are its contents, once they were read.
 	vdsoBytes []byte
 	memory    map[string]*File // what is mapped and is no file, by name
@@ -183,11 +185,13 @@ const (
 
 // NewFiles makes an empty set. Close it.
 func NewFiles() *Files {
-	return &Files{byKey: make(map[FileKey]*File), ids: make(map[fileID]uint32), byID: make(map[uint32]*File), open: make(map[*File]struct{}), memory: make(map[string]*File), guard: newGuard()}
+	identities := newGuard()
+	identities.patience = identityPatience
+	return &Files{identities: identities, byKey: make(map[FileKey]*File), ids: make(map[fileID]uint32), byID: make(map[uint32]*File), open: make(map[*File]struct{}), memory: make(map[string]*File), guard: newGuard()}
 }
 
 // Meanwhile sets what is called, every few milliseconds, while a file does not answer: until the file is given up the caller has nothing else from us.
-func (fs *Files) Meanwhile(f func()) { fs.guard.meanwhile = f }
+func (fs *Files) Meanwhile(f func()) { fs.guard.meanwhile, fs.identities.meanwhile = f, f }
 
 func (fs *Files) intern(key FileKey, path string) *File {
 	if path == vdsoPath {
@@ -578,6 +582,7 @@ func (fs *Files) Close() {
 		fs.close(f)
 	}
 	fs.guard.close()
+	fs.identities.close()
 }
 
 // vdsoID reads the vdso once, from this process: all 64-bit processes have the same.

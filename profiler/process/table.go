@@ -57,6 +57,7 @@ type Process struct {
 	inherited []string // those it or its parent was in last
 	labels    map[labelKey]*profile.Labels
 	perfMap   *perfMap
+	identity  identityState
 }
 
 type labelKey struct {
@@ -84,6 +85,9 @@ type Table struct {
 	wishes       []*Process
 	perfMapBytes int
 	labels       int // of all processes
+	// said is what processes say of themselves, by what it is made of.
+	said      map[string]*said
+	saidBytes int
 
 	exists func(pid int) bool
 
@@ -103,6 +107,8 @@ type Stats struct {
 	ExecsSeen    uint64
 	MappingsSeen uint64
 	Forgotten    uint64 // processes whose mappings were forgotten, because all had too many
+	// IdentitiesRefused are what processes said of themselves that there was no room for.
+	IdentitiesRefused uint64
 }
 
 const (
@@ -130,7 +136,7 @@ const (
 
 // NewTable makes an empty table over /proc.
 func NewTable(files *Files, log *slog.Logger) *Table {
-	return &Table{proc: "/proc", exists: exists, log: log, processes: make(map[int]*Process), files: files, names: newInterner(), cgroupNames: make(map[uint64]string)}
+	return &Table{proc: "/proc", exists: exists, log: log, processes: make(map[int]*Process), files: files, names: newInterner(), cgroupNames: make(map[uint64]string), said: make(map[string]*said)}
 }
 
 // Len is the number of processes held, the lately exited included.
@@ -355,6 +361,7 @@ func (t *Table) exec(e *Event) {
 	}
 	t.dropLabels(p)
 	t.dropPerfMap(p)
+	t.dropIdentity(p)
 	p.table.replace(nil, e.Time)
 	p.execed, p.begun = e.Time, e.Time
 	p.known, p.stale, p.kernel = true, false, false
@@ -368,6 +375,7 @@ func (t *Table) fork(e *Event) {
 		child.cgroups, child.inherited = maps.Clone(parent.cgroups), parent.inherited
 		child.kernel, child.known, child.stale = parent.kernel, parent.known, parent.stale
 		child.table, child.begun = parent.table.fork(), parent.begun
+		child.identity = forkIdentity(parent, e.Time)
 	}
 	child.stale = child.stale || !child.known // its parent's fork was lost: /proc tells
 	t.add(child)
@@ -376,11 +384,13 @@ func (t *Table) fork(e *Event) {
 func (t *Table) add(p *Process) {
 	old := t.processes[p.PID]
 	if old == nil && len(t.processes) >= maxProcesses {
+		t.dropIdentity(p)
 		return
 	}
 	if old != nil { // nobody finds it any more
 		t.dropPerfMap(old)
 		t.dropLabels(old)
+		t.dropIdentity(old)
 	}
 	t.processes[p.PID] = p
 }
@@ -414,6 +424,7 @@ func (t *Table) Expire(now uint64) {
 		default:
 			t.dropPerfMap(p)
 			t.dropLabels(p)
+			t.dropIdentity(p)
 			delete(t.processes, p.PID)
 			heirs[p.PID] = p.ParentPID
 		}
@@ -537,6 +548,7 @@ func (t *Table) readAgain(p *Process, time uint64) {
 		p.Comm, p.Exe = comm, exe
 		t.dropLabels(p)
 		t.dropPerfMap(p)
+		t.dropIdentity(p)
 	}
 	t.readMaps(p, time)
 }
@@ -658,11 +670,12 @@ func (t *Table) Labels(p *Process, thread [16]byte, tid int, cgroup uint64) *pro
 	l := &profile.Labels{PID: p.PID, TID: tid, Comm: p.Comm, Thread: t.names.intern(cString(thread[:])), Exe: p.Exe}
 	if l.Cgroups = t.cgroups(p, cgroup); len(l.Cgroups) > 0 {
 		l.Cgroup = l.Cgroups[0]
-		l.ContainerID = container.ID(l.Cgroups)
+		l.ContainerID, l.PodUID, l.Unit = container.ID(l.Cgroups), container.PodUID(l.Cgroups), container.Unit(l.Cgroups)
 	}
 	if l.Comm == "" {
 		l.Comm = l.Thread
 	}
+	p.identify(l)
 	if len(p.labels) >= maxLabels {
 		t.dropLabels(p)
 	}

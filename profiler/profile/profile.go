@@ -8,7 +8,11 @@
 // read by any number of goroutines.
 package profile
 
-import "time"
+import (
+	"cmp"
+	"path"
+	"time"
+)
 
 // Type says what the value of a sample means.
 type Type struct {
@@ -39,7 +43,7 @@ type Profile struct {
 type Account struct {
 	Taken    uint64
 	Exported uint64
-	// Filtered were taken, but are not what this profile asked for.
+	// Filtered were taken, but are not what this profile asked for, or what any is to have.
 	Filtered uint64
 	Lost     []Loss
 }
@@ -136,4 +140,24 @@ type Labels struct {
 	Cgroup      string   // path below the hierarchy's root, of the most telling hierarchy
 	Cgroups     []string // of all hierarchies
 	ContainerID string
+	PodUID      string // of the Kubernetes pod
+	Unit        string // the systemd unit, such as "nginx.service"
+	// Service is the service that the process is part of, where something tells it that is better than the name of a program; see ServiceName.
+	Service string
+	// Resource is what else the process says of itself, in the order of its keys. It is shared, and not changed.
+	Resource []Attribute
+}
+
+// Attribute is one of a resource in OpenTelemetry's words, such as service.version.
+type Attribute struct{ Key, Value string }
+
+// ServiceName is what the process is called by: its service, or else the name of its executable, or else its own. "" where nothing is known.
+func (l *Labels) ServiceName() string { return cmp.Or(l.Service, ProgramName(l.Exe, l.Comm)) }
+
+// ProgramName is that of the executable at a path, or else that of the process.
+func ProgramName(exe, comm string) string {
+	if exe != "" {
+		return path.Base(exe)
+	}
+	return comm
 }

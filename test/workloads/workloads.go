@@ -86,6 +86,7 @@ var recipes = map[string]recipe{
 	"gosplit-stripped": {language: golang, source: "./gosplit", flags: []string{"-ldflags=-s -w"}},
 	"threads":          {source: "threads.c"},
 	"late":             {source: "late.c"},
+	"context":          {source: "context.c"},
 	"plugin.so":        {source: "plugin.c", flags: []string{"-shared", "-fPIC"}},
 	"syscalls":         {source: "syscalls.c"},
 	"exits":            {source: "exits.c", flags: []string{"-static"}},

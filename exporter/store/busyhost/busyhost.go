@@ -68,7 +68,11 @@ func New(o Options) *Host {
 			PID: 1000 + 13*i, Comm: program, Thread: fmt.Sprintf("worker-%d", i%5), Exe: "/opt/" + program + "/bin/" + program,
 			Cgroup:      fmt.Sprintf("/kubepods.slice/kubepods-burstable.slice/kubepods-pod%08x.slice", i/3),
 			ContainerID: fmt.Sprintf("%064x", 0xc0ffee+i/3),
+			PodUID:      fmt.Sprintf("%08x-0000-4000-8000-%012x", i/3, i/3), Unit: fmt.Sprintf("cri-containerd-%064x.scope", 0xc0ffee+i/3),
 		})
+		if i%2 == 0 { // the others are called by their program
+			h.labels[i].Service = fmt.Sprintf("shop-%d", i/7)
+		}
 	}
 	sum := 0.0
 	for i := range o.Stacks {

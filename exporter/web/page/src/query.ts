@@ -6,7 +6,7 @@
 
 import { unprintable } from "./flame/text.ts";
 
-export const labels = ["comm", "pid", "tid", "thread", "exe", "cgroup", "container_id"];
+export const labels = ["comm", "pid", "tid", "thread", "exe", "cgroup", "container_id", "service", "pod_uid", "unit"];
 
 export type Op = "=" | "!=" | "=~" | "!~";
 const ops: Op[] = ["!=", "=~", "!~", "="];

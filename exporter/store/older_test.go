@@ -1,0 +1,170 @@
+package store
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+
+	"github.com/pilotlight/pilotlight/exporter/query"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// olderRow is SampleRow as it was before it had columns for service, pod and unit.
+type olderRow struct {
+	Time        int64   `parquet:"time,timestamp(millisecond),dict"`
+	Duration    int64   `parquet:"duration"`
+	Type        string  `parquet:"type,dict"`
+	Unit        string  `parquet:"unit,dict"`
+	Period      int64   `parquet:"period"`
+	StackID     int64   `parquet:"stack_id,dict"`
+	LossReason  string  `parquet:"loss_reason,dict"`
+	PID         int32   `parquet:"pid,dict"`
+	TID         int32   `parquet:"tid,dict"`
+	Comm        string  `parquet:"comm,dict"`
+	Thread      string  `parquet:"thread,dict"`
+	Exe         string  `parquet:"exe,dict"`
+	Cgroup      string  `parquet:"cgroup,dict"`
+	ContainerID string  `parquet:"container_id,dict"`
+	Count       int64   `parquet:"count"`
+	Value       int64   `parquet:"value,dict"`
+	Ticks       []int32 `parquet:"ticks,list"`
+}
+
+// makeOlder writes samples of a history again, as they were written before.
+func makeOlder(t *testing.T, dir string, which func(*file) bool) {
+	t.Helper()
+	files, err := list(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if f.table != tableSamples || !which(&f) {
+			continue
+		}
+		path := filepath.Join(dir, f.path())
+		c, err := openChecked(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		covered, _ := c.Lookup(coverageKey)
+		_ = c.Close()
+		rows, err := readAll[olderRow](path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		d, err := newDraft(dir, &f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := parquet.NewGenericWriter[olderRow](d, writerOptions(fastCompression, maxSampleRows)...)
+		w.SetKeyValueMetadata(coverageKey, covered)
+		if _, err := w.Write(rows); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.finish(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.publish(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A history that an older version began is read and compacted with what comes after it, in the same hour and in the same day.
+func TestOlderFiles(t *testing.T) {
+	dir := t.TempDir()
+	c, start := clockAt(t, "2026-11-24T12:00:00Z")
+	want := make(sumOf)
+	host := smallHost(1)
+	older := func(p *profile.Profile) *profile.Profile {
+		q := *p
+		q.Samples = nil
+		for _, s := range p.Samples {
+			l := *s.Labels
+			l.Service, l.PodUID, l.Unit = "", "", ""
+			s.Labels = &l
+			q.Samples = append(q.Samples, s)
+		}
+		return &q
+	}
+	service := ""
+	export := func(s *Store, when time.Time, before bool) {
+		p := host.Interval(when, 10*time.Second)
+		c.export(s, p)
+		for _, sample := range p.Samples {
+			if !before && sample.Labels.Service != "" {
+				service = sample.Labels.Service
+			}
+		}
+		if before {
+			p = older(p)
+		}
+		want.add(p, everything)
+	}
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	export(s, start, true)
+	export(s, start.Add(time.Hour), true)
+	export(s, start.Add(time.Hour+time.Minute), true)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	makeOlder(t, dir, func(*file) bool { return true })
+	s = openStore(t, Options{Dir: dir, now: c.time})
+	export(s, start.Add(time.Hour+2*time.Minute), false)
+	export(s, start.Add(2*time.Hour), false)
+	check := func(stage string) {
+		t.Helper()
+		r := NewReader(dir, nil)
+		// What an older file does not say is "", not the name of the program.
+		got := make(sumOf)
+		got.add(mustRead(t, r, query.Query{}, query.Labels...), everything)
+		checkSum(t, stage, got, want)
+		filter, err := query.ParseFilter(`service="` + service + `"`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		expected, found := int64(0), int64(0)
+		for _, sample := range mustRead(t, r, query.Query{}, query.Labels...).Samples {
+			if sample.Labels.Service == service {
+				expected += sample.Count
+			}
+		}
+		for _, sample := range mustRead(t, r, query.Query{Filter: filter}, "service").Samples {
+			found += sample.Count
+		}
+		if found != expected || found == 0 {
+			t.Errorf("%s: %d samples of service %s, want %d", stage, found, service, expected)
+		}
+	}
+	check("intervals")
+	c.set(start.Add(6 * time.Hour))
+	settle(t, s)
+	check("hours")
+	// The first hour is one of older files alone.
+	files, err := list(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if f.table == tableSamples && f.span != spanHour {
+			t.Errorf("%s is not compacted", f.path())
+		}
+	}
+	makeOlder(t, dir, func(f *file) bool { return f.start.Equal(start) })
+	check("an older hour")
+	c.set(start.Add(30 * time.Hour))
+	settle(t, s)
+	check("day")
+	if h := arrange(s.files); len(h.minutes) != 1 || h.minutes[0].span != spanDay {
+		t.Errorf("%+v", h.minutes)
+	}
+}
