@@ -34,6 +34,7 @@ type agentFlags struct {
 	upload   uploadFlags
 	otlp     otlpFlags
 	rules    relabel.Rules
+	groups   functionGroups
 	listen   string
 	dataDir  string
 	config   string
@@ -63,7 +64,7 @@ func newAgentCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			settings := settings{
 				flags: cmd.Flags(), environ: os.Environ(), more: f.otlp.applyOpenTelemetry,
-				sections: sections{"relabel": f.relabel, "otlp-destinations": f.otlp.readDestinations},
+				sections: sections{"relabel": f.relabel, "otlp-destinations": f.otlp.readDestinations, "function-groups": f.groups.read},
 			}
 			if err := settings.apply(); err != nil {
 				return err
@@ -80,6 +81,8 @@ func newAgentCommand() *cobra.Command {
 	f.history.add(cmd.Flags())
 	f.upload.add(cmd.Flags())
 	f.otlp.add(cmd.Flags())
+	f.groups = defaultGroups()
+	cmd.Flags().Var(&f.groups, "function-group", "count the CPU time of functions that match this regular expression, `NAME=REGEX`; beside those of docs/metrics.md. NAME= takes one away")
 	cmd.Flags().StringVar(&f.config, "config", "", "read settings from this YAML `FILE`")
 	cmd.Flags().StringVar(&f.token, "token-file", "", "demand the bearer token in this `FILE`")
 	cmd.Flags().StringVar(&f.cert, "tls-cert", "", "serve HTTPS with the certificate in this `FILE`")
@@ -189,7 +192,7 @@ func runAgent(ctx context.Context, f *agentFlags, config profiler.Config, option
 	if historyErr != nil && !f.history.off {
 		sayLoss(fmt.Sprintf("the history: %v", historyErr))
 	}
-	metricsOptions := metrics.Options{Version: version, Log: config.Log, Exporters: fanOut.Accounts}
+	metricsOptions := metrics.Options{Version: version, Groups: f.groups.of, Log: config.Log, Exporters: fanOut.Accounts}
 	if history != nil {
 		metricsOptions.History = history.Stats
 		fanOut.Add("history", history)
@@ -273,5 +276,5 @@ func closeInto(err *error, c io.Closer) { *err = errors.Join(*err, c.Close()) }
 
 // agentSetting says whether the agent's file may have a setting of this name.
 func agentSetting(name string) bool {
-	return name == "relabel" || newAgentCommand().Flags().Lookup(name) != nil
+	return name == "relabel" || name == "function-groups" || newAgentCommand().Flags().Lookup(name) != nil
 }

@@ -335,11 +335,26 @@ func (f *otlpFlags) encoder(host *resource.Resource) (*otlp.Encoder, error) {
 	}
 	rand.Read(o.Seed[:]) // it never fails
 	for _, a := range host.Attributes() {
-		if a.Key != semconv.ServiceNameKey && a.Key != semconv.ServiceInstanceIDKey { // those of processes are their own
+		if ofHost(string(a.Key)) {
 			o.Resource[string(a.Key)] = a.Value.String()
 		}
 	}
 	return otlp.NewEncoder(o)
+}
+
+// ofHost says whether an attribute is of the host, and so of each process on it, and not of the agent alone.
+func ofHost(key string) bool {
+	for _, prefix := range []string{"k8s.node.", "k8s.cluster."} {
+		if strings.HasPrefix(key, prefix) {
+			return true
+		}
+	}
+	for _, prefix := range []string{"service.", "process.", "container.", "k8s."} {
+		if strings.HasPrefix(key, prefix) {
+			return false
+		}
+	}
+	return true
 }
 
 // metricsResource is the host's with what this program is.

@@ -74,6 +74,16 @@ func byDestination[N int64 | float64](read func(*destination.Stats, func(N, ...a
 	}
 }
 
+// cpuTime is the metric of one of cpuBreakdowns.
+func cpuTime(name, help string) instrument[float64] {
+	label := cpuBreakdowns[slices.IndexFunc(cpuBreakdowns, func(b cpuBreakdown) bool { return b.name == name })].label
+	return instrument[float64]{"pilotlight." + name + ".cpu", unitSeconds, help, func(s *snapshot, observe func(float64, ...attribute.KeyValue)) {
+		for value, nanos := range s.cpu[name] {
+			observe(seconds(nanos), attribute.String(label, value))
+		}
+	}}
+}
+
 func reason(r bpf.Reason) attribute.KeyValue { return attribute.String("reason", r.String()) }
 
 func seconds[N int64 | uint64](nanos N) float64 { return float64(nanos) / float64(time.Second) }
@@ -322,13 +332,25 @@ var times = []instrument[float64]{
 				observe(d.Gap.Seconds())
 			}
 		})},
-	{"pilotlight.process.cpu", unitSeconds,
-		fmt.Sprintf("CPU time by process name, from the samples of finished intervals (CPU clock only). The first %d names "+
-			`have a series each, the hottest of an interval first; all later ones are comm="%s". Kernel threads count under `+
-			`their name before the slash.`, maxNames, otherName),
+	cpuTime("process", fmt.Sprintf("CPU time by process name, from the samples of finished intervals (CPU clock only). The first %d names "+
+		`have a series each, the hottest of an interval first; all later ones are comm="%s". Kernel threads count under `+
+		`their name before the slash.`, maxNames, otherName)),
+	cpuTime("service", "CPU time by service: what the process says of itself, or else its container, unit or program (docs/identity.md)."),
+	cpuTime("container", "CPU time by container, by its whole id; what runs in none is left out."),
+	cpuTime("pod", "CPU time by Kubernetes pod, by its uid; what runs in none is left out."),
+	cpuTime("unit", "CPU time by systemd unit; what runs in none is left out."),
+	{"pilotlight.function.cpu", unitSeconds,
+		fmt.Sprintf("CPU time by the function that ran, without what it called: the %d hottest of the last minutes. A sum goes on where it was when its function is among them again.", maxFunctions),
 		func(s *snapshot, observe func(float64, ...attribute.KeyValue)) {
-			for name, nanos := range s.cpuNanos {
-				observe(seconds(nanos), attribute.String("comm", name))
+			for name, nanos := range s.functions {
+				observe(seconds(nanos), attribute.String("function", name))
+			}
+		}},
+	{"pilotlight.group.cpu", unitSeconds,
+		"CPU time by group of functions (--function-group): of samples with a function of the group anywhere in their stack. A sample can be of several groups.",
+		func(s *snapshot, observe func(float64, ...attribute.KeyValue)) {
+			for name, nanos := range s.byGroup {
+				observe(seconds(nanos), attribute.String("group", name))
 			}
 		}},
 }

@@ -54,6 +54,8 @@ type Options struct {
 	PushEvery time.Duration
 	// Resource is whose metrics they are, for those that are pushed.
 	Resource *resource.Resource
+	// Groups are regular expressions of functions, by the name of a group; see DefaultGroups.
+	Groups map[string]string
 	// Upload says what became of its copy in object storage; nil: there is none.
 	Upload func() upload.Stats
 }
@@ -64,7 +66,7 @@ type Metrics struct {
 	options  Options
 	provider *metric.MeterProvider
 	handler  http.Handler
-	profiles profileCounts
+	profiles *profileCounts
 
 	mu       sync.Mutex
 	last     collect.Stats // what the source said last
@@ -83,7 +85,11 @@ func New(source Source, o Options) (*Metrics, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Metrics{source: source, options: o, profiles: newProfileCounts()}
+	groups, err := newGroups(o.Groups)
+	if err != nil {
+		return nil, err
+	}
+	m := &Metrics{source: source, options: o, profiles: newProfileCounts(groups)}
 	registry := prometheus.NewRegistry()
 	reader, err := otelprometheus.New(
 		otelprometheus.WithRegisterer(registry),

@@ -3,10 +3,12 @@ package metrics
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -394,7 +396,8 @@ func TestProcessCPUIsBounded(t *testing.T) {
 }
 
 func TestIncomplete(t *testing.T) {
-	named, unnamed := &profile.Location{}, &profile.Location{Unnamed: bpf.ReasonNoSymbol.String()}
+	line := []profile.Line{{Function: &profile.Function{Name: "f"}}}
+	named, unnamed := &profile.Location{Lines: line}, &profile.Location{Lines: line, Unnamed: bpf.ReasonNoSymbol.String()}
 	labels := &profile.Labels{Comm: "x"}
 	m := newMetrics(t, new(source))
 	m.Export(cpuProfile(
@@ -451,4 +454,69 @@ func TestReadUsage(t *testing.T) {
 	if err != nil || u.User+u.System <= 0 || u.RSS <= 0 || u.RSSAnonymous <= 0 || u.RSS < u.RSSAnonymous+u.RSSFile {
 		t.Errorf("%+v, %v", u, err)
 	}
+}
+
+var update = flag.Bool("update", false, "write docs/metrics.md anew")
+
+// docs/metrics.md lists every metric, with the names that OTLP and Prometheus have for it: go test ./exporter/metrics -run Docs -update
+func TestDocs(t *testing.T) {
+	const path = "../../docs/metrics.md"
+	var table strings.Builder
+	row := func(kind, name, unit, help string) {
+		fmt.Fprintf(&table, "| `%s` | `%s` | %s | %s |\n", name, prometheusName(kind, name, unit), unit, help)
+	}
+	table.WriteString("| OTLP | Prometheus | unit | what it says |\n| --- | --- | --- | --- |\n")
+	for _, i := range counters {
+		row("counter", i.name, i.unit, i.help)
+	}
+	for _, i := range times {
+		row("counter", i.name, i.unit, i.help)
+	}
+	for _, i := range gauges {
+		row("gauge", i.name, i.unit, i.help)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin, end = "<!-- metrics -->\n", "<!-- end -->\n"
+	head, rest, ok := strings.Cut(string(text), begin)
+	_, tail, closed := strings.Cut(rest, end)
+	if !ok || !closed {
+		t.Fatalf("%s has no place for the table", path)
+	}
+	want := head + begin + table.String() + end + tail
+	if *update {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if want != string(text) {
+		t.Errorf("%s is not up to date: go test ./exporter/metrics -run Docs -update", path)
+	}
+	for name := range DefaultGroups {
+		if !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("%s does not tell of the group %s", path, name)
+		}
+	}
+	// The names of the table are those that Prometheus sees.
+	m := newMetrics(t, new(source))
+	m.Export(cpuProfile(sampleOf("a", 1)))
+	for series := range values(t, m) {
+		name, _, _ := strings.Cut(series, "{")
+		if !strings.Contains(table.String(), "`"+name+"`") {
+			t.Errorf("%s is not in the table", name)
+		}
+	}
+}
+
+// prometheusName is what the translation makes of a name.
+func prometheusName(kind, name, unit string) string {
+	name = strings.ReplaceAll(name, ".", "_")
+	if suffix := map[string]string{"s": "seconds", "By": "bytes"}[unit]; suffix != "" && !strings.HasSuffix(name, "_"+suffix) {
+		name += "_" + suffix
+	}
+	if kind == "counter" && !strings.HasSuffix(name, "_total") {
+		name += "_total"
+	}
+	return name
 }

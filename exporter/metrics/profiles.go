@@ -10,88 +10,116 @@ import (
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
-const (
-	// maxNames bounds the series of CPU time by process name. Programs that rename
-	// themselves would otherwise make as many as they like.
-	maxNames = 200
-	// otherName stands for all names beyond the bound.
-	otherName = "other"
-	// noName stands for processes whose name is empty: an empty label would be none.
-	noName = "[unknown]"
-)
-
 // profileCounts adds up what profiles tell. Safe for concurrent use.
 type profileCounts struct {
+	adding sync.Mutex // of groups, which scrapes do not wait for
+	groups *groups
+
 	mu sync.Mutex
-	profileTotals
+	// cpu is CPU time by what samples are of, in the words of cpuBreakdowns.
+	cpu       map[string]tally
+	functions functionTally
+	byGroup   map[string]int64
+	// incomplete are samples, by reason.
+	incomplete map[string]int64
 }
 
 // profileTotals are sums over all profiles so far; they never go down.
 type profileTotals struct {
-	cpuNanos   map[string]int64 // by process name, at most maxNames and otherName
-	incomplete map[string]int64 // samples, by reason
+	cpu                map[string]map[string]int64
+	functions, byGroup map[string]int64
+	incomplete         map[string]int64
 }
 
-func newProfileCounts() profileCounts {
-	return profileCounts{profileTotals: profileTotals{
-		cpuNanos:   map[string]int64{otherName: 0},
-		incomplete: make(map[string]int64),
-	}}
+type cpuBreakdown struct {
+	name, label string
+	// of is "" for samples of none, which are left out.
+	of func(*profile.Labels) string
+}
+
+// cpuBreakdowns are the names that CPU time is added up by: each is a metric, pilotlight.NAME.cpu.
+var cpuBreakdowns = []cpuBreakdown{
+	{"process", "comm", seriesName},
+	{"service", "service", func(l *profile.Labels) string { return cmp.Or(labelText(l.ServiceName(), maxFunctionName), noName) }},
+	{"container", "container_id", func(l *profile.Labels) string { return l.ContainerID }},
+	{"pod", "pod_uid", func(l *profile.Labels) string { return l.PodUID }},
+	{"unit", "unit", func(l *profile.Labels) string { return labelText(l.Unit, maxFunctionName) }},
+}
+
+func newProfileCounts(g *groups) *profileCounts {
+	c := &profileCounts{groups: g, cpu: make(map[string]tally), functions: make(functionTally), byGroup: make(map[string]int64), incomplete: make(map[string]int64)}
+	for _, series := range cpuBreakdowns {
+		c.cpu[series.name] = newTally()
+	}
+	for _, name := range g.names {
+		c.byGroup[name] = 0
+	}
+	return c
 }
 
 func (c *profileCounts) totals() profileTotals {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return profileTotals{cpuNanos: maps.Clone(c.cpuNanos), incomplete: maps.Clone(c.incomplete)}
+	t := profileTotals{cpu: make(map[string]map[string]int64), functions: c.functions.shown(), byGroup: maps.Clone(c.byGroup), incomplete: maps.Clone(c.incomplete)}
+	for name, of := range c.cpu {
+		t.cpu[name] = maps.Clone(of)
+	}
+	return t
 }
 
 // add reads the profile first, and holds scrapes up only to add the sums.
 func (c *profileCounts) add(p *profile.Profile) {
-	var cpu map[string]int64
-	if p.Type == profile.TypeCPU {
-		cpu = cpuByName(p)
-	}
 	incomplete := incompleteByReason(p)
+	cpu := make(map[string]map[string]int64)
+	var self, byGroup map[string]int64
+	if p.Type == profile.TypeCPU {
+		c.adding.Lock()
+		defer c.adding.Unlock()
+		self, byGroup = c.groups.functionCPU(p)
+		for _, series := range cpuBreakdowns {
+			cpu[series.name] = cpuBy(p, series.of)
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for reason, n := range incomplete {
 		c.incomplete[reason] += n
 	}
-	c.addCPU(cpu)
-}
-
-// addCPU admits the hottest of the new names as long as there is room.
-func (c *profileCounts) addCPU(cpu map[string]int64) {
-	byHeat := slices.SortedFunc(maps.Keys(cpu), func(a, b string) int {
-		return cmp.Or(cmp.Compare(cpu[b], cpu[a]), cmp.Compare(a, b))
-	})
-	for _, name := range byHeat {
-		nanos := cpu[name]
-		if _, ok := c.cpuNanos[name]; !ok && len(c.cpuNanos) > maxNames { // one of them is otherName
-			name = otherName
-		}
-		c.cpuNanos[name] += nanos
+	for name, nanos := range cpu {
+		c.cpu[name].add(nanos)
+	}
+	if p.Type == profile.TypeCPU {
+		c.functions.add(self)
+	}
+	for name, nanos := range byGroup {
+		c.byGroup[name] += nanos
 	}
 }
 
-func cpuByName(p *profile.Profile) map[string]int64 {
+func cpuBy(p *profile.Profile, name func(*profile.Labels) string) map[string]int64 {
 	cpu := make(map[string]int64)
+	names := make(map[*profile.Labels]string)
 	for i := range p.Samples {
-		cpu[seriesName(p.Samples[i].Labels)] += p.Samples[i].Value
+		l := p.Samples[i].Labels
+		of, ok := names[l]
+		if !ok {
+			of = name(l)
+			names[l] = of
+		}
+		if of != "" {
+			cpu[of] += p.Samples[i].Value
+		}
 	}
 	return cpu
 }
 
-// seriesName is the process's name as a label can have it. A name is any bytes that the process likes.
+// seriesName is the process's name as a label can have it.
 func seriesName(l *profile.Labels) string {
 	name := l.Comm
 	if kind, _, numbered := strings.Cut(name, "/"); numbered && l.Exe == "" {
 		name = kind // a kernel thread: "kworker/3:1-events", one of hundreds
 	}
-	if name == "" {
-		return noName
-	}
-	return strings.ToValidUTF8(name, "\uFFFD")
+	return cmp.Or(labelText(name, maxFunctionName), noName)
 }
 
 func incompleteByReason(p *profile.Profile) map[string]int64 {
