@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -46,8 +47,11 @@ type Options struct {
 // minMaxBytes leaves room for a sample whose names are cut.
 const minMaxBytes = 64 << 10
 
-// Encoder makes messages of profiles. It keeps nothing from one to the next, and is safe for concurrent use.
+// Encoder makes messages of profiles. Of one for the next it remembers no more than demangled names. It is safe for concurrent use.
 type Encoder struct {
+	mu    sync.Mutex
+	shown map[*profile.Function]string // names, demangled
+
 	options Options
 	extra   []string        // keys of Options.Resource, in order
 	names   map[string]bool // of attributes that samples can have beside what their processes say of themselves
@@ -56,7 +60,7 @@ type Encoder struct {
 // NewEncoder refuses bounds that are too narrow for any sample, and more attributes of resources than receivers take beside the
 // encoder's own.
 func NewEncoder(o Options) (*Encoder, error) {
-	e := &Encoder{options: o, extra: slices.Sorted(maps.Keys(o.Resource))}
+	e := &Encoder{shown: make(map[*profile.Function]string), options: o, extra: slices.Sorted(maps.Keys(o.Resource))}
 	switch {
 	case o.MaxBytes != 0 && o.MaxBytes < minMaxBytes:
 		return nil, fmt.Errorf("OTLP messages of %d bytes: want %d or more", o.MaxBytes, minMaxBytes)
@@ -221,6 +225,8 @@ type message struct {
 	*dictionary
 	resources      []*profilespb.ResourceProfiles
 	counts, values *profilespb.Profile // of the process under way; nil: not begun
+	sampleSlab     slab[profilespb.Sample]
+	valueSlab      []int64
 	samples        int
 	bytes          int // without the dictionary
 	commented      bool
@@ -383,11 +389,16 @@ func (d *dictionary) valueType(name, unit string) *profilespb.ValueType {
 
 // sample adds one to the profile of counts, and to that of values where there is one.
 func (m *message) sample(b *batch, s *profile.Sample) {
-	stack, attributes := m.stack(s), m.labels(s.Labels)
+	stack, attributes := m.stack(b, s), m.labels(s.Labels)
 	add := func(to *profilespb.Profile, value int64, times []time.Duration) {
-		out := &profilespb.Sample{StackIndex: stack, AttributeIndices: attributes}
+		out := m.sampleSlab.next()
+		out.StackIndex, out.AttributeIndices = stack, attributes
 		if len(times) == 0 {
-			out.Values = []int64{value}
+			if len(m.valueSlab) == 0 {
+				m.valueSlab = make([]int64, 1024)
+			}
+			out.Values, m.valueSlab = m.valueSlab[:1:1], m.valueSlab[1:]
+			out.Values[0] = value
 		} else {
 			out.TimestampsUnixNano = make([]uint64, len(times))
 			for i, at := range times {
@@ -396,12 +407,33 @@ func (m *message) sample(b *batch, s *profile.Sample) {
 		}
 		to.Samples = append(to.Samples, out)
 		m.samples++
-		m.bytes += 1 + protowire.SizeBytes(proto.Size(out))
+		m.bytes += 1 + protowire.SizeBytes(sampleSize(out))
 	}
 	add(m.counts, s.Count, s.Times)
 	if m.values != nil {
 		add(m.values, s.Value, nil)
 	}
+}
+
+// sampleSize is what a sample takes, encoded: the tags of its fields take a byte.
+func sampleSize(s *profilespb.Sample) int {
+	size := sizeOf(uint64(s.StackIndex)) + sizeOf(uint64(s.LinkIndex))
+	packed := func(bytes int) {
+		if bytes > 0 {
+			size += 1 + protowire.SizeBytes(bytes)
+		}
+	}
+	values, attributes := 0, 0
+	for _, v := range s.Values {
+		values += protowire.SizeVarint(uint64(v))
+	}
+	for _, a := range s.AttributeIndices {
+		attributes += protowire.SizeVarint(uint64(a))
+	}
+	packed(values)
+	packed(attributes)
+	packed(8 * len(s.TimestampsUnixNano))
+	return size
 }
 
 func (m *message) labels(l *profile.Labels) []int32 {
@@ -419,18 +451,17 @@ func (m *message) labels(l *profile.Labels) []int32 {
 	return list
 }
 
-func (m *message) stack(s *profile.Sample) int32 {
+func (m *message) stack(b *batch, s *profile.Sample) int32 {
 	key := sides{s.Kernel, s.User}
 	if i, ok := m.byStack[key]; ok {
 		return i
 	}
 	locations := make([]int32, 0, depth(s)+2) // and what is missing of the two sides
 	s.Walk(
-		func(l *profile.Location) { locations = append(locations, m.location(l)) },
+		func(l *profile.Location) { locations = append(locations, m.location(b, l)) },
 		func(reason string) {
-			f := m.function(&profile.Function{Name: pprof.Truncated(reason)}, "")
-			l := &profilespb.Location{Lines: []*profilespb.Line{{FunctionIndex: f}}}
-			locations = append(locations, intern(m.dictionary, &m.locations, l))
+			f := m.function(b, &profile.Function{Name: pprof.Truncated(reason)}, "")
+			locations = append(locations, m.dictionary.location(&profilespb.Location{Lines: []*profilespb.Line{{FunctionIndex: f}}}))
 		},
 	)
 	i := m.dictionary.stack(locations)
@@ -438,19 +469,22 @@ func (m *message) stack(s *profile.Sample) int32 {
 	return i
 }
 
-func (m *message) location(l *profile.Location) int32 {
+func (m *message) location(b *batch, l *profile.Location) int32 {
 	if i, ok := m.byLocation[l]; ok {
 		return i
 	}
-	out := &profilespb.Location{MappingIndex: m.mapping(l.Mapping), Address: l.Address}
-	for _, line := range l.Lines {
+	out := m.locationSlab.next()
+	out.MappingIndex, out.Address = m.mapping(l.Mapping), l.Address
+	out.Lines = make([]*profilespb.Line, len(l.Lines))
+	for n, line := range l.Lines {
 		key := kindFunction{line.Function, l.Kind == pprof.KindLabel}
 		f, ok := m.byFunction[key]
 		if !ok {
-			f = m.function(line.Function, l.Kind)
+			f = m.function(b, line.Function, l.Kind)
 			m.byFunction[key] = f
 		}
-		out.Lines = append(out.Lines, &profilespb.Line{FunctionIndex: f, Line: int64(line.Line)})
+		out.Lines[n] = m.lineSlab.next()
+		out.Lines[n].FunctionIndex, out.Lines[n].Line = f, int64(line.Line)
 	}
 	kind, ok := m.byKind[l.Kind]
 	if !ok {
@@ -458,21 +492,42 @@ func (m *message) location(l *profile.Location) int32 {
 		m.byKind[l.Kind] = kind
 	}
 	out.AttributeIndices = kind
-	i := intern(m.dictionary, &m.locations, out)
+	i := m.dictionary.location(out)
 	m.byLocation[l] = i
 	return i
 }
 
 // function has the name that is shown, and that of the linker; the value of a label has none of these.
-func (m *message) function(f *profile.Function, kind profile.FrameKind) int32 {
-	out := &profilespb.Function{
-		NameStrindex: m.string(m.text(pprof.Name(f, kind))), SystemNameStrindex: m.string(m.text(f.Name)),
-		FilenameStrindex: m.string(m.text(f.File)), StartLine: int64(f.StartLine),
+func (m *message) function(b *batch, f *profile.Function, kind profile.FrameKind) int32 {
+	parts := functionParts{
+		name: m.string(m.text(b.encoder.name(f, kind))), system: m.string(m.text(f.Name)),
+		file: m.string(m.text(f.File)), startLine: int64(f.StartLine),
 	}
 	if kind == pprof.KindLabel {
-		out.SystemNameStrindex = 0
+		parts.system = 0
 	}
-	return intern(m.dictionary, &m.functions, out)
+	return m.dictionary.function(parts)
+}
+
+// maxNames bounds the names that an Encoder remembers.
+const maxNames = 1 << 14
+
+// name is pprof.Name, which demangles, remembered: the functions of an interval are mostly those of the one before.
+func (e *Encoder) name(f *profile.Function, kind profile.FrameKind) string {
+	if kind == pprof.KindLabel {
+		return f.Name
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	name, ok := e.shown[f]
+	if !ok {
+		if len(e.shown) >= maxNames {
+			clear(e.shown)
+		}
+		name = pprof.Name(f, kind)
+		e.shown[f] = name
+	}
+	return name
 }
 
 func (m *message) mapping(of *profile.Mapping) int32 {

@@ -111,7 +111,7 @@ func (f *fromPprof) location(l *pb.Location) int32 {
 	for _, line := range l.Line {
 		out.Lines = append(out.Lines, &profilespb.Line{FunctionIndex: f.function(line.Function), Line: line.Line, Column: line.Column})
 	}
-	i := intern(f.dictionary, &f.dictionary.locations, out)
+	i := f.dictionary.location(out)
 	f.locations[l] = i
 	return i
 }
@@ -120,9 +120,8 @@ func (f *fromPprof) function(of *pb.Function) int32 {
 	if i, ok := f.functions[of]; ok {
 		return i
 	}
-	i := intern(f.dictionary, &f.dictionary.functions, &profilespb.Function{
-		NameStrindex: f.string(pprof.Text(of.Name)), SystemNameStrindex: f.string(pprof.Text(of.SystemName)),
-		FilenameStrindex: f.string(pprof.Text(of.Filename)), StartLine: of.StartLine,
+	i := f.dictionary.function(functionParts{
+		name: f.string(pprof.Text(of.Name)), system: f.string(pprof.Text(of.SystemName)), file: f.string(pprof.Text(of.Filename)), startLine: of.StartLine,
 	})
 	f.functions[of] = i
 	return i
