@@ -35,7 +35,7 @@ func main() {
 	rounds := flag.Int("n", 3, "rounds")
 	binaries := flag.String("pilotlight", "bin/pilotlight", "the binary; several, with commas between, are compared")
 	rates := flag.String("hz", "97,997", "rates")
-	only := flag.String("only", "", "only tools whose name contains this; or software: the stacks of everyday software; tables: the unwind tables of a large library; lines: the cache lines of a walk; history: the agent's memory with one")
+	only := flag.String("only", "", "only tools whose name contains this; or software: the stacks of everyday software; tables: the unwind tables of a large library; lines: the cache lines of a walk; history: the agent's memory with one; otlp: what sending costs")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -58,6 +58,8 @@ func bench(ctx context.Context, binaries, rates []string, only string, span time
 		return unwindTables(binaries[0], rounds)
 	case "history":
 		return benchHistory(ctx, binaries[0], dir)
+	case "otlp":
+		return benchOTLP(ctx, binaries[0], dir)
 	}
 	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
 	if err != nil {
@@ -88,6 +90,9 @@ func bench(ctx context.Context, binaries, rates []string, only string, span time
 		return err
 	}
 	if err := benchHistory(ctx, binary, dir); err != nil {
+		return err
+	}
+	if err := benchOTLP(ctx, binary, dir); err != nil {
 		return err
 	}
 	fmt.Println()

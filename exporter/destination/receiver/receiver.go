@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -47,6 +48,8 @@ type Request struct {
 	Profiles *profilespb.ExportProfilesServiceRequest
 	Metrics  *metricspb.ExportMetricsServiceRequest
 	At       time.Time
+	// Bytes came over the wire, compressed, with what protocols add; of HTTP and gRPC, but not of the packets.
+	Bytes int64
 }
 
 // Receiver runs until it is closed. Safe for concurrent use.
@@ -74,7 +77,7 @@ func Start(address string, config *tls.Config, answer func(*Request) Reply) (*Re
 	mux.Handle("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", metrics)
 	mux.HandleFunc("POST /v1development/profiles", r.post)
 	mux.HandleFunc("POST /v1/metrics", r.post)
-	r.server = &http.Server{Handler: mux, ErrorLog: log.New(io.Discard, "", 0), TLSConfig: config, Protocols: new(http.Protocols)}
+	r.server = &http.Server{Handler: counting(mux), ErrorLog: log.New(io.Discard, "", 0), TLSConfig: config, Protocols: new(http.Protocols)}
 	r.server.Protocols.SetHTTP1(true)
 	r.server.Protocols.SetHTTP2(true)
 	r.server.Protocols.SetUnencryptedHTTP2(true)
@@ -84,6 +87,36 @@ func Start(address string, config *tls.Config, answer func(*Request) Reply) (*Re
 		go r.server.Serve(listener)
 	}
 	return r, nil
+}
+
+// counted is the body of a request that counts what is read of it.
+type counted struct {
+	io.ReadCloser
+	bytes *atomic.Int64
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.bytes.Add(int64(n))
+	return n, err
+}
+
+type countKey struct{}
+
+func counting(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n := new(atomic.Int64)
+		r.Body = counted{r.Body, n}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), countKey{}, n)))
+	})
+}
+
+func bytesOf(ctx context.Context) int64 {
+	n, ok := ctx.Value(countKey{}).(*atomic.Int64)
+	if !ok {
+		return 0
+	}
+	return n.Load()
 }
 
 // Address is HOST:PORT.
@@ -142,8 +175,8 @@ func (reply *Reply) grpcError() error {
 	return err
 }
 
-func (r *Receiver) callProfiles(_ context.Context, q *connect.Request[profilespb.ExportProfilesServiceRequest]) (*connect.Response[profilespb.ExportProfilesServiceResponse], error) {
-	reply := r.take(&Request{Signal: "profiles", Protocol: "grpc", Header: q.Header().Clone(), Profiles: q.Msg})
+func (r *Receiver) callProfiles(ctx context.Context, q *connect.Request[profilespb.ExportProfilesServiceRequest]) (*connect.Response[profilespb.ExportProfilesServiceResponse], error) {
+	reply := r.take(&Request{Signal: "profiles", Protocol: "grpc", Header: q.Header().Clone(), Profiles: q.Msg, Bytes: bytesOf(ctx)})
 	answer := &profilespb.ExportProfilesServiceResponse{}
 	if reply.Rejected > 0 || reply.Text != "" {
 		answer.PartialSuccess = &profilespb.ExportProfilesPartialSuccess{RejectedProfiles: reply.Rejected, ErrorMessage: reply.Text}
@@ -154,8 +187,8 @@ func (r *Receiver) callProfiles(_ context.Context, q *connect.Request[profilespb
 	return connect.NewResponse(answer), nil
 }
 
-func (r *Receiver) callMetrics(_ context.Context, q *connect.Request[metricspb.ExportMetricsServiceRequest]) (*connect.Response[metricspb.ExportMetricsServiceResponse], error) {
-	reply := r.take(&Request{Signal: "metrics", Protocol: "grpc", Header: q.Header().Clone(), Metrics: q.Msg})
+func (r *Receiver) callMetrics(ctx context.Context, q *connect.Request[metricspb.ExportMetricsServiceRequest]) (*connect.Response[metricspb.ExportMetricsServiceResponse], error) {
+	reply := r.take(&Request{Signal: "metrics", Protocol: "grpc", Header: q.Header().Clone(), Metrics: q.Msg, Bytes: bytesOf(ctx)})
 	if err := reply.grpcError(); err != nil {
 		return nil, err
 	}
@@ -194,6 +227,7 @@ func (r *Receiver) post(w http.ResponseWriter, request *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	q.Bytes = bytesOf(request.Context())
 	reply := r.take(q)
 	if reply.Status != 0 {
 		if reply.RetryAfter > 0 {
