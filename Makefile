@@ -59,7 +59,7 @@ generate: ## build the BPF objects and bindings again; needs clang-19, llvm-19, 
 # beside the emulated machines: one that waits for a CPU jumps over ticks of its clock.
 STAGE := build/summary stage
 # Most of their time is waiting: they run beside others.
-RECEIVERS := ^TestChaos|^TestCollector
+RECEIVERS := ^TestChaos|^TestCollector|^TestPrometheus
 
 build/summary: test/summary/main.go
 	@go build -o $@ ./test/summary
