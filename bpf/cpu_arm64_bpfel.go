@@ -49,6 +49,7 @@ type CpuCpuCounters struct {
 	LostRingFull      uint64
 	User              CpuStackCounters
 	Kernel            CpuStackCounters
+	Span              CpuSpanCounters
 	TargetAdded       uint64
 	TargetMapFull     uint64
 	RunTimeNs         uint64
@@ -83,6 +84,8 @@ const (
 	CpuLimitLIMIT_COPY_LINKS         CpuLimit = 128
 	CpuLimitLIMIT_CGROUP_DEPTH       CpuLimit = 32
 	CpuLimitLIMIT_PID_LEVELS         CpuLimit = 33
+	CpuLimitLIMIT_GO_LABELS          CpuLimit = 32
+	CpuLimitLIMIT_GO_BUCKETS         CpuLimit = 8
 	CpuLimitLIMIT_COMM               CpuLimit = 16
 )
 
@@ -95,6 +98,13 @@ type CpuProcess struct {
 	Count      uint32
 	Flags      uint32
 	Check      uint32
+	SpanSource uint8
+	SpanFlags  uint8
+	GoM        uint16
+	SpanAt     uint64
+	SpanOffset uint32
+	GoCurg     uint16
+	GoLabels   uint16
 }
 
 type CpuProcessFlag uint32
@@ -227,12 +237,34 @@ const (
 type CpuScratch struct {
 	_     structs.HostLayout
 	Chunk CpuStackChunk
-	Walk  struct {
+	Span  struct {
+		_       structs.HostLayout
+		TraceId [16]uint8
+		SpanId  [8]uint8
+	}
+	Bucket struct {
+		_       structs.HostLayout
+		Tophash [8]uint8
+		Key     [8]struct {
+			_     structs.HostLayout
+			Text  uint64
+			Bytes uint64
+		}
+		Value [8]struct {
+			_     structs.HostLayout
+			Text  uint64
+			Bytes uint64
+		}
+		Overflow uint64
+	}
+	Text [32]uint8
+	Walk struct {
 		_            structs.HostLayout
 		Pc           uint64
 		Sp           uint64
 		Fp           uint64
 		Base         uint64
+		Goroutine    uint64
 		Key          uint64
 		Window       uint64
 		WindowBytes  uint32
@@ -255,13 +287,39 @@ type CpuScratch struct {
 		_            [4]byte
 		Here         CpuCodeRange
 		Process      CpuProcess
-		_            [4]byte
 	}
 	Window   [64]uint64
 	Frames   [1024]uint64
 	Copy     CpuStackCopy
 	Overhang [4096]uint8
 }
+
+type CpuSpanCounters struct {
+	_          structs.HostLayout
+	Taken      uint64
+	None       uint64
+	Unreadable uint64
+	Refused    uint64
+}
+
+type CpuSpanFlag uint32
+
+const (
+	CpuSpanFlagSPAN_MUSL   CpuSpanFlag = 1
+	CpuSpanFlagSPAN_GO_MAP CpuSpanFlag = 2
+)
+
+type CpuSpanSource uint32
+
+const (
+	CpuSpanSourceSPAN_SOURCE_NONE        CpuSpanSource = 0
+	CpuSpanSourceSPAN_SOURCE_STATIC      CpuSpanSource = 1
+	CpuSpanSourceSPAN_SOURCE_SLOT        CpuSpanSource = 2
+	CpuSpanSourceSPAN_SOURCE_MODULE      CpuSpanSource = 3
+	CpuSpanSourceSPAN_SOURCE_DESCRIPTOR  CpuSpanSource = 4
+	CpuSpanSourceSPAN_SOURCE_GO          CpuSpanSource = 5
+	CpuSpanSourceSPAN_SOURCE_GO_REGISTER CpuSpanSource = 6
+)
 
 type CpuStackChunk struct {
 	_      structs.HostLayout
@@ -371,6 +429,8 @@ const (
 	CpuVarUnusedRuleSaved    = "unused_rule_saved"
 	CpuVarUnusedSample       = "unused_sample"
 	CpuVarUnusedSampleFlag   = "unused_sample_flag"
+	CpuVarUnusedSpanFlag     = "unused_span_flag"
+	CpuVarUnusedSpanSource   = "unused_span_source"
 	CpuVarUnusedStackCopy    = "unused_stack_copy"
 	CpuVarUnusedUnwindRule   = "unused_unwind_rule"
 	CpuVarWalks              = "walks"
@@ -471,6 +531,8 @@ type CpuVariableSpecs struct {
 	UnusedRuleSaved    *ebpf.VariableSpec `ebpf:"unused_rule_saved"`
 	UnusedSample       *ebpf.VariableSpec `ebpf:"unused_sample"`
 	UnusedSampleFlag   *ebpf.VariableSpec `ebpf:"unused_sample_flag"`
+	UnusedSpanFlag     *ebpf.VariableSpec `ebpf:"unused_span_flag"`
+	UnusedSpanSource   *ebpf.VariableSpec `ebpf:"unused_span_source"`
 	UnusedStackCopy    *ebpf.VariableSpec `ebpf:"unused_stack_copy"`
 	UnusedUnwindRule   *ebpf.VariableSpec `ebpf:"unused_unwind_rule"`
 	Walks              *ebpf.VariableSpec `ebpf:"walks"`
@@ -558,6 +620,8 @@ type CpuVariables struct {
 	UnusedRuleSaved    *ebpf.Variable `ebpf:"unused_rule_saved"`
 	UnusedSample       *ebpf.Variable `ebpf:"unused_sample"`
 	UnusedSampleFlag   *ebpf.Variable `ebpf:"unused_sample_flag"`
+	UnusedSpanFlag     *ebpf.Variable `ebpf:"unused_span_flag"`
+	UnusedSpanSource   *ebpf.Variable `ebpf:"unused_span_source"`
 	UnusedStackCopy    *ebpf.Variable `ebpf:"unused_stack_copy"`
 	UnusedUnwindRule   *ebpf.Variable `ebpf:"unused_unwind_rule"`
 	Walks              *ebpf.Variable `ebpf:"walks"`

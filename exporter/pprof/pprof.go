@@ -38,6 +38,8 @@ const (
 	LabelExe         = "exe"
 	LabelCgroup      = "cgroup"
 	LabelContainerID = "container_id"
+	LabelTraceID     = "trace_id"
+	LabelSpanID      = "span_id"
 )
 
 // Convert gives p in the form of pprof's own library. Comments hold the
@@ -129,6 +131,7 @@ func (c *converter) labels(out *pb.Sample, l *profile.Labels) {
 	out.Label = make(map[string][]string)
 	for _, label := range []struct{ key, value string }{
 		{LabelComm, l.Comm}, {LabelThread, l.Thread}, {LabelExe, l.Exe}, {LabelCgroup, l.Cgroup}, {LabelContainerID, l.ContainerID},
+		{LabelTraceID, l.TraceID}, {LabelSpanID, l.SpanID},
 	} {
 		if label.value != "" {
 			out.Label[label.key] = []string{Text(label.value)}

@@ -23,6 +23,7 @@ import (
 	"github.com/pilotlight/pilotlight/profiler/process"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 	"github.com/pilotlight/pilotlight/profiler/publish"
+	"github.com/pilotlight/pilotlight/profiler/recent"
 	"github.com/pilotlight/pilotlight/profiler/sampler"
 )
 
@@ -67,6 +68,8 @@ type Collector struct {
 	urgent  bool            // some of pending replace code
 	windows map[*Window]struct{}
 	strays  map[strayKey]*profile.Labels
+	spans   recent.Cache[spanKey, *profile.Labels]
+	dropped uint64 // samples that lost their span in windows that are closed
 
 	// fetched is when the last round began: naming takes time, and what is sampled meanwhile comes in the next.
 	fetched  time.Time
@@ -125,6 +128,7 @@ func New(o Options, s *sampler.Sampler, sb *process.Sideband, poller *perfevent.
 		target:   decider{filter: o.Target},
 		windows:  make(map[*Window]struct{}),
 		strays:   make(map[strayKey]*profile.Labels),
+		spans:    newSpanCache(),
 		requests: make(chan func(), maxRequests),
 		pause:    shortPause, coldPause: shortestCold,
 		stopped: make(chan struct{}),
@@ -241,6 +245,7 @@ func (c *Collector) open(f Filter, from uint64) *Window {
 
 func (c *Collector) close(w *Window) *profile.Profile {
 	delete(c.windows, w)
+	c.dropped += w.dropped
 	return w.build(c.fetched, c.lost())
 }
 
@@ -408,8 +413,9 @@ func (c *Collector) sample(s *bpf.Sample) {
 		}
 	}
 	kernel, user := c.namer.kernelStack(s), c.namer.userStack(p, s)
+	span := c.ofSpan(labels, s)
 	for w := range c.windows {
-		w.add(c.processes, s, kernel, user, labels)
+		w.add(c.processes, s, kernel, user, labels, span)
 	}
 }
 

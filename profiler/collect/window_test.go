@@ -25,7 +25,7 @@ func TestWindowFull(t *testing.T) {
 		if i%2 == 0 {
 			stack = &profile.Stack{Locations: locations}
 		}
-		w.add(nil, &bpf.Sample{TimeNs: 1, Value: 1}, nil, stack, labels)
+		w.add(nil, &bpf.Sample{TimeNs: 1, Value: 1}, nil, stack, labels, labels)
 	}
 	p := w.build(time.Now(), lossCounts{})
 	var counted, frames, known, full int64
@@ -62,7 +62,7 @@ func TestWindowLabels(t *testing.T) {
 	const samples, processes = 1000, 2
 	for i := range samples {
 		l := &profile.Labels{PID: 1 + i%processes, TID: i, Comm: "renames", Thread: strconv.Itoa(i)}
-		w.add(nil, &bpf.Sample{TimeNs: 1, Value: 1}, nil, &profile.Stack{}, l)
+		w.add(nil, &bpf.Sample{TimeNs: 1, Value: 1}, nil, &profile.Stack{}, l, l)
 	}
 	p := w.build(time.Now(), lossCounts{})
 	if len(p.Samples) != processes {

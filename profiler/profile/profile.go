@@ -136,4 +136,7 @@ type Labels struct {
 	Cgroup      string   // path below the hierarchy's root, of the most telling hierarchy
 	Cgroups     []string // of all hierarchies
 	ContainerID string
+	// TraceID and SpanID are of the span that the thread worked for, in lower-case hexadecimal of 32 and 16 digits; "" where it
+	// worked for none, or the process does not tell.
+	TraceID, SpanID string
 }
