@@ -524,7 +524,9 @@ func TestForeignLabels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l := *got.Samples[0].Labels; !reflect.DeepEqual(l, profile.Labels{PID: 10, TID: 7, Comm: "python3", Thread: "worker", ContainerID: "0123"}) {
+	if l := *got.Samples[0].Labels; !reflect.DeepEqual(l, profile.Labels{
+		PID: 10, TID: 7, Comm: "python3", Thread: "worker", ContainerID: "0123", TraceID: "0123456789abcdef0123456789abcdef", SpanID: "0123456789abcdef",
+	}) {
 		t.Errorf("%+v", l)
 	}
 }

@@ -74,6 +74,8 @@ func example(seed uint64) *profile.Profile {
 		labels = append(labels, &profile.Labels{
 			PID: 10 + i/2, TID: i % 2 * (100 + i), Comm: fmt.Sprintf("app%d", i/2), Thread: pick("worker", ""), Exe: fmt.Sprintf("/usr/bin/app%d", i/2),
 			Cgroup: "/x.scope", ContainerID: "0123",
+			// both, one and none
+			TraceID: pick("0af7651916cd43dd8448eb211c80319c", "0af7651916cd43dd8448eb211c80319d", ""), SpanID: pick("b7ad6b7169203331", ""),
 		})
 	}
 	labels = append(labels, &profile.Labels{PID: 2, Comm: "kthreadd"}, new(profile.Labels))

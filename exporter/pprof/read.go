@@ -206,6 +206,7 @@ type reader struct {
 type labelKey struct {
 	pid, tid                               int
 	comm, thread, exe, cgroup, containerID string
+	traceID, spanID                        string
 }
 
 // Beyond is what other formats say of a profile and pprof's cannot. The zero value says nothing.
@@ -471,11 +472,13 @@ func (r *reader) labelsOf(s *pb.Sample) *profile.Labels {
 	}
 	key := labelKey{
 		number(LabelPID), number(LabelTID), first(LabelComm), first(LabelThread), first(LabelExe), first(LabelCgroup), first(LabelContainerID),
+		first(LabelTraceID), first(LabelSpanID),
 	}
 	l := r.labels[key]
 	if l == nil {
 		l = &profile.Labels{
 			PID: key.pid, TID: key.tid, Comm: key.comm, Thread: key.thread, Exe: key.exe, Cgroup: key.cgroup, ContainerID: key.containerID,
+			TraceID: key.traceID, SpanID: key.spanID,
 		}
 		r.labels[key] = l
 	}
