@@ -228,3 +228,38 @@ func TestSpansGo(t *testing.T) {
 		})
 	}
 }
+
+// goReleases are those whose runtimes keep labels at other places than the one before. The first has them in a map, as all before 1.24.
+var goReleases = []string{"1.18.10", "1.21.13", "1.23.12", "1.24.13", "1.25.7"}
+
+// Labels of goroutines of programs that other releases of Go have built: the oldest, or all of them where the test may be long.
+func TestSpansGoReleases(t *testing.T) {
+	releases := goReleases[:1]
+	if os.Getenv("PILOTLIGHT_LONG") != "" {
+		releases = goReleases
+	}
+	source, err := os.ReadFile("workloads/gospans/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, release := range releases {
+		folder := t.TempDir()
+		for name, text := range map[string][]byte{"main.go": source, "go.mod": []byte("module gospans\n\ngo 1.18\n")} {
+			if err := os.WriteFile(filepath.Join(folder, name), text, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		program := filepath.Join(folder, "gospans")
+		command := exec.Command("go", "build", "-o", program, ".")
+		command.Dir = folder
+		command.Env = append(os.Environ(), "GOTOOLCHAIN=go"+release, "GOFLAGS=", "GOWORK=off")
+		if out, err := command.CombinedOutput(); err != nil {
+			t.Fatalf("%v with Go %s: %v\n%s", command, release, err, out)
+		}
+		for _, more := range []string{"0", "20"} {
+			t.Run(release+" with "+more+" more labels", func(t *testing.T) {
+				profileSpans(t, []string{"main.burnFirst", "main.burnSecond"}, program, more)
+			})
+		}
+	}
+}
