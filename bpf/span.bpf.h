@@ -244,8 +244,9 @@ struct go_map {
 	u16 overflows;
 	u32 seed;
 	u64 buckets;
-	u64 old_buckets; /* half as many, while the map grows */
+	u64 old_buckets; /* half as many, while the map grows; or as many, while it is put in order */
 };
+#define GO_SAME_SIZE_GROW 8
 
 /* Takes the ids out of a map of labels: before Go 1.24. Of maps with many labels some buckets are looked at. A global function: see unwind.bpf.h. */
 __noinline int take_label_map(u64 labels)
@@ -266,7 +267,7 @@ __noinline int take_label_map(u64 labels)
 	next = map.buckets;
 	old = map.old_buckets;
 	buckets = 1ULL << (map.bucket_bits & 31);
-	olds = old ? buckets / 2 : 0; /* or as many, where it does not grow but is put in order */
+	olds = !old ? 0 : map.flags & GO_SAME_SIZE_GROW ? buckets : buckets / 2;
 	address = 0; /* of an overflow */
 	for (u32 i = 0; i < LIMIT_GO_BUCKETS; i++) {
 		if (!address) {

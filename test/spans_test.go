@@ -222,6 +222,11 @@ func TestSpansGo(t *testing.T) {
 	}{
 		{"program", "gospans", nil},
 		{"stripped, many labels", "gospans-stripped", []string{"20"}},
+		{"at any address", "gospans-pie", nil},
+		{"with C", "gospans-cgo", nil},
+		{"with C, at any address", "gospans-cgo-pie", nil},
+		{"with C, stripped", "gospans-cgo-stripped", nil},
+		{"with C's own thread-local variables, stripped", "gospans-cgo-static", nil},
 	} {
 		t.Run(w.name, func(t *testing.T) {
 			profileSpans(t, functions, build(t, w.program), w.args...)

@@ -94,7 +94,7 @@ func parseVersion(version string) (minor int, err error) {
 	_, rest, ok := strings.Cut(version, "go1.")
 	digits := len(rest) - len(strings.TrimLeft(rest, "0123456789"))
 	if minor, err = strconv.Atoi(rest[:digits]); !ok || err != nil {
-		return 0, fmt.Errorf("Go of version %q: its layout is not known", version)
+		return 0, fmt.Errorf("version %q of Go: its layout is not known", version)
 	}
 	return minor, nil
 }

@@ -43,7 +43,7 @@ var suites = []suite{
 	},
 	{
 		name: "system", pkg: "./test", tags: "vm", files: []string{"workloads/gosplit/main.go"},
-		everywhere: "VMDoctor|VMLoad|VMWholeHost$/^(Busy|Hotplug)$|TruthC$/static|Whole$/^deep(_syscalls|_threads)?$|TruthThreads|TruthSystemCalls|ShortLived/same|AgentProfiles|Spans/^program$",
+		everywhere: "VMDoctor|VMLoad|VMWholeHost$/^(Busy|Hotplug)$|TruthC$/static|Whole$/^deep(_syscalls|_threads)?$|TruthThreads|TruthSystemCalls|ShortLived/same|AgentProfiles|SpansThreadContext$/^program$|SpansGo$/^program$",
 		ends:       "VMWholeHost$/^[^BH]|VMCgroups|TruthGo/gosplit$|TargetsOfAgentInPIDNamespace",
 		usual:      "VMSoak",
 		last:       "VMLockdown",
