@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/pprof/profile"
 	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
 	"google.golang.org/protobuf/proto"
 )
@@ -210,6 +212,37 @@ func TestSpansThreadContext(t *testing.T) {
 			}
 			profileSpans(t, nil, build(t, w.program), args...)
 		})
+	}
+}
+
+// The agent gives what a trace cost while it is fresh, and says that its history does not know.
+func TestSpansOfAgent(t *testing.T) {
+	w := start(t, build(t, "gospans"), filepath.Join(t.TempDir(), "spans"))
+	a := startAgent(t, "-p", strconv.Itoa(w.pid()))
+	ask := func(parameters, filter string) (*profile.Profile, error) {
+		return a.collect(t, parameters+"filter="+url.QueryEscape(filter))
+	}
+	// The spans of the second goroutine alone.
+	p, err := ask("seconds=3&", `trace_id=~"70696c6f746c6967687400000001.*"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkConservation(t, p)
+	var found int64
+	for _, s := range p.Sample {
+		if trace, span := label(s, "trace_id"), label(s, "span_id"); !strings.HasPrefix(trace, "70696c6f746c6967687400000001") || !strings.HasPrefix(span, "707300000001") {
+			t.Fatalf("trace %q, span %q", trace, span)
+		}
+		if contains(exactly("main.burnFirst"))(s) {
+			t.Fatalf("the other goroutine in %v", s.Label)
+		}
+		found += s.Value[0]
+	}
+	if found < 50 {
+		t.Errorf("%d samples", found)
+	}
+	if _, err := ask("from=-1m&", `span_id!=""`); err == nil || !strings.Contains(err.Error(), "does not keep which span") {
+		t.Errorf("the history answers: %v", err)
 	}
 }
 
