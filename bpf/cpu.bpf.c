@@ -4,7 +4,7 @@
 /*
  * The CPU sampler: one perf event a CPU runs on_sample, which takes the kernel
  * and the user stack of the task that it hit, puts each stack that is new into
- * stack_traces, and sends a record of 104 bytes through the ring.
+ * stack_traces, and sends a record of 104 bytes through the ring; 368 where a goroutine has labels.
  */
 #include "kernel.bpf.h"
 
@@ -80,6 +80,7 @@ struct {
 #include "span.bpf.h"
 
 /* Names the types that no variable has, so that they are in this object's BTF and Go gets them. */
+const struct labelled_sample *const unused_labelled_sample __attribute__((unused));
 const struct sample *const unused_sample __attribute__((unused));
 const enum limit *const unused_limit __attribute__((unused));
 const enum frame_kind *const unused_frame_kind __attribute__((unused));
@@ -450,6 +451,19 @@ _Static_assert(sizeof(struct span_ids) ==
 		       sizeof(((struct sample *)0)->trace_id) + sizeof(((struct sample *)0)->span_id),
 	       "both ids are copied at once");
 
+/* Takes room for a sample with labels, which are put there. */
+static __always_inline struct sample *reserve_labelled(struct scratch *s)
+{
+	struct labelled_sample *l = bpf_ringbuf_reserve(&samples, sizeof(*l), 0);
+
+	if (!l)
+		return 0;
+	l->bytes = s->label_bytes;
+	l->pad = 0;
+	__builtin_memcpy(l->labels, s->labels, sizeof(l->labels));
+	return &l->sample;
+}
+
 static __always_inline void send(struct perf_event_data *ctx, struct cpu_counters *c, struct scratch *w, u64 now,
 				 u64 pid_tgid, u64 cgroup_id)
 {
@@ -475,7 +489,7 @@ static __always_inline void send(struct perf_event_data *ctx, struct cpu_counter
 	if (spans)
 		take_span(w, &c->span);
 
-	s = bpf_ringbuf_reserve(&samples, sizeof(*s), 0);
+	s = spans && w->label_bytes ? reserve_labelled(w) : bpf_ringbuf_reserve(&samples, sizeof(*s), 0);
 	if (!s) {
 		c->lost_ring_full++;
 		return;

@@ -12,6 +12,8 @@ package bpf
 type (
 	// Sample is one record of the ring; see struct sample.
 	Sample = CpuSample
+	// LabelledSample is a Sample with labels; see struct labelled_sample.
+	LabelledSample = CpuLabelledSample
 	// Counters is what one CPU counted, or the sum over all CPUs; see struct cpu_counters.
 	Counters = CpuCpuCounters
 	// StackCounters is the part of Counters that is kept for each side of a stack.

@@ -77,12 +77,17 @@ struct go_bucket {
 	u64 overflow;
 };
 
-/* 31 KB a CPU. */
+/* 32 KB a CPU. */
 struct scratch {
 	struct stack_chunk chunk;
 	struct span_ids span;
 	struct go_bucket bucket;
 	u8 text[32]; /* of a label */
+	u32 label_bytes; /* of labels */
+	u32 pad;
+	u8 labels
+		[2 *
+		 LIMIT_LABELS_BYTES]; /* twice, because the verifier does not know that the last label ends with them */
 	struct walk walk;
 	u64 window[LIMIT_WINDOW_WORDS];
 	u64 frames[LIMIT_STACK_FRAMES];

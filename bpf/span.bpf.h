@@ -159,7 +159,36 @@ static __always_inline bool decode_hex(const u8 *text, u8 *bytes, u32 count)
 #define KEY_TRACE_ID 0x64695f6563617274ULL /* "trace_id" */
 #define KEY_SPAN_ID 0x0064695f6e617073ULL /* "span_id" */
 
-/* Takes a label of a goroutine, if it is one of the ids. Not 0 where something is wrong with it. A global function: see unwind.bpf.h. */
+_Static_assert(LIMIT_LABELS_BYTES + 2 + LIMIT_KEY_BYTES + LIMIT_VALUE_BYTES <= 2 * LIMIT_LABELS_BYTES,
+	       "the last label has room");
+
+/* Takes a label that is none of the ids, if there is room for it. A global function: see unwind.bpf.h. */
+__noinline int take_further_label(u64 key, u64 key_bytes, u64 value, u64 value_bytes)
+{
+	struct scratch *s = this_cpu_scratch();
+	u64 at;
+
+	if (!s)
+		return 0;
+	at = s->label_bytes;
+	if (value_bytes > LIMIT_VALUE_BYTES)
+		value_bytes = LIMIT_VALUE_BYTES;
+	if (!key_bytes || key_bytes > LIMIT_KEY_BYTES || at + 2 + key_bytes + value_bytes > LIMIT_LABELS_BYTES)
+		return 0;
+	/* The compiler knows these bounds, and 5.10 does not. */
+	asm volatile("%0 &= %1" : "+r"(at) : "i"(LIMIT_LABELS_BYTES - 1));
+	asm volatile("%0 &= %1" : "+r"(key_bytes) : "i"(LIMIT_KEY_BYTES));
+	asm volatile("%0 &= %1" : "+r"(value_bytes) : "i"(LIMIT_VALUE_BYTES));
+	s->labels[at] = key_bytes;
+	s->labels[at + 1] = value_bytes;
+	if (bpf_probe_read_user(&s->labels[at + 2], key_bytes, (const void *)key) ||
+	    bpf_probe_read_user(&s->labels[at + 2 + key_bytes], value_bytes, (const void *)value))
+		return 0;
+	s->label_bytes = at + 2 + key_bytes + value_bytes;
+	return 0;
+}
+
+/* Takes a label of a goroutine: one of the ids, or another. Not 0 where something is wrong with it. A global function: see unwind.bpf.h. */
 __noinline int take_label(u64 key, u64 key_bytes, u64 value, u64 value_bytes)
 {
 	struct scratch *s = this_cpu_scratch();
@@ -171,7 +200,7 @@ __noinline int take_label(u64 key, u64 key_bytes, u64 value, u64 value_bytes)
 		if (bpf_probe_read_user(&name, 8, (const void *)key))
 			return SPAN_UNREADABLE;
 		if (name != KEY_TRACE_ID)
-			return 0;
+			return take_further_label(key, key_bytes, value, value_bytes);
 		if (value_bytes != 2 * sizeof(s->span.trace_id))
 			return SPAN_REFUSED;
 		if (bpf_probe_read_user(s->text, 2 * sizeof(s->span.trace_id), (const void *)value))
@@ -182,14 +211,14 @@ __noinline int take_label(u64 key, u64 key_bytes, u64 value, u64 value_bytes)
 		if (bpf_probe_read_user(&name, 7, (const void *)key))
 			return SPAN_UNREADABLE;
 		if (name != KEY_SPAN_ID)
-			return 0;
+			return take_further_label(key, key_bytes, value, value_bytes);
 		if (value_bytes != 2 * sizeof(s->span.span_id))
 			return SPAN_REFUSED;
 		if (bpf_probe_read_user(s->text, 2 * sizeof(s->span.span_id), (const void *)value))
 			return SPAN_UNREADABLE;
 		return decode_hex(s->text, s->span.span_id, sizeof(s->span.span_id)) ? 0 : SPAN_REFUSED;
 	}
-	return 0;
+	return take_further_label(key, key_bytes, value, value_bytes);
 }
 
 /* Takes the ids out of a slice of labels: Go 1.24 and newer. A global function: see unwind.bpf.h. */
@@ -335,12 +364,13 @@ static __always_inline bool is_zero(const struct span_ids *ids)
 	return !(words[0] | words[1] | words[2]);
 }
 
-/* Puts the ids of the thread's span into the scratch: zeros where it has none. */
+/* Puts the ids of the thread's span into the scratch, zeros where it has none, and further labels. */
 static __always_inline void take_span(struct scratch *s, struct span_counters *c)
 {
 	int result;
 
 	__builtin_memset(&s->span, 0, sizeof(s->span));
+	s->label_bytes = 0;
 	result = s->walk.process.span_source >= SPAN_SOURCE_GO ? read_goroutine() : read_thread_context();
 	if (result == SPAN_TAKEN && is_zero(&s->span))
 		result = SPAN_NONE;

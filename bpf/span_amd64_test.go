@@ -79,6 +79,26 @@ func contextProcess(span Process) *spanProcess {
 	return h.text(spanRecord, string(trace)+string(id)+"\x01\x01").words(hostileThread+64, spanRecord)
 }
 
+// further are labels that go with the ids.
+var further = map[string]string{
+	"slice":                                "http.route=tra;",
+	"slice that is empty":                  "",
+	"map":                                  "http.route=tra;",
+	"no hexadecimal":                       "http.route=tra;",
+	"further, too long":                    "http.route=" + strings.Repeat("\x00", 127) + ";",
+	"further, of the kernel's":             "",
+	"further, more than there is room for": "label xyz=" + strings.Repeat("\x00", 127) + ";",
+	"further, empty":                       "http.route=;http=trace_id;",
+	"static":                               "",
+}
+
+func repeated(n int, words ...uint64) (all []uint64) {
+	for range n {
+		all = append(all, words...)
+	}
+	return all
+}
+
 type spanOutcome int
 
 const (
@@ -145,6 +165,10 @@ func TestSpans(t *testing.T) {
 		{"text of the kernel's", sliceProcess(1, spanTexts, 8, spanKernel, 32), spanUnreadable, ""},
 		{"key of the kernel's", sliceProcess(1, spanKernel, 8, spanTexts+64, 32), spanUnreadable, ""},
 		{"zeros", sliceProcess(1, spanTexts, 8, spanTexts+64, 32).text(spanTexts+64, strings.Repeat("0", 32)), spanNone, ""},
+		{"further, too long", sliceProcess(2, spanTexts+256, 10, spanLabels+1024, 1<<63, spanLabels, 64, spanTexts, 8), spanNone, ""},
+		{"further, of the kernel's", sliceProcess(2, spanTexts+256, 10, spanKernel, 4, spanKernel, 9, spanTexts, 8), spanNone, ""},
+		{"further, more than there is room for", sliceProcess(32, repeated(32, spanTexts, 9, spanBuckets, 127)...).text(spanTexts, "label xyz"), spanNone, ""},
+		{"further, empty", sliceProcess(3, spanTexts+256, 0, spanTexts, 8, spanTexts+256, 10, 0, 0, spanTexts+256, 4, spanTexts, 8), spanNone, ""},
 		{"no goroutine", sliceProcess(3, spanBoth...).words(hostileThread+16, 0), spanNone, ""},
 		{"a goroutine that is nowhere", sliceProcess(3, spanBoth...).words(hostileThread+16, spanNowhere), spanUnreadable, ""},
 		{"no labels", sliceProcess(3, spanBoth...).words(spanG+352, 0), spanNone, ""},
@@ -182,7 +206,7 @@ func TestSpans(t *testing.T) {
 		{"no such source", contextProcess(Process{SpanSource: 200}).words(hostileThread, 0), spanNone, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			outcome, ids, each := c.process.sample(t, p, program)
+			outcome, ids, labels, each := c.process.sample(t, p, program)
 			want := c.ids
 			if want == "" && c.want == spanTaken {
 				want = spanTrace + spanID
@@ -192,13 +216,16 @@ func TestSpans(t *testing.T) {
 			if outcome != c.want || ids != want {
 				t.Errorf("outcome %d with %s; want %d with %s", outcome, ids, c.want, want)
 			}
+			if want, ok := further[c.name]; ok && labels != want {
+				t.Errorf("further labels %q, want %q", labels, want)
+			}
 			t.Logf("a sample took %v", each)
 		})
 	}
 	t.Run("random", func(t *testing.T) {
 		outcomes, slowest := make(map[spanOutcome]int), time.Duration(0)
 		for seed := range uint64(40) {
-			outcome, _, each := randomSpans(rand.New(rand.NewPCG(seed, 1))).sample(t, p, program)
+			outcome, _, _, each := randomSpans(rand.New(rand.NewPCG(seed, 1))).sample(t, p, program)
 			outcomes[outcome]++
 			slowest = max(slowest, each)
 		}
@@ -207,7 +234,7 @@ func TestSpans(t *testing.T) {
 }
 
 // sample takes some, and gives what became of the ids, and what the program took on average.
-func (h *spanProcess) sample(t *testing.T, p *Programs, program string) (o spanOutcome, ids string, each time.Duration) {
+func (h *spanProcess) sample(t *testing.T, p *Programs, program string) (o spanOutcome, ids, labels string, each time.Duration) {
 	t.Helper()
 	pid, _, ring, sampled, stop := h.startPublished(t, p, program)
 	defer stop()
@@ -233,7 +260,9 @@ func (h *spanProcess) sample(t *testing.T, p *Programs, program string) (o spanO
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring.Samples(func(s *Sample) {
+	ring.LabelledSamples(func(s *Sample, packed []byte) {
+		labels = ""
+		Labels(packed, func(key, value []byte) { labels += string(key) + "=" + string(value) + ";" })
 		got := hex.EncodeToString(s.TraceId[:]) + hex.EncodeToString(s.SpanId[:])
 		if s.Generation != 1 || ids != "" && got != ids {
 			t.Errorf("generation %d, %s after %s", s.Generation, got, ids)
@@ -244,7 +273,7 @@ func (h *spanProcess) sample(t *testing.T, p *Programs, program string) (o spanO
 	if n != after.Taken-before.Taken {
 		t.Errorf("%d of %d samples are accounted for: %+v", n, after.Taken-before.Taken, after.Span)
 	}
-	return o, ids, (runs.Runtime - ran.Runtime) / time.Duration(runs.RunCount-ran.RunCount)
+	return o, ids, labels, (runs.Runtime - ran.Runtime) / time.Duration(runs.RunCount-ran.RunCount)
 }
 
 // randomSpans has any words, most of which lead to others or are small.

@@ -58,6 +58,13 @@ enum limit {
 	LIMIT_PID_LEVELS = 33, /* MAX_PID_NS_LEVEL below the initial namespace */
 	LIMIT_GO_LABELS = 32, /* of a goroutine that are looked at */
 	LIMIT_GO_BUCKETS = 8, /* of a map of them: each holds 8 */
+	/*
+	 * Of further labels that go with a sample: of all together, each with two bytes for its lengths, of a key, and of a value,
+	 * of which the rest is left out. A label that has no room is left out.
+	 */
+	LIMIT_LABELS_BYTES = 256,
+	LIMIT_KEY_BYTES = 63,
+	LIMIT_VALUE_BYTES = 127,
 	LIMIT_COMM = 16, /* TASK_COMM_LEN */
 };
 
@@ -317,6 +324,14 @@ struct sample {
 	u8 span_id[8];
 };
 _Static_assert(sizeof(struct sample) == 104, "64 bytes, the thread's name and the room for trace and span id");
+
+/* A sample of a goroutine that has further labels: for each the lengths of key and value, a byte each, then both. */
+struct labelled_sample {
+	struct sample sample;
+	u32 bytes;
+	u32 pad;
+	u8 labels[LIMIT_LABELS_BYTES];
+};
 
 /*
  * The cold path: where the process, its code or the table is not known here yet, the registers and the stack

@@ -80,6 +80,8 @@ type spanSample struct {
 	time  int64 // CLOCK_MONOTONIC
 	link  *profilespb.Link
 	names []string
+	// labels are its attributes that are texts.
+	labels map[string]string
 }
 
 // recordSpans records a workload as OTLP, with the time of each sample.
@@ -110,8 +112,13 @@ func recordSpans(t *testing.T, w *workload, seconds int) []spanSample {
 					names = append(names, d.StringTable[d.FunctionTable[line.FunctionIndex].NameStrindex])
 				}
 			}
+			labels := make(map[string]string)
+			for _, i := range s.AttributeIndices {
+				a := d.AttributeTable[i]
+				labels[d.StringTable[a.KeyStrindex]] = a.Value.GetStringValue()
+			}
 			for _, time := range s.TimestampsUnixNano {
-				samples = append(samples, spanSample{int64(time) + offset, d.LinkTable[s.LinkIndex], names})
+				samples = append(samples, spanSample{int64(time) + offset, d.LinkTable[s.LinkIndex], names, labels})
 			}
 		}
 	}
@@ -131,7 +138,9 @@ func (s *spanSample) threadOf(functions []string) int {
 // checkSpans compares the ids of samples with what the workload worked for when they were taken: 98 % are right, from the first sample
 // with a span on; before that the BPF programs did not know the process yet, as with stacks that are copied. Functions are those
 // in which each thread works, or nil where all work in the same one: any thread will do then, but for samples without a span.
-func checkSpans(t *testing.T, samples []spanSample, spans [][]spanOf, functions []string) {
+//
+// Routed says that each span has a further label, of its number; without, it may be left out.
+func checkSpans(t *testing.T, samples []spanSample, spans [][]spanOf, functions []string, routed bool) {
 	t.Helper()
 	slices.SortFunc(samples, func(a, b spanSample) int { return cmp.Compare(a.time, b.time) })
 	cold := slices.IndexFunc(samples, func(s spanSample) bool { return len(s.link.SpanId) > 0 })
@@ -154,6 +163,9 @@ func checkSpans(t *testing.T, samples []spanSample, spans [][]spanOf, functions 
 				continue
 			}
 			thread = id >> 16
+			if route, ok := s.labels["http.route"]; ok != routed && routed || ok && route != fmt.Sprintf("/items/%d", number%7) {
+				t.Fatalf("span %d has labels %v", number, s.labels)
+			}
 		} else if functions != nil && thread < 0 {
 			idle++ // the runtime's own work
 			continue
@@ -190,7 +202,7 @@ func profileSpans(t *testing.T, functions []string, program string, args ...stri
 	time.Sleep(100 * time.Millisecond)
 	samples := recordSpans(t, w, 3)
 	w.stop()
-	checkSpans(t, samples, readSpans(t, account), functions)
+	checkSpans(t, samples, readSpans(t, account), functions, functions != nil && (len(args) == 0 || args[0] == "0"))
 }
 
 // The thread context of OpenTelemetry, in each of the ways in which code comes to a thread-local variable.

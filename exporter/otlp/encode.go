@@ -42,6 +42,7 @@ const minMaxBytes = 64 << 10
 type Encoder struct {
 	options Options
 	extra   []string // keys of Options.Resource, in order
+	names   map[string]bool
 }
 
 // NewEncoder refuses bounds that are too narrow for any sample, and more attributes of resources than receivers take beside the
@@ -70,6 +71,7 @@ func NewEncoder(o Options) (*Encoder, error) {
 		return nil, fmt.Errorf("%d resource attributes: receivers take %d labels of a sample, of which %d are the profiler's own; give fewer",
 			len(e.extra), ReceiversMaxLabels, len(names)-len(e.extra))
 	}
+	e.names = names
 	if o.MaxBytes != 0 && size > o.MaxBytes/4 {
 		return nil, fmt.Errorf("resource attributes of %d bytes: want %d or less", size, o.MaxBytes/4)
 	}
@@ -303,7 +305,7 @@ func (d *dictionary) valueType(name, unit string) *profilespb.ValueType {
 
 // sample adds one to the profile of counts, and to that of values where there is one.
 func (m *message) sample(b *batch, s *profile.Sample) {
-	stack, labels := m.stack(s), m.labels(s.Labels)
+	stack, labels := m.stack(s), m.labels(b, s.Labels)
 	add := func(to *profilespb.Profile, value int64, times []time.Duration) {
 		out := &profilespb.Sample{StackIndex: stack, AttributeIndices: labels.attributes, LinkIndex: labels.link}
 		if len(times) == 0 {
@@ -325,7 +327,7 @@ func (m *message) sample(b *batch, s *profile.Sample) {
 }
 
 // labels gives what stands at a sample. A link has both ids: one alone is an attribute.
-func (m *message) labels(l *profile.Labels) labelled {
+func (m *message) labels(b *batch, l *profile.Labels) labelled {
 	if l == nil {
 		return labelled{}
 	}
@@ -337,6 +339,17 @@ func (m *message) labels(l *profile.Labels) labelled {
 		}
 		if of.link = m.link(l.TraceID, l.SpanID); of.link == 0 {
 			of.attributes = m.texts(of.attributes, [2]string{labelTraceID, m.text(l.TraceID)}, [2]string{labelSpanID, m.text(l.SpanID)})
+		}
+		further := l.Further
+		if b.encoder.options.MaxSamples != 0 { // for a receiver, which takes so many
+			further = further[:min(len(further), ReceiversMaxLabels-len(b.encoder.names))]
+		}
+		seen := make(map[string]bool, len(further))
+		for _, label := range further {
+			if key := pprof.Text(label.Key); !pprof.Reserved(key) && !b.encoder.names[key] && !seen[key] {
+				seen[key] = true
+				of.attributes = m.texts(of.attributes, [2]string{key, m.text(label.Value)})
+			}
 		}
 		m.byLabels[l] = of
 	}

@@ -137,6 +137,20 @@ func (c *converter) labels(out *pb.Sample, l *profile.Labels) {
 			out.Label[label.key] = []string{Text(label.value)}
 		}
 	}
+	for _, label := range l.Further {
+		if key := Text(label.Key); !Reserved(key) && label.Value != "" {
+			out.Label[key] = []string{Text(label.Value)}
+		}
+	}
+}
+
+// Reserved says whether a label has a meaning of its own: a program's label of that name is left out.
+func Reserved(key string) bool {
+	switch key {
+	case LabelPID, LabelTID, LabelComm, LabelThread, LabelExe, LabelCgroup, LabelContainerID, LabelTraceID, LabelSpanID:
+		return true
+	}
+	return false
 }
 
 func (c *converter) location(l *profile.Location) *pb.Location {

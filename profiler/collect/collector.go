@@ -60,8 +60,8 @@ type Collector struct {
 	namer     *namer
 
 	target  decider
-	batch   []bpf.Sample    // of this round
-	arrived []bpf.Sample    // for the next one
+	batch   []arrival       // of this round
+	arrived []arrival       // for the next one
 	pending []process.Event // later than the samples of the last round
 	held    int             // of pending: those whose files were looked at
 	opened  int             // files, since the last round
@@ -69,7 +69,8 @@ type Collector struct {
 	windows map[*Window]struct{}
 	strays  map[strayKey]*profile.Labels
 	spans   recent.Cache[spanKey, *profile.Labels]
-	dropped uint64 // samples that lost their span in windows that are closed
+	further recent.Cache[string, string] // packed labels of goroutines
+	dropped uint64                       // samples that lost their span in windows that are closed
 
 	// fetched is when the last round began: naming takes time, and what is sampled meanwhile comes in the next.
 	fetched  time.Time
@@ -87,6 +88,12 @@ type Collector struct {
 	rounds    uint64
 	stopped   chan struct{} // closed when Run has ended; last is complete then
 	last      Stats
+}
+
+// arrival is a sample, and the labels that came with it, packed.
+type arrival struct {
+	bpf.Sample
+	labels string
 }
 
 type strayKey struct {
@@ -129,6 +136,7 @@ func New(o Options, s *sampler.Sampler, sb *process.Sideband, poller *perfevent.
 		windows:  make(map[*Window]struct{}),
 		strays:   make(map[strayKey]*profile.Labels),
 		spans:    newSpanCache(),
+		further:  newFurtherCache(),
 		requests: make(chan func(), maxRequests),
 		pause:    shortPause, coldPause: shortestCold,
 		stopped: make(chan struct{}),
@@ -288,7 +296,7 @@ func (c *Collector) round() {
 	}
 	for i := range c.batch {
 		apply(c.batch[i].TimeNs)
-		c.sample(&c.batch[i])
+		c.sample(&c.batch[i].Sample, c.batch[i].labels)
 		// Naming new code takes time, in which short-lived processes come and go.
 		if now := time.Now(); now.Sub(looked) > shortPause {
 			c.look()
@@ -349,7 +357,7 @@ func (c *Collector) look() (found bool) {
 
 // gather takes what waits out of the rings, so that they have room for more: the samples first, as said of round.
 func (c *Collector) gather() {
-	c.sampler.Drain(func(s *bpf.Sample) { c.arrived = append(c.arrived, *s) })
+	c.sampler.Drain(func(s *bpf.Sample, labels []byte) { c.arrived = append(c.arrived, arrival{*s, c.packed(labels)}) })
 	c.pending = append(c.pending, c.sideband.Drain()...)
 }
 
@@ -367,13 +375,13 @@ const gatherPause = time.Millisecond
 // maxPending events (3 MB) wait for a round at most.
 const maxPending = 16384
 
-// maxBatch samples (1.7 MB) are kept room for between rounds; maxArrived (6.8 MB) wait for one.
+// maxBatch samples (2 MB) are kept room for between rounds; maxArrived (8 MB) wait for one.
 const (
 	maxBatch   = 16384
 	maxArrived = 65536
 )
 
-func byTime(a, b bpf.Sample) int { return cmp.Compare(a.TimeNs, b.TimeNs) }
+func byTime(a, b arrival) int { return cmp.Compare(a.TimeNs, b.TimeNs) }
 
 func (c *Collector) updateCounters() {
 	counters, err := c.sampler.Counters()
@@ -397,7 +405,7 @@ func (c *Collector) apply(e *process.Event) {
 	}
 }
 
-func (c *Collector) sample(s *bpf.Sample) {
+func (c *Collector) sample(s *bpf.Sample, further string) {
 	c.read++
 	p := c.processes.At(int(s.Pid), s.TimeNs)
 	labels := c.labels(p, s)
@@ -413,7 +421,7 @@ func (c *Collector) sample(s *bpf.Sample) {
 		}
 	}
 	kernel, user := c.namer.kernelStack(s), c.namer.userStack(p, s)
-	span := c.ofSpan(labels, s)
+	span := c.ofSpan(labels, s, further)
 	for w := range c.windows {
 		w.add(c.processes, s, kernel, user, labels, span)
 	}

@@ -87,9 +87,9 @@ func TestWindowSpans(t *testing.T) {
 		s := &bpf.Sample{TimeNs: 1, Value: 1}
 		binary.BigEndian.PutUint32(s.SpanId[:], i+1)
 		s.TraceId[0] = 1
-		w.add(nil, s, nil, stack, labels, c.ofSpan(labels, s))
+		w.add(nil, s, nil, stack, labels, c.ofSpan(labels, s, ""))
 	}
-	w.add(nil, &bpf.Sample{TimeNs: 1, Value: 1}, nil, stack, labels, c.ofSpan(labels, new(bpf.Sample)))
+	w.add(nil, &bpf.Sample{TimeNs: 1, Value: 1}, nil, stack, labels, c.ofSpan(labels, new(bpf.Sample), ""))
 	p := w.build(time.Now(), lossCounts{})
 	if len(p.Samples) != maxWindowSpans+1 || w.dropped != 1000 || p.Account.Exported != samples+1 {
 		t.Errorf("%d samples differ, of %d, and %d lost their span", len(p.Samples), p.Account.Exported, w.dropped)
@@ -99,7 +99,7 @@ func TestWindowSpans(t *testing.T) {
 			t.Fatalf("%d samples of %+v", s.Count, s.Labels)
 		}
 	}
-	if n := c.spans.Len(); n > 2*maxSpanBytes/320 {
+	if n := c.spans.Len(); n > 2*maxSpanBytes/spanBytes {
 		t.Errorf("labels of %d spans are remembered", n)
 	}
 }

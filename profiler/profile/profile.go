@@ -139,4 +139,10 @@ type Labels struct {
 	// TraceID and SpanID are of the span that the thread worked for, in lower-case hexadecimal of 32 and 16 digits; "" where it
 	// worked for none, or the process does not tell.
 	TraceID, SpanID string
+	// Further labels are what the program itself calls what it worked for, such as labels of runtime/pprof, as far as there is room for them. They are
+	// in any order, and may be called as one of the above.
+	Further []Label
 }
+
+// Label is a name that a program has for what it works for, and its value.
+type Label struct{ Key, Value string }
