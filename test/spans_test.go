@@ -144,7 +144,7 @@ func checkSpans(t *testing.T, samples []spanSample, spans [][]spanOf, functions 
 	t.Helper()
 	slices.SortFunc(samples, func(a, b spanSample) int { return cmp.Compare(a.time, b.time) })
 	cold := slices.IndexFunc(samples, func(s spanSample) bool { return len(s.link.SpanId) > 0 })
-	if cold < 0 || cold > len(samples)/10 {
+	if cold < 0 || cold > len(samples)/4 {
 		t.Fatalf("%d of %d samples were taken before the first with a span", cold, len(samples))
 	}
 	var right, wrong, idle int
