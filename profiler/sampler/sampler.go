@@ -259,7 +259,9 @@ func (s *Sampler) HalfFull() bool {
 func (s *Sampler) CopiesWait() bool { return s.copies.Pending() > 0 }
 
 // Drain calls visit with every sample that waits, and the labels that go with it; both are valid during the call only.
-func (s *Sampler) Drain(visit func(s *bpf.Sample, labels []byte)) int { return s.ring.LabelledSamples(visit) }
+func (s *Sampler) Drain(visit func(s *bpf.Sample, labels []byte)) int {
+	return s.ring.LabelledSamples(visit)
+}
 
 // Copies calls visit with every stack that was copied, once Drain gave its sample.
 func (s *Sampler) Copies(visit func(bpf.CopiedStack)) { s.copies.Copies(visit) }
