@@ -96,7 +96,12 @@ func (p *Programs) Arena() *Arena { return &p.arena }
 // PutProcess tells the programs what code a process has: from then on its stacks are walked by unwind tables. It must be
 // in the arena already. Generation must be none that was used before, and not 0.
 func (p *Programs) PutProcess(process Process) error {
-	process.Check = process.Tgid ^ process.ExecId ^ process.Generation ^ process.Ranges ^ process.Count ^ process.Flags
+	process.Check = 0
+	var sum uint32
+	for _, word := range (*[unsafe.Sizeof(process) / 4]uint32)(unsafe.Pointer(&process)) {
+		sum ^= word
+	}
+	process.Check = sum
 	if err := p.cpu.Processes.Put(process.Tgid, process); err != nil {
 		return fmt.Errorf("tell BPF of the code of process %d: %w", process.Tgid, err)
 	}

@@ -4,7 +4,7 @@
 /*
  * The CPU sampler: one perf event a CPU runs on_sample, which takes the kernel
  * and the user stack of the task that it hit, puts each stack that is new into
- * stack_traces, and sends a record of 104 bytes through the ring.
+ * stack_traces, and sends a record of 104 bytes through the ring; 368 where a goroutine has labels.
  */
 #include "kernel.bpf.h"
 
@@ -77,8 +77,10 @@ struct {
 
 #include "cold.bpf.h"
 #include "walk.bpf.h"
+#include "span.bpf.h"
 
 /* Names the types that no variable has, so that they are in this object's BTF and Go gets them. */
+const struct labelled_sample *const unused_labelled_sample __attribute__((unused));
 const struct sample *const unused_sample __attribute__((unused));
 const enum limit *const unused_limit __attribute__((unused));
 const enum frame_kind *const unused_frame_kind __attribute__((unused));
@@ -89,6 +91,8 @@ const struct code_range *const unused_code_range __attribute__((unused));
 const struct stack_copy *const unused_stack_copy __attribute__((unused));
 const struct copy_link *const unused_copy_link __attribute__((unused));
 const enum process_flag *const unused_process_flag __attribute__((unused));
+const enum span_source *const unused_span_source __attribute__((unused));
+const enum span_flag *const unused_span_flag __attribute__((unused));
 const enum rule_kind *const unused_rule_kind __attribute__((unused));
 const enum rule_cfa *const unused_rule_cfa __attribute__((unused));
 const enum rule_saved *const unused_rule_saved __attribute__((unused));
@@ -443,6 +447,23 @@ static __always_inline bool wanted(struct cpu_counters *c, u64 *pid_tgid, u64 *c
 	return true;
 }
 
+_Static_assert(sizeof(struct span_ids) ==
+		       sizeof(((struct sample *)0)->trace_id) + sizeof(((struct sample *)0)->span_id),
+	       "both ids are copied at once");
+
+/* Takes room for a sample with labels, which are put there. */
+static __always_inline struct sample *reserve_labelled(struct scratch *s)
+{
+	struct labelled_sample *l = bpf_ringbuf_reserve(&samples, sizeof(*l), 0);
+
+	if (!l)
+		return 0;
+	l->bytes = s->label_bytes;
+	l->pad = 0;
+	__builtin_memcpy(l->labels, s->labels, sizeof(l->labels));
+	return &l->sample;
+}
+
 static __always_inline void send(struct perf_event_data *ctx, struct cpu_counters *c, struct scratch *w, u64 now,
 				 u64 pid_tgid, u64 cgroup_id)
 {
@@ -450,6 +471,7 @@ static __always_inline void send(struct perf_event_data *ctx, struct cpu_counter
 	struct stack_result kernel = {}, user;
 	bool user_mode = in_user_mode(ctx);
 	struct sample *s;
+	bool spans;
 	u64 wakeup;
 
 	if (user_mode)
@@ -462,8 +484,12 @@ static __always_inline void send(struct perf_event_data *ctx, struct cpu_counter
 	else
 		user = take_stack(ctx, w, BPF_F_USER_STACK, (u64)FRAME_KIND_RAW << FRAME_KIND_SHIFT,
 				  owner_of(tgid, exec_id), SAMPLE_USER_STACK_NEW, &c->user, REASON_USER_UNREADABLE);
+	/* Its process, or the one that it was forked from, is known then. */
+	spans = generation && w->walk.process.span_source;
+	if (spans)
+		take_span(w, &c->span);
 
-	s = bpf_ringbuf_reserve(&samples, sizeof(*s), 0);
+	s = spans && w->label_bytes ? reserve_labelled(w) : bpf_ringbuf_reserve(&samples, sizeof(*s), 0);
 	if (!s) {
 		c->lost_ring_full++;
 		return;
@@ -482,7 +508,10 @@ static __always_inline void send(struct perf_event_data *ctx, struct cpu_counter
 	s->user_reason = user.reason;
 	s->kernel_reason = kernel.reason;
 	bpf_get_current_comm(s->comm, sizeof(s->comm));
-	__builtin_memset(s->trace_id, 0, sizeof(s->trace_id) + sizeof(s->span_id));
+	if (spans)
+		__builtin_memcpy(s->trace_id, &w->span, sizeof(w->span));
+	else
+		__builtin_memset(s->trace_id, 0, sizeof(w->span));
 
 	wakeup = bpf_ringbuf_query(&samples, BPF_RB_AVAIL_DATA) >= ring_wakeup_bytes ? BPF_RB_FORCE_WAKEUP
 										     : BPF_RB_NO_WAKEUP;

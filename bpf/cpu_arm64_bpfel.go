@@ -49,6 +49,7 @@ type CpuCpuCounters struct {
 	LostRingFull      uint64
 	User              CpuStackCounters
 	Kernel            CpuStackCounters
+	Span              CpuSpanCounters
 	TargetAdded       uint64
 	TargetMapFull     uint64
 	RunTimeNs         uint64
@@ -62,6 +63,14 @@ const (
 	CpuFrameKindFRAME_KIND_KERNEL CpuFrameKind = 2
 	CpuFrameKindFRAME_KIND_NATIVE CpuFrameKind = 3
 )
+
+type CpuLabelledSample struct {
+	_      structs.HostLayout
+	Sample CpuSample
+	Bytes  uint32
+	Pad    uint32
+	Labels [256]uint8
+}
 
 type CpuLimit uint32
 
@@ -83,6 +92,11 @@ const (
 	CpuLimitLIMIT_COPY_LINKS         CpuLimit = 128
 	CpuLimitLIMIT_CGROUP_DEPTH       CpuLimit = 32
 	CpuLimitLIMIT_PID_LEVELS         CpuLimit = 33
+	CpuLimitLIMIT_GO_LABELS          CpuLimit = 32
+	CpuLimitLIMIT_GO_BUCKETS         CpuLimit = 8
+	CpuLimitLIMIT_LABELS_BYTES       CpuLimit = 256
+	CpuLimitLIMIT_KEY_BYTES          CpuLimit = 63
+	CpuLimitLIMIT_VALUE_BYTES        CpuLimit = 127
 	CpuLimitLIMIT_COMM               CpuLimit = 16
 )
 
@@ -95,6 +109,13 @@ type CpuProcess struct {
 	Count      uint32
 	Flags      uint32
 	Check      uint32
+	SpanSource uint8
+	SpanFlags  uint8
+	GoM        uint16
+	SpanAt     uint64
+	SpanOffset uint32
+	GoCurg     uint16
+	GoLabels   uint16
 }
 
 type CpuProcessFlag uint32
@@ -227,12 +248,37 @@ const (
 type CpuScratch struct {
 	_     structs.HostLayout
 	Chunk CpuStackChunk
-	Walk  struct {
+	Span  struct {
+		_       structs.HostLayout
+		TraceId [16]uint8
+		SpanId  [8]uint8
+	}
+	Bucket struct {
+		_       structs.HostLayout
+		Tophash [8]uint8
+		Key     [8]struct {
+			_     structs.HostLayout
+			Text  uint64
+			Bytes uint64
+		}
+		Value [8]struct {
+			_     structs.HostLayout
+			Text  uint64
+			Bytes uint64
+		}
+		Overflow uint64
+	}
+	Text       [32]uint8
+	LabelBytes uint32
+	Pad        uint32
+	Labels     [512]uint8
+	Walk       struct {
 		_            structs.HostLayout
 		Pc           uint64
 		Sp           uint64
 		Fp           uint64
 		Base         uint64
+		Goroutine    uint64
 		Key          uint64
 		Window       uint64
 		WindowBytes  uint32
@@ -255,13 +301,39 @@ type CpuScratch struct {
 		_            [4]byte
 		Here         CpuCodeRange
 		Process      CpuProcess
-		_            [4]byte
 	}
 	Window   [64]uint64
 	Frames   [1024]uint64
 	Copy     CpuStackCopy
 	Overhang [4096]uint8
 }
+
+type CpuSpanCounters struct {
+	_          structs.HostLayout
+	Taken      uint64
+	None       uint64
+	Unreadable uint64
+	Refused    uint64
+}
+
+type CpuSpanFlag uint32
+
+const (
+	CpuSpanFlagSPAN_MUSL   CpuSpanFlag = 1
+	CpuSpanFlagSPAN_GO_MAP CpuSpanFlag = 2
+)
+
+type CpuSpanSource uint32
+
+const (
+	CpuSpanSourceSPAN_SOURCE_NONE        CpuSpanSource = 0
+	CpuSpanSourceSPAN_SOURCE_STATIC      CpuSpanSource = 1
+	CpuSpanSourceSPAN_SOURCE_SLOT        CpuSpanSource = 2
+	CpuSpanSourceSPAN_SOURCE_MODULE      CpuSpanSource = 3
+	CpuSpanSourceSPAN_SOURCE_DESCRIPTOR  CpuSpanSource = 4
+	CpuSpanSourceSPAN_SOURCE_GO          CpuSpanSource = 5
+	CpuSpanSourceSPAN_SOURCE_GO_REGISTER CpuSpanSource = 6
+)
 
 type CpuStackChunk struct {
 	_      structs.HostLayout
@@ -330,50 +402,53 @@ type CpuUnwindSaved struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	CpuMapArena              = "arena"
-	CpuMapCgroupMatches      = "cgroup_matches"
-	CpuMapCopies             = "copies"
-	CpuMapCopyBudgets        = "copy_budgets"
-	CpuMapCounters           = "counters"
-	CpuMapProcesses          = "processes"
-	CpuMapRemembered         = "remembered"
-	CpuMapSamples            = "samples"
-	CpuMapScratch            = "scratch"
-	CpuMapStackTraces        = "stack_traces"
-	CpuMapTargets            = "targets"
-	CpuProgOnSample          = "on_sample"
-	CpuVarCgroupLevel        = "cgroup_level"
-	CpuVarCgroupSubsys       = "cgroup_subsys"
-	CpuVarCopiesPerSecond    = "copies_per_second"
-	CpuVarCopiesWakeupBytes  = "copies_wakeup_bytes"
-	CpuVarCopyAll            = "copy_all"
-	CpuVarExcludeTgid        = "exclude_tgid"
-	CpuVarFilterCgroup       = "filter_cgroup"
-	CpuVarFilterTargets      = "filter_targets"
-	CpuVarMaxFrames          = "max_frames"
-	CpuVarPidNamespaceInode  = "pid_namespace_inode"
-	CpuVarRingWakeupBytes    = "ring_wakeup_bytes"
-	CpuVarSoftirqSize        = "softirq_size"
-	CpuVarSoftirqStart       = "softirq_start"
-	CpuVarStackSecret        = "stack_secret"
-	CpuVarTaskBtf            = "task_btf"
-	CpuVarTaskPtRegs         = "task_pt_regs"
-	CpuVarUnusedCodeRange    = "unused_code_range"
-	CpuVarUnusedCopyLink     = "unused_copy_link"
-	CpuVarUnusedFrameKind    = "unused_frame_kind"
-	CpuVarUnusedLimit        = "unused_limit"
-	CpuVarUnusedProcessFlag  = "unused_process_flag"
-	CpuVarUnusedReason       = "unused_reason"
-	CpuVarUnusedRuleCfa      = "unused_rule_cfa"
-	CpuVarUnusedRuleKind     = "unused_rule_kind"
-	CpuVarUnusedRuleNone     = "unused_rule_none"
-	CpuVarUnusedRuleRegister = "unused_rule_register"
-	CpuVarUnusedRuleSaved    = "unused_rule_saved"
-	CpuVarUnusedSample       = "unused_sample"
-	CpuVarUnusedSampleFlag   = "unused_sample_flag"
-	CpuVarUnusedStackCopy    = "unused_stack_copy"
-	CpuVarUnusedUnwindRule   = "unused_unwind_rule"
-	CpuVarWalks              = "walks"
+	CpuMapArena                = "arena"
+	CpuMapCgroupMatches        = "cgroup_matches"
+	CpuMapCopies               = "copies"
+	CpuMapCopyBudgets          = "copy_budgets"
+	CpuMapCounters             = "counters"
+	CpuMapProcesses            = "processes"
+	CpuMapRemembered           = "remembered"
+	CpuMapSamples              = "samples"
+	CpuMapScratch              = "scratch"
+	CpuMapStackTraces          = "stack_traces"
+	CpuMapTargets              = "targets"
+	CpuProgOnSample            = "on_sample"
+	CpuVarCgroupLevel          = "cgroup_level"
+	CpuVarCgroupSubsys         = "cgroup_subsys"
+	CpuVarCopiesPerSecond      = "copies_per_second"
+	CpuVarCopiesWakeupBytes    = "copies_wakeup_bytes"
+	CpuVarCopyAll              = "copy_all"
+	CpuVarExcludeTgid          = "exclude_tgid"
+	CpuVarFilterCgroup         = "filter_cgroup"
+	CpuVarFilterTargets        = "filter_targets"
+	CpuVarMaxFrames            = "max_frames"
+	CpuVarPidNamespaceInode    = "pid_namespace_inode"
+	CpuVarRingWakeupBytes      = "ring_wakeup_bytes"
+	CpuVarSoftirqSize          = "softirq_size"
+	CpuVarSoftirqStart         = "softirq_start"
+	CpuVarStackSecret          = "stack_secret"
+	CpuVarTaskBtf              = "task_btf"
+	CpuVarTaskPtRegs           = "task_pt_regs"
+	CpuVarUnusedCodeRange      = "unused_code_range"
+	CpuVarUnusedCopyLink       = "unused_copy_link"
+	CpuVarUnusedFrameKind      = "unused_frame_kind"
+	CpuVarUnusedLabelledSample = "unused_labelled_sample"
+	CpuVarUnusedLimit          = "unused_limit"
+	CpuVarUnusedProcessFlag    = "unused_process_flag"
+	CpuVarUnusedReason         = "unused_reason"
+	CpuVarUnusedRuleCfa        = "unused_rule_cfa"
+	CpuVarUnusedRuleKind       = "unused_rule_kind"
+	CpuVarUnusedRuleNone       = "unused_rule_none"
+	CpuVarUnusedRuleRegister   = "unused_rule_register"
+	CpuVarUnusedRuleSaved      = "unused_rule_saved"
+	CpuVarUnusedSample         = "unused_sample"
+	CpuVarUnusedSampleFlag     = "unused_sample_flag"
+	CpuVarUnusedSpanFlag       = "unused_span_flag"
+	CpuVarUnusedSpanSource     = "unused_span_source"
+	CpuVarUnusedStackCopy      = "unused_stack_copy"
+	CpuVarUnusedUnwindRule     = "unused_unwind_rule"
+	CpuVarWalks                = "walks"
 )
 
 // LoadCpu returns the embedded CollectionSpec for Cpu.
@@ -442,38 +517,41 @@ type CpuMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CpuVariableSpecs struct {
-	CgroupLevel        *ebpf.VariableSpec `ebpf:"cgroup_level"`
-	CgroupSubsys       *ebpf.VariableSpec `ebpf:"cgroup_subsys"`
-	CopiesPerSecond    *ebpf.VariableSpec `ebpf:"copies_per_second"`
-	CopiesWakeupBytes  *ebpf.VariableSpec `ebpf:"copies_wakeup_bytes"`
-	CopyAll            *ebpf.VariableSpec `ebpf:"copy_all"`
-	ExcludeTgid        *ebpf.VariableSpec `ebpf:"exclude_tgid"`
-	FilterCgroup       *ebpf.VariableSpec `ebpf:"filter_cgroup"`
-	FilterTargets      *ebpf.VariableSpec `ebpf:"filter_targets"`
-	MaxFrames          *ebpf.VariableSpec `ebpf:"max_frames"`
-	PidNamespaceInode  *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
-	RingWakeupBytes    *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
-	SoftirqSize        *ebpf.VariableSpec `ebpf:"softirq_size"`
-	SoftirqStart       *ebpf.VariableSpec `ebpf:"softirq_start"`
-	StackSecret        *ebpf.VariableSpec `ebpf:"stack_secret"`
-	TaskBtf            *ebpf.VariableSpec `ebpf:"task_btf"`
-	TaskPtRegs         *ebpf.VariableSpec `ebpf:"task_pt_regs"`
-	UnusedCodeRange    *ebpf.VariableSpec `ebpf:"unused_code_range"`
-	UnusedCopyLink     *ebpf.VariableSpec `ebpf:"unused_copy_link"`
-	UnusedFrameKind    *ebpf.VariableSpec `ebpf:"unused_frame_kind"`
-	UnusedLimit        *ebpf.VariableSpec `ebpf:"unused_limit"`
-	UnusedProcessFlag  *ebpf.VariableSpec `ebpf:"unused_process_flag"`
-	UnusedReason       *ebpf.VariableSpec `ebpf:"unused_reason"`
-	UnusedRuleCfa      *ebpf.VariableSpec `ebpf:"unused_rule_cfa"`
-	UnusedRuleKind     *ebpf.VariableSpec `ebpf:"unused_rule_kind"`
-	UnusedRuleNone     *ebpf.VariableSpec `ebpf:"unused_rule_none"`
-	UnusedRuleRegister *ebpf.VariableSpec `ebpf:"unused_rule_register"`
-	UnusedRuleSaved    *ebpf.VariableSpec `ebpf:"unused_rule_saved"`
-	UnusedSample       *ebpf.VariableSpec `ebpf:"unused_sample"`
-	UnusedSampleFlag   *ebpf.VariableSpec `ebpf:"unused_sample_flag"`
-	UnusedStackCopy    *ebpf.VariableSpec `ebpf:"unused_stack_copy"`
-	UnusedUnwindRule   *ebpf.VariableSpec `ebpf:"unused_unwind_rule"`
-	Walks              *ebpf.VariableSpec `ebpf:"walks"`
+	CgroupLevel          *ebpf.VariableSpec `ebpf:"cgroup_level"`
+	CgroupSubsys         *ebpf.VariableSpec `ebpf:"cgroup_subsys"`
+	CopiesPerSecond      *ebpf.VariableSpec `ebpf:"copies_per_second"`
+	CopiesWakeupBytes    *ebpf.VariableSpec `ebpf:"copies_wakeup_bytes"`
+	CopyAll              *ebpf.VariableSpec `ebpf:"copy_all"`
+	ExcludeTgid          *ebpf.VariableSpec `ebpf:"exclude_tgid"`
+	FilterCgroup         *ebpf.VariableSpec `ebpf:"filter_cgroup"`
+	FilterTargets        *ebpf.VariableSpec `ebpf:"filter_targets"`
+	MaxFrames            *ebpf.VariableSpec `ebpf:"max_frames"`
+	PidNamespaceInode    *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
+	RingWakeupBytes      *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
+	SoftirqSize          *ebpf.VariableSpec `ebpf:"softirq_size"`
+	SoftirqStart         *ebpf.VariableSpec `ebpf:"softirq_start"`
+	StackSecret          *ebpf.VariableSpec `ebpf:"stack_secret"`
+	TaskBtf              *ebpf.VariableSpec `ebpf:"task_btf"`
+	TaskPtRegs           *ebpf.VariableSpec `ebpf:"task_pt_regs"`
+	UnusedCodeRange      *ebpf.VariableSpec `ebpf:"unused_code_range"`
+	UnusedCopyLink       *ebpf.VariableSpec `ebpf:"unused_copy_link"`
+	UnusedFrameKind      *ebpf.VariableSpec `ebpf:"unused_frame_kind"`
+	UnusedLabelledSample *ebpf.VariableSpec `ebpf:"unused_labelled_sample"`
+	UnusedLimit          *ebpf.VariableSpec `ebpf:"unused_limit"`
+	UnusedProcessFlag    *ebpf.VariableSpec `ebpf:"unused_process_flag"`
+	UnusedReason         *ebpf.VariableSpec `ebpf:"unused_reason"`
+	UnusedRuleCfa        *ebpf.VariableSpec `ebpf:"unused_rule_cfa"`
+	UnusedRuleKind       *ebpf.VariableSpec `ebpf:"unused_rule_kind"`
+	UnusedRuleNone       *ebpf.VariableSpec `ebpf:"unused_rule_none"`
+	UnusedRuleRegister   *ebpf.VariableSpec `ebpf:"unused_rule_register"`
+	UnusedRuleSaved      *ebpf.VariableSpec `ebpf:"unused_rule_saved"`
+	UnusedSample         *ebpf.VariableSpec `ebpf:"unused_sample"`
+	UnusedSampleFlag     *ebpf.VariableSpec `ebpf:"unused_sample_flag"`
+	UnusedSpanFlag       *ebpf.VariableSpec `ebpf:"unused_span_flag"`
+	UnusedSpanSource     *ebpf.VariableSpec `ebpf:"unused_span_source"`
+	UnusedStackCopy      *ebpf.VariableSpec `ebpf:"unused_stack_copy"`
+	UnusedUnwindRule     *ebpf.VariableSpec `ebpf:"unused_unwind_rule"`
+	Walks                *ebpf.VariableSpec `ebpf:"walks"`
 }
 
 // CpuObjects contains all objects after they have been loaded into the kernel.
@@ -529,38 +607,41 @@ func (m *CpuMaps) Close() error {
 //
 // It can be passed to LoadCpuObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CpuVariables struct {
-	CgroupLevel        *ebpf.Variable `ebpf:"cgroup_level"`
-	CgroupSubsys       *ebpf.Variable `ebpf:"cgroup_subsys"`
-	CopiesPerSecond    *ebpf.Variable `ebpf:"copies_per_second"`
-	CopiesWakeupBytes  *ebpf.Variable `ebpf:"copies_wakeup_bytes"`
-	CopyAll            *ebpf.Variable `ebpf:"copy_all"`
-	ExcludeTgid        *ebpf.Variable `ebpf:"exclude_tgid"`
-	FilterCgroup       *ebpf.Variable `ebpf:"filter_cgroup"`
-	FilterTargets      *ebpf.Variable `ebpf:"filter_targets"`
-	MaxFrames          *ebpf.Variable `ebpf:"max_frames"`
-	PidNamespaceInode  *ebpf.Variable `ebpf:"pid_namespace_inode"`
-	RingWakeupBytes    *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
-	SoftirqSize        *ebpf.Variable `ebpf:"softirq_size"`
-	SoftirqStart       *ebpf.Variable `ebpf:"softirq_start"`
-	StackSecret        *ebpf.Variable `ebpf:"stack_secret"`
-	TaskBtf            *ebpf.Variable `ebpf:"task_btf"`
-	TaskPtRegs         *ebpf.Variable `ebpf:"task_pt_regs"`
-	UnusedCodeRange    *ebpf.Variable `ebpf:"unused_code_range"`
-	UnusedCopyLink     *ebpf.Variable `ebpf:"unused_copy_link"`
-	UnusedFrameKind    *ebpf.Variable `ebpf:"unused_frame_kind"`
-	UnusedLimit        *ebpf.Variable `ebpf:"unused_limit"`
-	UnusedProcessFlag  *ebpf.Variable `ebpf:"unused_process_flag"`
-	UnusedReason       *ebpf.Variable `ebpf:"unused_reason"`
-	UnusedRuleCfa      *ebpf.Variable `ebpf:"unused_rule_cfa"`
-	UnusedRuleKind     *ebpf.Variable `ebpf:"unused_rule_kind"`
-	UnusedRuleNone     *ebpf.Variable `ebpf:"unused_rule_none"`
-	UnusedRuleRegister *ebpf.Variable `ebpf:"unused_rule_register"`
-	UnusedRuleSaved    *ebpf.Variable `ebpf:"unused_rule_saved"`
-	UnusedSample       *ebpf.Variable `ebpf:"unused_sample"`
-	UnusedSampleFlag   *ebpf.Variable `ebpf:"unused_sample_flag"`
-	UnusedStackCopy    *ebpf.Variable `ebpf:"unused_stack_copy"`
-	UnusedUnwindRule   *ebpf.Variable `ebpf:"unused_unwind_rule"`
-	Walks              *ebpf.Variable `ebpf:"walks"`
+	CgroupLevel          *ebpf.Variable `ebpf:"cgroup_level"`
+	CgroupSubsys         *ebpf.Variable `ebpf:"cgroup_subsys"`
+	CopiesPerSecond      *ebpf.Variable `ebpf:"copies_per_second"`
+	CopiesWakeupBytes    *ebpf.Variable `ebpf:"copies_wakeup_bytes"`
+	CopyAll              *ebpf.Variable `ebpf:"copy_all"`
+	ExcludeTgid          *ebpf.Variable `ebpf:"exclude_tgid"`
+	FilterCgroup         *ebpf.Variable `ebpf:"filter_cgroup"`
+	FilterTargets        *ebpf.Variable `ebpf:"filter_targets"`
+	MaxFrames            *ebpf.Variable `ebpf:"max_frames"`
+	PidNamespaceInode    *ebpf.Variable `ebpf:"pid_namespace_inode"`
+	RingWakeupBytes      *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
+	SoftirqSize          *ebpf.Variable `ebpf:"softirq_size"`
+	SoftirqStart         *ebpf.Variable `ebpf:"softirq_start"`
+	StackSecret          *ebpf.Variable `ebpf:"stack_secret"`
+	TaskBtf              *ebpf.Variable `ebpf:"task_btf"`
+	TaskPtRegs           *ebpf.Variable `ebpf:"task_pt_regs"`
+	UnusedCodeRange      *ebpf.Variable `ebpf:"unused_code_range"`
+	UnusedCopyLink       *ebpf.Variable `ebpf:"unused_copy_link"`
+	UnusedFrameKind      *ebpf.Variable `ebpf:"unused_frame_kind"`
+	UnusedLabelledSample *ebpf.Variable `ebpf:"unused_labelled_sample"`
+	UnusedLimit          *ebpf.Variable `ebpf:"unused_limit"`
+	UnusedProcessFlag    *ebpf.Variable `ebpf:"unused_process_flag"`
+	UnusedReason         *ebpf.Variable `ebpf:"unused_reason"`
+	UnusedRuleCfa        *ebpf.Variable `ebpf:"unused_rule_cfa"`
+	UnusedRuleKind       *ebpf.Variable `ebpf:"unused_rule_kind"`
+	UnusedRuleNone       *ebpf.Variable `ebpf:"unused_rule_none"`
+	UnusedRuleRegister   *ebpf.Variable `ebpf:"unused_rule_register"`
+	UnusedRuleSaved      *ebpf.Variable `ebpf:"unused_rule_saved"`
+	UnusedSample         *ebpf.Variable `ebpf:"unused_sample"`
+	UnusedSampleFlag     *ebpf.Variable `ebpf:"unused_sample_flag"`
+	UnusedSpanFlag       *ebpf.Variable `ebpf:"unused_span_flag"`
+	UnusedSpanSource     *ebpf.Variable `ebpf:"unused_span_source"`
+	UnusedStackCopy      *ebpf.Variable `ebpf:"unused_stack_copy"`
+	UnusedUnwindRule     *ebpf.Variable `ebpf:"unused_unwind_rule"`
+	Walks                *ebpf.Variable `ebpf:"walks"`
 }
 
 // CpuPrograms contains all programs after they have been loaded into the kernel.

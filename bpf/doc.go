@@ -12,10 +12,14 @@ package bpf
 type (
 	// Sample is one record of the ring; see struct sample.
 	Sample = CpuSample
+	// LabelledSample is a Sample with labels; see struct labelled_sample.
+	LabelledSample = CpuLabelledSample
 	// Counters is what one CPU counted, or the sum over all CPUs; see struct cpu_counters.
 	Counters = CpuCpuCounters
 	// StackCounters is the part of Counters that is kept for each side of a stack.
 	StackCounters = CpuStackCounters
+	// SpanCounters is the part of Counters that tells of the ids of spans.
+	SpanCounters = CpuSpanCounters
 	// StackChunk is an element of stack_traces; see struct stack_chunk.
 	StackChunk = CpuStackChunk
 	// Target is a wanted process; see struct target.
@@ -32,6 +36,10 @@ type (
 	StackCopy = CpuStackCopy
 	// CopyLink is a link of its chain of frame pointers, outside of what was copied; see struct copy_link.
 	CopyLink = CpuCopyLink
+	// SpanSource is where threads keep the ids of spans.
+	SpanSource = CpuSpanSource
+	// SpanFlag is how.
+	SpanFlag = CpuSpanFlag
 	// FrameKind is the top four bits of a Frame.
 	FrameKind = CpuFrameKind
 )
@@ -60,6 +68,23 @@ const (
 
 // ProcessCopy is a flag of a Process; see enum process_flag.
 const ProcessCopy = CpuProcessFlagPROCESS_COPY
+
+// Where threads keep the ids of spans; see enum span_source.
+const (
+	SpanSourceNone       = CpuSpanSourceSPAN_SOURCE_NONE
+	SpanSourceStatic     = CpuSpanSourceSPAN_SOURCE_STATIC
+	SpanSourceSlot       = CpuSpanSourceSPAN_SOURCE_SLOT
+	SpanSourceModule     = CpuSpanSourceSPAN_SOURCE_MODULE
+	SpanSourceDescriptor = CpuSpanSourceSPAN_SOURCE_DESCRIPTOR
+	SpanSourceGo         = CpuSpanSourceSPAN_SOURCE_GO
+	SpanSourceGoRegister = CpuSpanSourceSPAN_SOURCE_GO_REGISTER
+)
+
+// How they are kept there; see enum span_flag.
+const (
+	SpanMusl  = CpuSpanFlagSPAN_MUSL
+	SpanGoMap = CpuSpanFlagSPAN_GO_MAP
+)
 
 // Flags of a Sample; see enum sample_flag.
 const (

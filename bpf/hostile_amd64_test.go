@@ -24,10 +24,15 @@ const (
 	hostilePage  = 4096
 )
 
+// hostileThread is its thread pointer, in the middle of the stack.
+const hostileThread = hostileStack + hostileBytes/2
+
 // hostileSource is that process. It reads its registers and its stack, and loops.
 const hostileSource = `
+#include <asm/prctl.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 int main(void)
@@ -51,6 +56,7 @@ int main(void)
 	code[0] = 0xeb, code[1] = 0xfe; /* 1: jmp 1b */
 	if (write(1, ".", 1) != 1)
 		return 1;
+	syscall(SYS_arch_prctl, ARCH_SET_FS, 0x20080000UL);
 	__asm__ volatile("mov %0, %%rsp; mov %1, %%rbp; mov %2, %%rbx; jmp *%3"
 			 : : "r"(in.sp), "r"(in.fp), "r"(in.base), "a"(code) : "memory");
 }
@@ -61,6 +67,8 @@ type hostileProcess struct {
 	sp, fp, base uint64
 	stack        [hostileBytes / 8]uint64
 	rules        []UnwindRule
+	// span is what of its entry tells where the ids of spans are.
+	span Process
 }
 
 func (h *hostileProcess) put(address, value uint64) { h.stack[(address-hostileStack)/8] = value }
@@ -95,7 +103,9 @@ func (h *hostileProcess) publish(t *testing.T, p *Programs, pid, execID uint32) 
 		rows = append(rows, uint32(i*hostilePage/len(h.rules))<<20|table|uint32(i))
 	}
 	write(hostileIndex, rows)
-	if err := p.PutProcess(Process{Tgid: pid, ExecId: execID, Generation: 1, Ranges: hostileList, Count: 1}); err != nil {
+	entry := h.span
+	entry.Tgid, entry.ExecId, entry.Generation, entry.Ranges, entry.Count = pid, execID, 1, hostileList, 1
+	if err := p.PutProcess(entry); err != nil {
 		t.Fatal(err)
 	}
 }

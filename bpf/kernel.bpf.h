@@ -56,11 +56,15 @@ struct pid {
 	struct upid numbers[1]; /* really level + 1 of them, the initial namespace's first */
 };
 
-#if defined(__TARGET_ARCH_x86)
 struct thread_struct {
+#if defined(__TARGET_ARCH_x86)
 	unsigned long fsbase; /* the thread pointer, as arch_prctl has set it */
-};
+#elif defined(__TARGET_ARCH_arm64)
+	struct {
+		unsigned long tp_value; /* the thread pointer, as it was when the thread ran before */
+	} uw;
 #endif
+};
 
 struct mm_struct {
 	unsigned long start_stack; /* drawn by each exec, kept by forks */
@@ -78,9 +82,7 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct pid *thread_pid; /* gone when the task was reaped */
 	struct css_set *cgroups;
-#if defined(__TARGET_ARCH_x86)
 	struct thread_struct thread;
-#endif
 };
 
 /* The registers of user mode, where the kernel keeps them. */

@@ -25,14 +25,15 @@ func TestLayouts(t *testing.T) {
 	for _, object := range objects {
 		types := typesOf(t, object)
 		for name, goType := range map[string]reflect.Type{
-			"sample":         reflect.TypeFor[Sample](),
-			"stack_chunk":    reflect.TypeFor[StackChunk](),
-			"cpu_counters":   reflect.TypeFor[Counters](),
-			"stack_counters": reflect.TypeFor[StackCounters](),
-			"target":         reflect.TypeFor[Target](),
-			"process":        reflect.TypeFor[Process](),
-			"code_range":     reflect.TypeFor[CodeRange](),
-			"unwind_rule":    reflect.TypeFor[UnwindRule](),
+			"sample":          reflect.TypeFor[Sample](),
+			"labelled_sample": reflect.TypeFor[LabelledSample](),
+			"stack_chunk":     reflect.TypeFor[StackChunk](),
+			"cpu_counters":    reflect.TypeFor[Counters](),
+			"stack_counters":  reflect.TypeFor[StackCounters](),
+			"target":          reflect.TypeFor[Target](),
+			"process":         reflect.TypeFor[Process](),
+			"code_range":      reflect.TypeFor[CodeRange](),
+			"unwind_rule":     reflect.TypeFor[UnwindRule](),
 		} {
 			var c *btf.Struct
 			if err := types.TypeByName(name, &c); err != nil {

@@ -378,6 +378,10 @@ func (c *Counters) add(o *Counters) {
 	c.LostRingFull += o.LostRingFull
 	c.User.add(&o.User)
 	c.Kernel.add(&o.Kernel)
+	c.Span.Taken += o.Span.Taken
+	c.Span.None += o.Span.None
+	c.Span.Unreadable += o.Span.Unreadable
+	c.Span.Refused += o.Span.Refused
 	c.TargetAdded += o.TargetAdded
 	c.TargetMapFull += o.TargetMapFull
 	c.RunTimeNs += o.RunTimeNs

@@ -9,7 +9,7 @@
 
 /*
  * Key 0, value: the counters of this CPU. Written by the programs, read by Go;
- * never reset. Size: one element of 224 bytes a CPU.
+ * never reset. Size: one element of 256 bytes a CPU.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -59,15 +59,38 @@ func NewRing(m *ebpf.Map) (*Ring, error) {
 
 // Samples calls visit with every sample that is ready and returns their number; see Drain.
 func (r *Ring) Samples(visit func(*Sample)) (n int) {
+	return r.LabelledSamples(func(s *Sample, _ []byte) { visit(s) })
+}
+
+// LabelledSamples is Samples with the labels that go with a sample, which are valid during the call only; see Labels.
+func (r *Ring) LabelledSamples(visit func(s *Sample, labels []byte)) (n int) {
 	r.Drain(func(record []byte) {
-		if len(record) != int(unsafe.Sizeof(Sample{})) {
+		var labels []byte
+		switch uintptr(len(record)) {
+		case unsafe.Sizeof(Sample{}):
+		case unsafe.Sizeof(LabelledSample{}):
+			l := (*LabelledSample)(unsafe.Pointer(unsafe.SliceData(record)))
+			labels = l.Labels[:min(int(l.Bytes), len(l.Labels))]
+		default:
 			r.BadRecords++
 			return
 		}
-		visit((*Sample)(unsafe.Pointer(unsafe.SliceData(record))))
+		visit((*Sample)(unsafe.Pointer(unsafe.SliceData(record))), labels)
 		n++
 	})
 	return n
+}
+
+// Labels visits those that go with a sample: for each the lengths of key and value, a byte each, then both.
+func Labels(packed []byte, visit func(key, value []byte)) {
+	for len(packed) >= 2 {
+		key, value := int(packed[0]), int(packed[1])
+		if packed = packed[2:]; key+value > len(packed) {
+			return
+		}
+		visit(packed[:key], packed[key:key+value])
+		packed = packed[key+value:]
+	}
 }
 
 // CopiedStack is a stack as it was in memory, and the registers of its thread; see struct stack_copy.

@@ -13,6 +13,7 @@ struct walk {
 	u64 sp;
 	u64 fp;
 	u64 base; /* rbx; arm64: lr */
+	u64 goroutine; /* arm64: what the register holds in which Go's code keeps its g */
 	u64 key;  /* of the frames until now, as far as stack_key_step leads */
 	u64 window; /* address of the piece of the stack that is in scratch.window */
 	u32 window_bytes;
@@ -51,9 +52,42 @@ struct remembered_walk {
 	struct remembered_frame frame[LIMIT_REMEMBERED_FRAMES];
 };
 
-/* 30 KB a CPU. */
+/* The ids of a span, as they go with a sample. */
+struct span_ids {
+	u8 trace_id[16];
+	u8 span_id[8];
+};
+
+/* A string of Go's. */
+struct go_string {
+	u64 text;
+	u64 bytes;
+};
+
+struct go_label {
+	struct go_string key;
+	struct go_string value;
+};
+
+/* A bucket of a map of strings by strings, before Go 1.24. */
+struct go_bucket {
+	u8 tophash[8]; /* of each element; less than GO_MIN_TOPHASH: there is none */
+	struct go_string key[8];
+	struct go_string value[8];
+	u64 overflow;
+};
+
+/* 32 KB a CPU. */
 struct scratch {
 	struct stack_chunk chunk;
+	struct span_ids span;
+	struct go_bucket bucket;
+	u8 text[32]; /* of a label */
+	u32 label_bytes; /* of labels */
+	u32 pad;
+	u8 labels
+		[2 *
+		 LIMIT_LABELS_BYTES]; /* twice, because the verifier does not know that the last label ends with them */
 	struct walk walk;
 	u64 window[LIMIT_WINDOW_WORDS];
 	u64 frames[LIMIT_STACK_FRAMES];

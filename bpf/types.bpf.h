@@ -56,6 +56,15 @@ enum limit {
 	LIMIT_COPY_LINKS = 128, /* of a stack's chain of frame pointers, outside of what was copied */
 	LIMIT_CGROUP_DEPTH = 32,
 	LIMIT_PID_LEVELS = 33, /* MAX_PID_NS_LEVEL below the initial namespace */
+	LIMIT_GO_LABELS = 32, /* of a goroutine that are looked at */
+	LIMIT_GO_BUCKETS = 8, /* of a map of them: each holds 8 */
+	/*
+	 * Of further labels that go with a sample: of all together, each with two bytes for its lengths, of a key, and of a value,
+	 * of which the rest is left out. A label that has no room is left out.
+	 */
+	LIMIT_LABELS_BYTES = 256,
+	LIMIT_KEY_BYTES = 63,
+	LIMIT_VALUE_BYTES = 127,
 	LIMIT_COMM = 16, /* TASK_COMM_LEN */
 };
 
@@ -194,6 +203,26 @@ enum process_flag {
 };
 
 /*
+ * Where the threads of a process keep the ids of the span that they work for. With the thread context of OpenTelemetry
+ * (OTEP 4947) that is a thread-local pointer to a struct thread_context; the first kinds say how to come to the pointer. What
+ * span_at and span_offset are depends on the kind.
+ */
+enum span_source {
+	SPAN_SOURCE_NONE = 0,
+	SPAN_SOURCE_STATIC, /* at span_at from the thread pointer */
+	SPAN_SOURCE_SLOT, /* as far from the thread pointer as the word at address span_at says */
+	SPAN_SOURCE_MODULE, /* span_offset into the thread's block of the module whose number is at address span_at */
+	SPAN_SOURCE_DESCRIPTOR, /* at address span_at is a TLS descriptor, see struct tls_descriptor */
+	SPAN_SOURCE_GO, /* the labels of the goroutine whose g is named at span_at from the thread pointer */
+	SPAN_SOURCE_GO_REGISTER, /* the same, the g is in a register (arm64) */
+};
+
+enum span_flag {
+	SPAN_MUSL = 1 << 0, /* the thread's blocks are listed as musl does, not as glibc */
+	SPAN_GO_MAP = 1 << 1, /* the labels are a map, as before Go 1.24, not a slice */
+};
+
+/*
  * A process whose code ranges are known. The check tells a value that is read
  * while it is replaced: values are reused at once. It is the exclusive or of
  * all other words.
@@ -206,7 +235,17 @@ struct process {
 	u32 count;
 	u32 flags; /* enum process_flag */
 	u32 check;
+	u8 span_source; /* enum span_source */
+	u8 span_flags; /* enum span_flag */
+	u16 go_m; /* offsets: of g.m, m.curg and g.labels */
+	u64 span_at;
+	u32 span_offset;
+	u16 go_curg;
+	u16 go_labels;
 };
+#define PROCESS_WORDS 12
+_Static_assert(sizeof(struct process) == PROCESS_WORDS * sizeof(u32),
+	       "no padding, or the check is of what nobody wrote");
 
 /* What became of one side's stacks. The terms add up to the samples taken (truncated ones are new or known too). */
 struct stack_counters {
@@ -218,6 +257,14 @@ struct stack_counters {
 	u64 truncated; /* the walk ended before the root */
 	u64 copied; /* went to user space to be walked there */
 	u64 joined; /* of those walked here: the outer frames were those of the last walk of the thread still */
+};
+
+/* What became of the ids of spans, in processes that have some. */
+struct span_counters {
+	u64 taken; /* they went with the sample */
+	u64 none; /* the thread works for no span */
+	u64 unreadable; /* a place that leads to them is not in memory */
+	u64 refused; /* what is there are no ids */
 };
 
 /*
@@ -236,6 +283,7 @@ struct cpu_counters {
 	u64 lost_ring_full;
 	struct stack_counters user;
 	struct stack_counters kernel;
+	struct span_counters span;
 	u64 target_added; /* descendants put into targets */
 	u64 target_map_full; /* descendants that did not fit: they are not sampled */
 	u64 run_time_ns; /* between entry and exit of on_sample, by its own clock */
@@ -272,10 +320,18 @@ struct sample {
 	u32 exec_id; /* goes up by one with each exec of the task */
 	u32 flags; /* enum sample_flag */
 	char comm[LIMIT_COMM];
-	u8 trace_id[16];
+	u8 trace_id[16]; /* of the span that the thread worked for; zeros: none is known */
 	u8 span_id[8];
 };
 _Static_assert(sizeof(struct sample) == 104, "64 bytes, the thread's name and the room for trace and span id");
+
+/* A sample of a goroutine that has further labels: for each the lengths of key and value, a byte each, then both. */
+struct labelled_sample {
+	struct sample sample;
+	u32 bytes;
+	u32 pad;
+	u8 labels[LIMIT_LABELS_BYTES];
+};
 
 /*
  * The cold path: where the process, its code or the table is not known here yet, the registers and the stack

@@ -20,7 +20,7 @@
 
 /*
  * Key: thread group id, value: struct process. Go puts a process in when it is
- * sampled for the first time. 16,384 elements, 1.7 MB: more processes than are
+ * sampled for the first time. 16,384 elements, 2.0 MB: more processes than are
  * sampled at a time on most hosts, and one that is not any more makes room. The
  * stacks of what does not fit are copied (cold.bpf.h), or keep their leaf alone.
  */

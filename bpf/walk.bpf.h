@@ -351,6 +351,17 @@ static __always_inline void begin_walk(struct perf_event_data *ctx, struct scrat
 	s->copy.base = w->base;
 }
 
+/* The exclusive or of all words: 0 where they belong together. */
+static __always_inline u32 sum_of_words(const struct process *p)
+{
+	const u32 *words = (const void *)p;
+	u32 sum = 0;
+
+	for (int i = 0; i < PROCESS_WORDS; i++)
+		sum ^= words[i];
+	return sum;
+}
+
 /* Finds what is known of a process that runs the program of an exec id. */
 static __always_inline bool find_process(struct process *p, u32 tgid, u32 exec_id)
 {
@@ -359,8 +370,7 @@ static __always_inline bool find_process(struct process *p, u32 tgid, u32 exec_i
 	if (!known)
 		return false;
 	*p = *known;
-	return p->check == (p->tgid ^ p->exec_id ^ p->generation ^ p->ranges ^ p->count ^ p->flags) &&
-	       p->tgid == tgid && p->exec_id == exec_id;
+	return !sum_of_words(p) && p->tgid == tgid && p->exec_id == exec_id;
 }
 
 /*

@@ -16,6 +16,10 @@
 #define CONTEXT_CS 17
 #define CONTEXT_SP 19
 
+/* How glibc and musl lay out what lies at the thread pointer. */
+#define DTV_AT 8
+#define DTV_AT_MUSL 8
+
 static __always_inline u64 thread_pointer(bool task_btf)
 {
 	struct task_struct *task;

@@ -12,20 +12,34 @@
 #define PSTATE_32 0x10
 
 /* user_pt_regs, by words */
+#define CONTEXT_G 28 /* in Go's code */
 #define CONTEXT_FP 29
 #define CONTEXT_LR 30
 #define CONTEXT_SP 31
 #define CONTEXT_PC 32
 #define CONTEXT_PSTATE 33
 
-/* It is in a register that programs cannot read. */
+/* How glibc and musl lay out what lies at the thread pointer. */
+#define DTV_AT 0
+#define DTV_AT_MUSL -8
+
+/*
+ * It is in a register that programs cannot read. The kernel has what it was when the thread was last switched away from;
+ * no thread changes it, once it has begun.
+ */
 static __always_inline u64 thread_pointer(bool task_btf)
 {
-	return 0;
+	struct task_struct *task;
+
+	if (task_btf)
+		return bpf_get_current_task_btf()->thread.uw.tp_value;
+	task = (void *)bpf_get_current_task();
+	return BPF_CORE_READ(task, thread.uw.tp_value);
 }
 
-static __always_inline void set_registers(struct walk *w, u64 pc, u64 sp, u64 fp, u64 lr, u64 pstate)
+static __always_inline void set_registers(struct walk *w, u64 pc, u64 sp, u64 fp, u64 lr, u64 g, u64 pstate)
 {
+	w->goroutine = g;
 	w->pc = pc;
 	w->sp = sp;
 	w->fp = fp;
@@ -36,18 +50,20 @@ static __always_inline void set_registers(struct walk *w, u64 pc, u64 sp, u64 fp
 static __always_inline void registers_of_context(struct walk *w, struct perf_event_data *ctx)
 {
 	set_registers(w, ctx->regs[CONTEXT_PC], ctx->regs[CONTEXT_SP], ctx->regs[CONTEXT_FP], ctx->regs[CONTEXT_LR],
-		      ctx->regs[CONTEXT_PSTATE]);
+		      ctx->regs[CONTEXT_G], ctx->regs[CONTEXT_PSTATE]);
 }
 
 static __always_inline void registers_of_task(struct walk *w, struct pt_regs *regs)
 {
-	set_registers(w, regs->pc, regs->sp, regs->regs[CONTEXT_FP], regs->regs[CONTEXT_LR], regs->pstate);
+	set_registers(w, regs->pc, regs->sp, regs->regs[CONTEXT_FP], regs->regs[CONTEXT_LR], regs->regs[CONTEXT_G],
+		      regs->pstate);
 }
 
 static __always_inline void registers_by_helper(struct walk *w, struct pt_regs *regs)
 {
 	set_registers(w, BPF_CORE_READ(regs, pc), BPF_CORE_READ(regs, sp), BPF_CORE_READ(regs, regs[CONTEXT_FP]),
-		      BPF_CORE_READ(regs, regs[CONTEXT_LR]), BPF_CORE_READ(regs, pstate));
+		      BPF_CORE_READ(regs, regs[CONTEXT_LR]), BPF_CORE_READ(regs, regs[CONTEXT_G]),
+		      BPF_CORE_READ(regs, pstate));
 }
 
 /* Kinds of codes; the doc of profiler/unwind draws them. */

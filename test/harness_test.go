@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -262,11 +263,24 @@ func record(t testing.TB, args ...string) recording {
 // monotonic converts wall-clock nanoseconds, as profiles have them, to CLOCK_MONOTONIC, as workloads have it.
 func monotonic(t testing.TB, wallNanos int64) int64 {
 	t.Helper()
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		t.Fatal(err)
+	read := func() int64 {
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+			t.Fatal(err)
+		}
+		return now.Nano()
 	}
-	return wallNanos - time.Now().UnixNano() + now.Nano()
+	// The two clocks are read one after the other, and the machine may do something else between: the closest of some readings counts.
+	apart, offset := int64(math.MaxInt64), int64(0)
+	for range 20 {
+		before := read()
+		wall := time.Now().UnixNano()
+		after := read()
+		if after-before < apart {
+			apart, offset = after-before, before+(after-before)/2-wall
+		}
+	}
+	return wallNanos + offset
 }
 
 // heedHangup lets programs that the test starts heed SIGHUP, even where the test itself was started to ignore it (nohup): a signal

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -96,7 +97,7 @@ func (f *queryFlags) parse(now time.Time) (q query.Query, err error) {
 	case f.step < 0 || f.step%time.Second != 0:
 		return q, fmt.Errorf("step %s: want whole seconds", f.step)
 	}
-	return q, q.Check()
+	return q, cmp.Or(q.Kept(), q.Check())
 }
 
 // run answers. What a file lacks is said on standard error, and is no failure.

@@ -139,6 +139,18 @@ var counters = []instrument[int64]{
 				observe(s.incomplete[r.String()], reason(r))
 			}
 		}},
+	{"pilotlight.samples.spans", unitSamples,
+		"Samples of processes that tell which span each thread works for, by what became of its ids: taken; none, where it worked for none; unreadable, " +
+			"where a place that leads to them was not in memory; refused, where what is there are no ids. Dropped are those of the ones taken " +
+			"that a profile had no room for.",
+		func(s *snapshot, observe func(int64, ...attribute.KeyValue)) {
+			for result, n := range map[string]uint64{
+				"taken": s.BPF.Span.Taken, "none": s.BPF.Span.None, "unreadable": s.BPF.Span.Unreadable, "refused": s.BPF.Span.Refused,
+				"dropped": s.SpansDropped,
+			} {
+				observe(int64(n), attribute.String("result", result))
+			}
+		}},
 
 	{"pilotlight.stacks.new", unitStacks, "Samples whose stack was met for the first time, by side.",
 		sides(func(c *bpf.StackCounters) uint64 { return c.Fresh })},

@@ -525,7 +525,10 @@ func TestForeignLabels(t *testing.T) {
 		t.Fatal(err)
 	}
 	resource := []profile.Attribute{{Key: "c", Value: "scope"}, {Key: "d", Value: "resource"}}
-	if l := *got.Samples[0].Labels; !reflect.DeepEqual(l, profile.Labels{PID: 10, TID: 7, Comm: "python3", Thread: "worker", ContainerID: "0123", Service: "shop", Resource: resource}) {
+	if l := *got.Samples[0].Labels; !reflect.DeepEqual(l, profile.Labels{
+		PID: 10, TID: 7, Comm: "python3", Thread: "worker", ContainerID: "0123", Service: "shop", Resource: resource,
+		TraceID: "0123456789abcdef0123456789abcdef", SpanID: "0123456789abcdef",
+	}) {
 		t.Errorf("%+v", l)
 	}
 }

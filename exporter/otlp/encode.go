@@ -237,7 +237,13 @@ type message struct {
 	byFunction map[kindFunction]int32
 	byMapping  map[*profile.Mapping]int32
 	byKind     map[profile.FrameKind][]int32
-	byLabels   map[*profile.Labels][]int32
+	byLabels   map[*profile.Labels]labelled
+}
+
+// labelled is what labels become: attributes, and a link where they tell of a span.
+type labelled struct {
+	attributes []int32
+	link       int32
 }
 
 type sides struct{ kernel, user *profile.Stack }
@@ -251,7 +257,7 @@ func (b *batch) open() *message {
 	return &message{
 		dictionary: newDictionary(), maxText: b.encoder.options.MaxBytes / 64,
 		byStack: make(map[sides]int32, len(b.profile.Samples)), byLocation: make(map[*profile.Location]int32), byFunction: make(map[kindFunction]int32),
-		byMapping: make(map[*profile.Mapping]int32), byLabels: make(map[*profile.Labels][]int32), byKind: make(map[profile.FrameKind][]int32),
+		byMapping: make(map[*profile.Mapping]int32), byLabels: make(map[*profile.Labels]labelled), byKind: make(map[profile.FrameKind][]int32),
 	}
 }
 
@@ -389,10 +395,10 @@ func (d *dictionary) valueType(name, unit string) *profilespb.ValueType {
 
 // sample adds one to the profile of counts, and to that of values where there is one.
 func (m *message) sample(b *batch, s *profile.Sample) {
-	stack, attributes := m.stack(b, s), m.labels(s.Labels)
+	stack, labels := m.stack(b, s), m.labels(b, s.Labels)
 	add := func(to *profilespb.Profile, value int64, times []time.Duration) {
 		out := m.sampleSlab.next()
-		out.StackIndex, out.AttributeIndices = stack, attributes
+		out.StackIndex, out.AttributeIndices, out.LinkIndex = stack, labels.attributes, labels.link
 		if len(times) == 0 {
 			if len(m.valueSlab) == 0 {
 				m.valueSlab = make([]int64, 1024)
@@ -436,19 +442,34 @@ func sampleSize(s *profilespb.Sample) int {
 	return size
 }
 
-func (m *message) labels(l *profile.Labels) []int32 {
+// labels gives what stands at a sample. A link has both ids: one alone is an attribute.
+func (m *message) labels(b *batch, l *profile.Labels) labelled {
 	if l == nil {
-		return nil
+		return labelled{}
 	}
-	list, ok := m.byLabels[l]
+	of, ok := m.byLabels[l]
 	if !ok {
-		list = m.texts(nil, [2]string{keyThreadName, m.text(l.Thread)})
+		of.attributes = m.texts(nil, [2]string{keyThreadName, m.text(l.Thread)})
 		if l.TID != 0 {
-			list = append(list, m.attribute(keyThreadID, intValue(int64(l.TID)), ""))
+			of.attributes = append(of.attributes, m.attribute(keyThreadID, intValue(int64(l.TID)), ""))
 		}
-		m.byLabels[l] = list
+		if of.link = m.link(l.TraceID, l.SpanID); of.link == 0 {
+			of.attributes = m.texts(of.attributes, [2]string{labelTraceID, m.text(l.TraceID)}, [2]string{labelSpanID, m.text(l.SpanID)})
+		}
+		further := l.Further
+		if b.encoder.options.MaxSamples != 0 { // for a receiver, which takes so many
+			further = further[:min(len(further), ReceiversMaxLabels-len(b.encoder.names))]
+		}
+		seen := make(map[string]bool, len(further))
+		for _, label := range further {
+			if key := pprof.Text(label.Key); !pprof.Reserved(key) && !b.encoder.names[key] && !seen[key] {
+				seen[key] = true
+				of.attributes = m.texts(of.attributes, [2]string{key, m.text(label.Value)})
+			}
+		}
+		m.byLabels[l] = of
 	}
-	return list
+	return of
 }
 
 func (m *message) stack(b *batch, s *profile.Sample) int32 {

@@ -78,6 +78,8 @@ func example(seed uint64) *profile.Profile {
 			PID: 10 + i/2, TID: i % 2 * (100 + i), Comm: fmt.Sprintf("app%d", i/2), Thread: pick("worker", ""), Exe: fmt.Sprintf("/usr/bin/app%d", i/2),
 			Cgroup: "/x.scope", ContainerID: "0123", PodUID: pick("", "5f3a2b1c-9d8e-4f7a-b6c5-d4e3f2a1b0c9"), Unit: pick("", "x.scope"),
 			Service: pick("", "checkout"), Resource: resources[r.IntN(len(resources))],
+			// both, one and none
+			TraceID: pick("0af7651916cd43dd8448eb211c80319c", "0af7651916cd43dd8448eb211c80319d", ""), SpanID: pick("b7ad6b7169203331", ""),
 		})
 	}
 	labels = append(labels, &profile.Labels{PID: 2, Comm: "kthreadd"}, new(profile.Labels))
@@ -576,7 +578,10 @@ func TestAttributes(t *testing.T) {
 	p := &profile.Profile{Type: profile.TypeCPU, Start: began, Duration: time.Second, Period: 7, Samples: []profile.Sample{{
 		User: &profile.Stack{Locations: []*profile.Location{{Kind: profile.FrameGo, Mapping: m, Address: 5, Lines: []profile.Line{{Function: &profile.Function{Name: "main.main"}}}}}},
 		Labels: &profile.Labels{PID: 10, TID: 11, Comm: "comm", Thread: "thread", Exe: "/usr/bin/app", Cgroup: "/c", ContainerID: "id", PodUID: "uid", Unit: "x.service",
-			Service: "shop", Resource: []profile.Attribute{{Key: "container.id", Value: "another"}, {Key: "service.instance.id", Value: "mine"}, {Key: "team", Value: "a"}}}, Count: 1, Value: 7,
+			Service: "shop", Resource: []profile.Attribute{{Key: "container.id", Value: "another"}, {Key: "service.instance.id", Value: "mine"}, {Key: "team", Value: "a"}},
+			TraceID: "4bf92f3577b34da6a3ce929d0e0e4736", SpanID: "00f067aa0ba902b7",
+			Further: []profile.Attribute{{Key: "http.route", Value: "/items"}, {Key: "http.route", Value: "again"}, {Key: "container.id", Value: "forged"}, {Key: "comm", Value: "forged"}, {Key: "empty"}},
+		}, Count: 1, Value: 7,
 	}}}
 	d := messages(t, p, Options{})[0].message
 	got := make(map[string]string)
@@ -600,12 +605,37 @@ func TestAttributes(t *testing.T) {
 	table(d.Dictionary.MappingTable[1].AttributeIndices)
 	want := map[string]string{
 		"service.name": "shop", "service.instance.id": "mine", "team": "a", "k8s.pod.uid": "uid", "systemd.unit.name": "x.service", "process.pid": "10", "process.title": "comm", "process.executable.name": "app", "process.executable.path": "/usr/bin/app",
-		"process.linux.cgroup": "/c", "container.id": "id", "thread.name": "thread", "thread.id": "11", "profile.frame.type": "go",
+		"process.linux.cgroup": "/c", "container.id": "id", "thread.name": "thread", "thread.id": "11", "profile.frame.type": "go", "http.route": "/items",
 		"process.executable.build_id.gnu": "ab12", "process.executable.build_id.htlhash": "00ff",
 		"pprof.mapping.has_functions": "true", "pprof.mapping.has_filenames": "true", "pprof.mapping.has_line_numbers": "true", "pprof.mapping.has_inline_frames": "true",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v\nwant %v", got, want)
+	}
+	link := d.Dictionary.LinkTable[d.ResourceProfiles[0].ScopeProfiles[0].Profiles[0].Samples[0].LinkIndex]
+	if fmt.Sprintf("%x %x", link.TraceId, link.SpanId) != "4bf92f3577b34da6a3ce929d0e0e4736 00f067aa0ba902b7" {
+		t.Errorf("the link is %v", link)
+	}
+}
+
+// A program's labels take what receivers leave of names, and no more.
+func TestFurtherLabelsAreBounded(t *testing.T) {
+	o := Options{MaxSamples: 10, MaxBytes: ReceiversMaxBytes, Resource: make(map[string]string)}
+	for i := range 12 {
+		o.Resource[fmt.Sprintf("extra%d", i)] = "x"
+	}
+	labels := &profile.Labels{PID: 1, Comm: "a"}
+	for i := range 8 {
+		labels.Further = append(labels.Further, profile.Attribute{Key: fmt.Sprintf("label%d", i), Value: "x"})
+	}
+	p := &profile.Profile{Type: profile.TypeCPU, Start: began, Duration: time.Second, Period: 7, Samples: []profile.Sample{{User: &profile.Stack{Truncated: "no_rule"}, Labels: labels, Count: 1, Value: 7}}}
+	s := messages(t, p, o)[0].message.ResourceProfiles[0].ScopeProfiles[0].Profiles[0].Samples[0]
+	e, err := NewEncoder(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := ReceiversMaxLabels - len(e.names); len(s.AttributeIndices) != want || want >= 8 {
+		t.Errorf("%d attributes, of %d names", len(s.AttributeIndices), len(e.names))
 	}
 }
 

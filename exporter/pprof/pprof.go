@@ -143,17 +143,24 @@ func (c *converter) labels(out *pb.Sample, l *profile.Labels) {
 	out.Label = make(map[string][]string)
 	for _, label := range []struct{ key, value string }{
 		{LabelComm, l.Comm}, {LabelThread, l.Thread}, {LabelExe, l.Exe}, {LabelCgroup, l.Cgroup}, {LabelContainerID, l.ContainerID},
-		{LabelPodUID, l.PodUID}, {LabelUnit, l.Unit}, {LabelService, l.Service},
+		{LabelPodUID, l.PodUID}, {LabelUnit, l.Unit}, {LabelService, l.Service}, {LabelTraceID, l.TraceID}, {LabelSpanID, l.SpanID},
 	} {
 		if label.value != "" {
 			out.Label[label.key] = []string{Text(label.value)}
 		}
 	}
-	for _, a := range l.Resource {
-		if key := Text(a.Key); !slices.Contains(ownLabels, key) && a.Value != "" {
-			out.Label[key] = []string{Text(a.Value)}
+	for _, said := range [][]profile.Attribute{l.Resource, l.Further} { // what is said of the sample stands before what is said of its process
+		for _, a := range said {
+			if key := Text(a.Key); !Reserved(key) && a.Value != "" {
+				out.Label[key] = []string{Text(a.Value)}
+			}
 		}
 	}
+}
+
+// Reserved says whether a label has a meaning of its own: what a program calls so is left out.
+func Reserved(key string) bool {
+	return slices.Contains(ownLabels, key)
 }
 
 func (c *converter) location(l *profile.Location) *pb.Location {

@@ -44,6 +44,7 @@ func example() *profile.Profile {
 		Samples: []profile.Sample{
 			{Kernel: &profile.Stack{Locations: []*profile.Location{read}}, User: &profile.Stack{Locations: []*profile.Location{work, main}},
 				Labels: &profile.Labels{PID: 10, TID: 11, Comm: "app", Thread: "worker", Exe: "/usr/bin/app", Cgroup: "/x.scope", ContainerID: "0123", PodUID: "uid", Unit: "x.scope", Service: "shop",
+					TraceID: "4bf92f3577b34da6a3ce929d0e0e4736", SpanID: "00f067aa0ba902b7",
 					// What a process says of itself takes the place of nothing that is known of it.
 					Resource: []profile.Attribute{{Key: "comm", Value: "other"}, {Key: "pid", Value: "1"}, {Key: "service.version", Value: "1.2"}, {Key: "trace_id", Value: "mine"}}}, Count: 3, Value: 30},
 			{User: &profile.Stack{Locations: []*profile.Location{unnamed, main}, Truncated: "unmapped_pc"},
@@ -131,7 +132,8 @@ func TestContract(t *testing.T) {
 	})
 	equal("values", []any{p.Sample[0].Value, p.Sample[2].Value}, []any{[]int64{3, 30}, []int64{70, 700}})
 	equal("labels", p.Sample[0].Label, map[string][]string{"comm": {"app"}, "thread": {"worker"}, "exe": {"/usr/bin/app"}, "cgroup": {"/x.scope"}, "container_id": {"0123"},
-		"pod_uid": {"uid"}, "unit": {"x.scope"}, "service": {"shop"}, "service.version": {"1.2"}})
+		"pod_uid": {"uid"}, "unit": {"x.scope"}, "service": {"shop"}, "service.version": {"1.2"},
+		"trace_id": {"4bf92f3577b34da6a3ce929d0e0e4736"}, "span_id": {"00f067aa0ba902b7"}})
 	equal("numeric labels", p.Sample[0].NumLabel, map[string][]int64{"pid": {10}, "tid": {11}})
 	equal("labels of little", p.Sample[1].Label, map[string][]string{"comm": {"app"}})
 	equal("numeric labels without threads", p.Sample[1].NumLabel, map[string][]int64{"pid": {10}})
@@ -355,4 +357,14 @@ func FuzzConvert(f *testing.F) {
 			t.Fatalf("%q", names)
 		}
 	})
+}
+
+// A program's own labels stand beside the profiler's, and never in the place of one.
+func TestFurtherLabels(t *testing.T) {
+	p := &profile.Profile{Type: profile.TypeCPU, Samples: []profile.Sample{{User: new(profile.Stack), Count: 1, Value: 1, Labels: &profile.Labels{PID: 10, Comm: "app", Further: []profile.Attribute{
+		{Key: "http.route", Value: "/items"}, {Key: "comm", Value: "forged"}, {Key: "pid", Value: "forged"}, {Key: "exe", Value: "forged"}, {Key: "empty"}, {Key: "\xff", Value: "\xfe"},
+	}}}}}
+	if got, want := Convert(p).Sample[0].Label, map[string][]string{"comm": {"app"}, "http.route": {"/items"}, "\uFFFD": {"\uFFFD"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
 }

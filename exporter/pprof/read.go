@@ -208,6 +208,7 @@ type labelKey struct {
 	pid, tid                                                      int
 	comm, thread, exe, cgroup, containerID, podUID, unit, service string
 	resource                                                      string
+	traceID, spanID                                               string
 }
 
 // Beyond is what other formats say of a profile and pprof's cannot. The zero value says nothing.
@@ -476,7 +477,7 @@ func (r *reader) labelsOf(s *pb.Sample) *profile.Labels {
 	}
 	key := labelKey{
 		number(LabelPID), number(LabelTID), first(LabelComm), first(LabelThread), first(LabelExe), first(LabelCgroup), first(LabelContainerID),
-		first(LabelPodUID), first(LabelUnit), first(LabelService), "",
+		first(LabelPodUID), first(LabelUnit), first(LabelService), "", first(LabelTraceID), first(LabelSpanID),
 	}
 	var resource []profile.Attribute
 	for _, name := range r.beyond.Resource {
@@ -489,7 +490,7 @@ func (r *reader) labelsOf(s *pb.Sample) *profile.Labels {
 	if l == nil {
 		l = &profile.Labels{
 			PID: key.pid, TID: key.tid, Comm: key.comm, Thread: key.thread, Exe: key.exe, Cgroup: key.cgroup, ContainerID: key.containerID,
-			PodUID: key.podUID, Unit: key.unit, Service: key.service, Resource: r.resource(key.resource, resource),
+			PodUID: key.podUID, Unit: key.unit, Service: key.service, Resource: r.resource(key.resource, resource), TraceID: key.traceID, SpanID: key.spanID,
 		}
 		r.labels[key] = l
 	}

@@ -30,7 +30,7 @@ var Parameters = []Parameter{
 	{"type", "type of profile, such as cpu (the default) or cycles",
 		func(q *Query, v string, _ time.Time) error { q.Type = v; return nil },
 		func(q *Query) string { return q.Type }},
-	{"filter", `conditions on labels, such as comm=~"redis.*",container_id!="" (` + strings.Join(Labels, ", ") + ")",
+	{"filter", `conditions on labels, such as comm=~"redis.*",container_id!="" (` + strings.Join(Labels, ", ") + "; of profiles in memory also " + strings.Join(SpanLabels, ", ") + ")",
 		func(q *Query, v string, _ time.Time) (err error) { q.Filter, err = ParseFilter(v); return },
 		func(q *Query) string { return q.Filter.String() }},
 	{"by", "label to group by, such as comm: it becomes the outermost frame",
@@ -195,7 +195,7 @@ func (s *scanner) filter() (Filter, error) {
 		start := s.at
 		label := s.word()
 		if label == "" {
-			return nil, s.expected("a label (" + strings.Join(Labels, ", ") + ")")
+			return nil, s.expected("a label (" + labelNames() + ")")
 		}
 		if err := checkLabel(label); err != nil {
 			s.at = start

@@ -15,6 +15,7 @@
 package query
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"regexp/syntax"
@@ -78,7 +79,27 @@ const (
 // Labels are those that conditions and By can name, in the words of the pprof profiles.
 var Labels = []string{"pid", "tid", "comm", "thread", "exe", "cgroup", "container_id", "service", "pod_uid", "unit"}
 
-// Label is the value of one of Labels as text; "" where the sample does not have it.
+// SpanLabels can be named beside Labels where profiles are in memory. The history does not keep them; see Kept.
+var SpanLabels = []string{"trace_id", "span_id"}
+
+// ErrNotKept says that the history does not keep what is asked for.
+var ErrNotKept = errors.New("the history does not keep which span a sample was of")
+
+// Kept says whether the history can answer: with ErrNotKept where a condition or By is about spans.
+func (q *Query) Kept() error {
+	names := []string{q.By}
+	for _, c := range q.Filter {
+		names = append(names, c.Label)
+	}
+	for _, name := range names {
+		if slices.Contains(SpanLabels, name) {
+			return fmt.Errorf("%s: %w: ask for a profile that is collected now (/debug/pprof/profile?seconds=N&filter=...) or for the last minute (live=true)", name, ErrNotKept)
+		}
+	}
+	return nil
+}
+
+// Label is the value of one of Labels or SpanLabels as text; "" where the sample does not have it.
 func Label(l *profile.Labels, name string) string {
 	switch name {
 	case "pid":
@@ -101,6 +122,10 @@ func Label(l *profile.Labels, name string) string {
 		return l.PodUID
 	case "unit":
 		return l.Unit
+	case "trace_id":
+		return l.TraceID
+	case "span_id":
+		return l.SpanID
 	}
 	return ""
 }
@@ -166,11 +191,13 @@ func NewCondition(label string, op Op, value string) (Condition, error) {
 	return c, nil
 }
 
+func labelNames() string { return strings.Join(slices.Concat(Labels, SpanLabels), ", ") }
+
 func checkLabel(name string) error {
-	if slices.Contains(Labels, name) {
+	if slices.Contains(Labels, name) || slices.Contains(SpanLabels, name) {
 		return nil
 	}
-	return fmt.Errorf("there is no label %s: known are %s", Quote(name), strings.Join(Labels, ", "))
+	return fmt.Errorf("there is no label %s: known are %s", Quote(name), labelNames())
 }
 
 func compile(pattern string) (*regexp.Regexp, error) {

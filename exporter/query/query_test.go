@@ -59,7 +59,7 @@ func TestParseErrors(t *testing.T) {
 		"from=":                              "at 6: expected a value",
 		"from=yesterday":                     `at 1: from: "yesterday" is no time: give RFC 3339`,
 		"by=comm\nto=-2x":                    "at 9: to: \"-2x\" is no time: give a span such as -15m",
-		"by=name":                            `at 1: by: there is no label "name": known are pid, tid, comm, thread, exe, cgroup, container_id`,
+		"by=name":                            `at 1: by: there is no label "name": known are pid, tid, comm, thread, exe, cgroup, container_id, trace_id, span_id`,
 		"by=comm,":                           `there is no label "comm,"`,
 		"focus=(":                            `at 1: focus: "(" is not a regular expression (RE2): missing closing )`,
 		`focus="a\qb"`:                       `at 9: \ begins an escape`,
@@ -69,7 +69,7 @@ func TestParseErrors(t *testing.T) {
 		`focus=""`:                           "focus is empty",
 		"focus=" + strings.Repeat("a", 1001): "1001 bytes: at most 1000",
 		"from=2 to=1":                        "from 1970-01-01T00:00:02Z is not before to 1970-01-01T00:00:01Z",
-		"filter=":                            "at 8: expected a label (pid, tid, comm, thread, exe, cgroup, container_id, service, pod_uid, unit), found the end",
+		"filter=":                            "at 8: expected a label (pid, tid, comm, thread, exe, cgroup, container_id, service, pod_uid, unit, trace_id, span_id), found the end",
 		"filter=comm":                        "at 12: expected =, !=, =~ or !~, found the end",
 		"filter=comm>1":                      `at 12: expected =, !=, =~ or !~, found ">1"`,
 		"filter=name=a":                      `at 8: there is no label "name": known are`,
@@ -183,4 +183,29 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%q: read as %s, and that as %s, %v", text, q.String(), again.String(), err)
 		}
 	})
+}
+
+// Spans can be asked for where profiles are in memory, and the history says that it does not keep them.
+func TestSpans(t *testing.T) {
+	l := &profile.Labels{Comm: "a", TraceID: "4bf92f3577b34da6a3ce929d0e0e4736", SpanID: "00f067aa0ba902b7"}
+	for text, want := range map[string]bool{
+		`filter=trace_id="4bf92f3577b34da6a3ce929d0e0e4736",span_id=~"00.*"`: true,
+		`filter=trace_id=4bf9`: false,
+		`filter=span_id!=""`:   true,
+		`filter=span_id=""`:    false,
+	} {
+		q, err := Parse(text)
+		if err != nil || q.Filter.Matches(l) != want {
+			t.Errorf("%s: %v, not %v", text, err, want)
+		}
+		if err := q.Kept(); !errors.Is(err, ErrNotKept) {
+			t.Errorf("%s: the history answers: %v", text, err)
+		}
+	}
+	if q := (Query{By: "trace_id"}); !errors.Is(q.Kept(), ErrNotKept) {
+		t.Errorf("by trace_id: the history answers")
+	}
+	if q, err := Parse("filter=comm=a by=exe"); err != nil || q.Kept() != nil {
+		t.Errorf("%v, %v", err, q.Kept())
+	}
 }

@@ -102,6 +102,9 @@ type worker struct {
 
 // run reads all rows that the query means, and shows them to a visitor for each of GOMAXPROCS workers.
 func (s *scan) run(newVisitor func() visitor) error {
+	if err := s.query.Kept(); err != nil {
+		return err
+	}
 	times := rangeOf(s.query.From, s.query.To)
 	h, aside, err := s.reader.look()
 	if err != nil {

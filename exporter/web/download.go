@@ -11,6 +11,7 @@ import (
 
 	"github.com/pilotlight/pilotlight/exporter/folded"
 	"github.com/pilotlight/pilotlight/exporter/pprof"
+	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/exporter/speedscope"
 	"github.com/pilotlight/pilotlight/profiler/collect"
 	"github.com/pilotlight/pilotlight/profiler/profile"
@@ -78,7 +79,25 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request, q liveQuery) {
 		http.Error(w, "the profile could not be collected: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
-	s.send(w, p)
+	s.send(w, fulfilling(p, q.conditions))
+}
+
+// fulfilling leaves of a profile the samples that fulfil conditions. The others count as those that a filter of processes left out.
+func fulfilling(p *profile.Profile, f query.Filter) *profile.Profile {
+	if len(f) == 0 {
+		return p
+	}
+	out := *p
+	out.Samples = nil
+	for _, s := range p.Samples {
+		if f.Matches(s.Labels) {
+			out.Samples = append(out.Samples, s)
+			continue
+		}
+		out.Account.Exported -= uint64(s.Count)
+		out.Account.Filtered += uint64(s.Count)
+	}
+	return &out
 }
 
 func (s *Server) send(w http.ResponseWriter, p *profile.Profile) {

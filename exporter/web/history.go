@@ -168,10 +168,10 @@ var diffParameters = []historyParameter{
 	}},
 }
 
-// isHistory says whether a download is one of the past.
+// isHistory says whether a download is one of the past: a filter alone asks for it, beside a number of seconds it does not.
 func isHistory(raw string) bool {
 	values, err := url.ParseQuery(raw)
-	return err == nil && (values.Has("from") || values.Has("to") || values.Has("filter"))
+	return err == nil && (values.Has("from") || values.Has("to") || values.Has("filter") && !values.Has("seconds"))
 }
 
 // parse is parseHistory for what is shown here: of files the last one is meant without a time, and its end is now.
@@ -214,7 +214,7 @@ func parseHistory(raw string, now time.Time, usual time.Duration, allowed []stri
 			}
 			continue
 		case name == "seconds":
-			return nil, badRequest("seconds collects from now on, and from, to and filter ask the history: give one or the other")
+			return nil, badRequest("seconds collects from now on, and from and to ask the history: give one or the other")
 		}
 		if i := slices.IndexFunc(more, func(p historyParameter) bool { return p.name == name }); i >= 0 {
 			err = more[i].parse(q, given[0], now)
@@ -355,7 +355,7 @@ func (s *Server) refuseQuery(w http.ResponseWriter, r *http.Request, err error) 
 		s.refuse(w, err)
 	case errors.Is(err, errNoHistory):
 		http.Error(w, err.Error(), http.StatusNotFound)
-	case errors.Is(err, store.ErrStep) || errors.Is(err, store.ErrTooMany):
+	case errors.Is(err, store.ErrStep) || errors.Is(err, store.ErrTooMany) || errors.Is(err, query.ErrNotKept):
 		http.Error(w, err.Error(), http.StatusBadRequest)
 	case errors.Is(err, errBusy):
 		w.Header().Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))

@@ -118,6 +118,8 @@ func TestHistory(t *testing.T) {
 		"top?children=perhaps":       "neither true nor false",
 		"top?filter=comm%3E1":        "at 5: expected =, !=, =~ or !~",
 		"top?pid=x":                  "not a process id",
+		"top?filter=trace_id%3Da":    "trace_id: the history does not keep which span",
+		"tree?by=span_id":            "the history does not keep which span",
 		"top?from=1&from=2":          "given 2 times",
 		"labels":                     "by is missing",
 		"tree?live=perhaps":          "live=",

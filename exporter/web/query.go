@@ -47,6 +47,8 @@ type liveQuery struct {
 	filter   collect.Filter
 	// cgroup is what was given; filter.Cgroup is found by looking at the host.
 	cgroup string
+	// conditions are looked at when the profile is there.
+	conditions query.Filter
 }
 
 // parameters are the accepted ones, in the order in which they are documented.
@@ -60,6 +62,7 @@ var parameters = []struct {
 	{"comm", "processes whose name matches a regular expression, such as ^nginx$", parseComm},
 	{"cgroup", "processes in a cgroup or below it, such as /sys/fs/cgroup/system.slice or /system.slice", parseCgroup},
 	{"container", "processes of a container: its id, or at least the first 8 digits", parseContainer},
+	{"filter", `conditions on labels, such as trace_id="4bf92f3577b34da6a3ce929d0e0e4736"`, parseConditions},
 }
 
 // parseQuery reads the part of a URL behind the question mark. It looks at nothing but the text; its errors are refusals.
@@ -124,6 +127,13 @@ func parsePIDs(q *liveQuery, value string) error {
 			return badRequest("pid names more than %d processes: give fewer, or their cgroup", maxPIDs)
 		}
 		q.filter.PIDs = append(q.filter.PIDs, int(pid))
+	}
+	return nil
+}
+
+func parseConditions(q *liveQuery, value string) (err error) {
+	if q.conditions, err = query.ParseFilter(value); err != nil {
+		return badRequest("filter: %v", err)
 	}
 	return nil
 }

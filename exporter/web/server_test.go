@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -251,6 +252,7 @@ func TestProfileRefusals(t *testing.T) {
 		"seconds=601": http.StatusBadRequest, "pid=x": http.StatusBadRequest, "pid=4194304": http.StatusBadRequest,
 		"cgroup=/no/such/cgroup": http.StatusBadRequest, "nonsense=1": http.StatusBadRequest,
 		"from=yesterday": http.StatusBadRequest, "from=-15m&seconds=5": http.StatusBadRequest, "from=-15m": http.StatusNotFound,
+		"filter=trace_id&seconds=1": http.StatusBadRequest, `filter=nonsense="1"&seconds=1`: http.StatusBadRequest,
 	} {
 		a := s.get(t, "/debug/pprof/profile?"+query)
 		if a.code != want || !strings.HasPrefix(a.header.Get("Content-Type"), "text/plain") || a.header.Get("X-Go-Pprof") == "" {
@@ -259,6 +261,24 @@ func TestProfileRefusals(t *testing.T) {
 		if name, _, _ := strings.Cut(query, "="); want == http.StatusBadRequest && !strings.Contains(a.body, name) {
 			t.Errorf("%s: %q does not name the parameter", query, a.body)
 		}
+	}
+}
+
+// A profile that is collected now can be of one trace. Its other samples are counted, as those of other processes are.
+func TestDownloadOfTrace(t *testing.T) {
+	one, other, none := stack(1, "shop", "sort"), stack(1, "shop", "hash"), stack(1, "shop", "read")
+	one.Labels.TraceID, one.Labels.SpanID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+	other.Labels.TraceID, other.Labels.SpanID = "4bf92f3577b34da6a3ce929d0e0e4737", "00f067aa0ba902b7"
+	s := serve(t, Options{Profiler: newProfiler(one, other, none)})
+	p := parsed(t, s.get(t, "/debug/pprof/profile?seconds=0.1&filter="+url.QueryEscape(`trace_id="4bf92f3577b34da6a3ce929d0e0e4736"`)))
+	if len(p.Sample) != 1 || p.Sample[0].Location[0].Line[0].Function.Name != "sort" || p.Sample[0].Label["span_id"][0] != "00f067aa0ba902b7" {
+		t.Errorf("%v", p)
+	}
+	if !slices.Contains(p.Comments, "samples.taken=3") || !slices.Contains(p.Comments, "samples.exported=1") || !slices.Contains(p.Comments, "samples.filtered=2") {
+		t.Errorf("%v", p.Comments)
+	}
+	if p := parsed(t, s.get(t, "/debug/pprof/profile?seconds=0.1&filter="+url.QueryEscape(`span_id=""`))); len(p.Sample) != 1 {
+		t.Errorf("%v", p)
 	}
 }
 

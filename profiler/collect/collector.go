@@ -23,6 +23,7 @@ import (
 	"github.com/pilotlight/pilotlight/profiler/process"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 	"github.com/pilotlight/pilotlight/profiler/publish"
+	"github.com/pilotlight/pilotlight/profiler/recent"
 	"github.com/pilotlight/pilotlight/profiler/sampler"
 )
 
@@ -61,16 +62,19 @@ type Collector struct {
 	kernel    *KernelNames
 	namer     *namer
 
-	target  decider
-	batch   []bpf.Sample    // of this round
-	arrived []bpf.Sample    // for the next one
-	pending []process.Event // later than the samples of the last round
-	held    int             // of pending: those whose files were looked at
-	opened  int             // files, since the last round
-	urgent  bool            // some of pending replace code
-	windows map[*Window]struct{}
-	strays  map[strayKey]*profile.Labels
-	relabel *relabeler
+	target       decider
+	batch        []arrival       // of this round
+	arrived      []arrival       // for the next one
+	pending      []process.Event // later than the samples of the last round
+	held         int             // of pending: those whose files were looked at
+	opened       int             // files, since the last round
+	urgent       bool            // some of pending replace code
+	windows      map[*Window]struct{}
+	strays       map[strayKey]*profile.Labels
+	relabel      *relabeler
+	spans        recent.Cache[spanKey, *profile.Labels]
+	further      recent.Cache[string, string] // packed labels of goroutines
+	spansDropped uint64                       // samples that lost their span in windows that are closed
 
 	// fetched is when the last round began: naming takes time, and what is sampled meanwhile comes in the next.
 	fetched  time.Time
@@ -89,6 +93,12 @@ type Collector struct {
 	rounds    uint64
 	stopped   chan struct{} // closed when Run has ended; last is complete then
 	last      Stats
+}
+
+// arrival is a sample, and the labels that came with it, packed.
+type arrival struct {
+	bpf.Sample
+	labels string
 }
 
 type strayKey struct {
@@ -131,6 +141,8 @@ func New(o Options, s *sampler.Sampler, sb *process.Sideband, poller *perfevent.
 		windows:  make(map[*Window]struct{}),
 		strays:   make(map[strayKey]*profile.Labels),
 		relabel:  newRelabeler(o.Relabel),
+		spans:    newSpanCache(),
+		further:  newFurtherCache(),
 		requests: make(chan func(), maxRequests),
 		pause:    shortPause, coldPause: shortestCold,
 		stopped: make(chan struct{}),
@@ -247,6 +259,7 @@ func (c *Collector) open(f Filter, from uint64) *Window {
 
 func (c *Collector) close(w *Window) *profile.Profile {
 	delete(c.windows, w)
+	c.spansDropped += w.spansDropped
 	return w.build(c.fetched, c.lost())
 }
 
@@ -289,7 +302,7 @@ func (c *Collector) round() {
 	}
 	for i := range c.batch {
 		apply(c.batch[i].TimeNs)
-		c.sample(&c.batch[i])
+		c.sample(&c.batch[i].Sample, c.batch[i].labels)
 		// Naming new code takes time, in which short-lived processes come and go.
 		if now := time.Now(); now.Sub(looked) > shortPause {
 			c.look()
@@ -350,7 +363,7 @@ func (c *Collector) look() (found bool) {
 
 // gather takes what waits out of the rings, so that they have room for more: the samples first, as said of round.
 func (c *Collector) gather() {
-	c.sampler.Drain(func(s *bpf.Sample) { c.arrived = append(c.arrived, *s) })
+	c.sampler.Drain(func(s *bpf.Sample, labels []byte) { c.arrived = append(c.arrived, arrival{*s, c.packed(labels)}) })
 	c.pending = append(c.pending, c.sideband.Drain()...)
 }
 
@@ -368,13 +381,13 @@ const gatherPause = time.Millisecond
 // maxPending events (3 MB) wait for a round at most.
 const maxPending = 16384
 
-// maxBatch samples (1.7 MB) are kept room for between rounds; maxArrived (6.8 MB) wait for one.
+// maxBatch samples (2 MB) are kept room for between rounds; maxArrived (8 MB) wait for one.
 const (
 	maxBatch   = 16384
 	maxArrived = 65536
 )
 
-func byTime(a, b bpf.Sample) int { return cmp.Compare(a.TimeNs, b.TimeNs) }
+func byTime(a, b arrival) int { return cmp.Compare(a.TimeNs, b.TimeNs) }
 
 func (c *Collector) updateCounters() {
 	counters, err := c.sampler.Counters()
@@ -398,7 +411,7 @@ func (c *Collector) apply(e *process.Event) {
 	}
 }
 
-func (c *Collector) sample(s *bpf.Sample) {
+func (c *Collector) sample(s *bpf.Sample, further string) {
 	c.read++
 	p := c.processes.At(int(s.Pid), s.TimeNs)
 	labels := c.labels(p, s)
@@ -421,8 +434,9 @@ func (c *Collector) sample(s *bpf.Sample) {
 		}
 	}
 	kernel, user := c.namer.kernelStack(s), c.namer.userStack(p, s)
+	span := c.ofSpan(labels, s, further)
 	for w := range c.windows {
-		w.add(c.processes, s, kernel, user, labels)
+		w.add(c.processes, s, kernel, user, labels, span)
 	}
 }
 

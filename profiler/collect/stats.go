@@ -20,6 +20,8 @@ type Stats struct {
 	Read, Filtered, Relabeled, Exported, BadRecords uint64
 	// BadCopies are stacks that were copied and came damaged.
 	BadCopies uint64
+	// SpansDropped are samples whose span a profile had no room for.
+	SpansDropped uint64
 
 	Naming    NamerStats
 	Files     process.FileStats
@@ -65,6 +67,10 @@ func (c *Collector) measure() Stats {
 		Processes: c.processes.Len(), Windows: len(c.windows),
 		KernelNameBytes: c.kernel.bytes(), Rounds: c.rounds,
 		TargetsEnded: c.processes.Wanted != nil && !c.sampler.HasTargets(),
+	}
+	s.SpansDropped = c.spansDropped
+	for w := range c.windows {
+		s.SpansDropped += w.spansDropped
 	}
 	var err error
 	if s.Fired, err = c.sampler.Fired(); err != nil {

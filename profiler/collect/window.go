@@ -11,14 +11,16 @@ import (
 // Window collects the samples of one span of time that pass a filter. Any
 // number of them are open beside one another. It belongs to its Collector.
 type Window struct {
-	decider  decider
-	builder  *profile.Builder
-	from     uint64 // CLOCK_MONOTONIC ns: samples before it are not ours; 0: all that come
-	begin    uint64 // CLOCK_MONOTONIC ns of the profile's start; 0: the times of samples are not kept
-	taken    uint64 // samples that came out of the ring in this span
-	exported uint64
-	filtered uint64
-	frames   int // of the samples that differ
+	decider      decider
+	builder      *profile.Builder
+	from         uint64 // CLOCK_MONOTONIC ns: samples before it are not ours; 0: all that come
+	begin        uint64 // CLOCK_MONOTONIC ns of the profile's start; 0: the times of samples are not kept
+	taken        uint64 // samples that came out of the ring in this span
+	exported     uint64
+	filtered     uint64
+	frames       int    // of the samples that differ
+	spans        int    // of them, those that are of a span
+	spansDropped uint64 // samples that lost their span
 	// beyond are the labels of samples that there was no room for, by process.
 	beyond map[int]*profile.Labels
 	lost   lossCounts
@@ -41,7 +43,8 @@ func (c *Collector) newWindow(f Filter, from uint64) *Window {
 	}
 }
 
-func (w *Window) add(t *process.Table, s *bpf.Sample, kernel, user *profile.Stack, labels *profile.Labels) {
+// add adds a sample. Span are its labels with those of the span that it is of; they are equal to labels where it is of none.
+func (w *Window) add(t *process.Table, s *bpf.Sample, kernel, user *profile.Stack, labels, span *profile.Labels) {
 	if s.TimeNs < w.from {
 		return
 	}
@@ -51,6 +54,9 @@ func (w *Window) add(t *process.Table, s *bpf.Sample, kernel, user *profile.Stac
 		return
 	}
 	w.exported++
+	if span != labels {
+		labels = w.ofSpan(kernel, user, labels, span)
+	}
 	if !w.builder.Holds(kernel, user, labels) {
 		if w.frames > maxWindowFrames {
 			kernel, user, labels = full(kernel), full(user), w.ofProcess(labels)
@@ -78,6 +84,23 @@ func (w *Window) drop(s *bpf.Sample) {
 // maxWindowFrames bounds the frames of distinct stacks in one window: 64 MB, or 200,000 stacks of forty frames. What is
 // sampled beyond that, and is new, loses its stack, and which thread it was: threads may be named anew for each sample.
 const maxWindowFrames = 8 << 20
+
+// maxWindowSpans bounds the samples of one window that differ by their span: 20 MB of them. A program that begins a span each millisecond has a new one for
+// nearly each sample; what comes beyond that is added up without its span.
+const maxWindowSpans = 65536
+
+// ofSpan gives the labels that a sample of a span is added up by.
+func (w *Window) ofSpan(kernel, user *profile.Stack, labels, span *profile.Labels) *profile.Labels {
+	if w.builder.Holds(kernel, user, span) {
+		return span
+	}
+	if w.spans >= maxWindowSpans || w.frames > maxWindowFrames {
+		w.spansDropped++
+		return labels
+	}
+	w.spans++
+	return span
+}
 
 // sampleFrames is what a sample takes beside its frames, in frames.
 const sampleFrames = 20

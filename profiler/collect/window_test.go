@@ -1,7 +1,9 @@
 package collect
 
 import (
+	"encoding/binary"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,7 +27,7 @@ func TestWindowFull(t *testing.T) {
 		if i%2 == 0 {
 			stack = &profile.Stack{Locations: locations}
 		}
-		w.add(nil, &bpf.Sample{TimeNs: 1, Value: 1}, nil, stack, labels)
+		w.add(nil, &bpf.Sample{TimeNs: 1, Value: 1}, nil, stack, labels, labels)
 	}
 	p := w.build(time.Now(), lossCounts{})
 	var counted, frames, known, full int64
@@ -62,7 +64,7 @@ func TestWindowLabels(t *testing.T) {
 	const samples, processes = 1000, 2
 	for i := range samples {
 		l := &profile.Labels{PID: 1 + i%processes, TID: i, Comm: "renames", Thread: strconv.Itoa(i)}
-		w.add(nil, &bpf.Sample{TimeNs: 1, Value: 1}, nil, &profile.Stack{}, l)
+		w.add(nil, &bpf.Sample{TimeNs: 1, Value: 1}, nil, &profile.Stack{}, l, l)
 	}
 	p := w.build(time.Now(), lossCounts{})
 	if len(p.Samples) != processes {
@@ -72,5 +74,32 @@ func TestWindowLabels(t *testing.T) {
 		if l := *s.Labels; s.Count != samples/processes || l.Comm != "renames" || l.TID != 0 || l.Thread != "" {
 			t.Errorf("%d samples have labels %+v", s.Count, l)
 		}
+	}
+}
+
+// A program that begins a span for each sample does not make a window grow without end. What has no room is added up without its span, and counted.
+func TestWindowSpans(t *testing.T) {
+	w := &Window{builder: profile.NewBuilder(profile.Type{}, 1, time.Now())}
+	c := Collector{spans: newSpanCache()}
+	labels, stack := &profile.Labels{PID: 1}, &profile.Stack{}
+	const samples = maxWindowSpans + 1000
+	for i := range uint32(samples) {
+		s := &bpf.Sample{TimeNs: 1, Value: 1}
+		binary.BigEndian.PutUint32(s.SpanId[:], i+1)
+		s.TraceId[0] = 1
+		w.add(nil, s, nil, stack, labels, c.ofSpan(labels, s, ""))
+	}
+	w.add(nil, &bpf.Sample{TimeNs: 1, Value: 1}, nil, stack, labels, c.ofSpan(labels, new(bpf.Sample), ""))
+	p := w.build(time.Now(), lossCounts{})
+	if len(p.Samples) != maxWindowSpans+1 || w.spansDropped != 1000 || p.Account.Exported != samples+1 {
+		t.Errorf("%d samples differ, of %d, and %d lost their span", len(p.Samples), p.Account.Exported, w.spansDropped)
+	}
+	for _, s := range p.Samples {
+		if s.Labels == labels != (s.Count == 1001) || s.Labels != labels && (s.Labels.TraceID != "01"+strings.Repeat("0", 30) || s.Labels.PID != 1) {
+			t.Fatalf("%d samples of %+v", s.Count, s.Labels)
+		}
+	}
+	if n := c.spans.Len(); n > 2*maxSpanBytes/spanBytes {
+		t.Errorf("labels of %d spans are remembered", n)
 	}
 }

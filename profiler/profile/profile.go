@@ -146,9 +146,15 @@ type Labels struct {
 	Service string
 	// Resource is what else the process says of itself, in the order of its keys. It is shared, and not changed.
 	Resource []Attribute
+	// TraceID and SpanID are of the span that the thread worked for, in lower-case hexadecimal of 32 and 16 digits; "" where it
+	// worked for none, or the process does not tell.
+	TraceID, SpanID string
+	// Further labels are what the program itself calls what it worked for, such as labels of runtime/pprof, as far as there is room for them. They are
+	// in any order, and may be called as one of the above.
+	Further []Attribute
 }
 
-// Attribute is one of a resource in OpenTelemetry's words, such as service.version.
+// Attribute is what a program says of itself, such as service.version, or of what it works for, such as http.route.
 type Attribute struct{ Key, Value string }
 
 // ServiceName is what the process is called by: its service, or else the name of its executable, or else its own. "" where nothing is known.

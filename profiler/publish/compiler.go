@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pilotlight/pilotlight/profiler/process"
+	"github.com/pilotlight/pilotlight/profiler/spans"
 	"github.com/pilotlight/pilotlight/profiler/unwind"
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
@@ -43,6 +44,13 @@ type result struct {
 	job
 	table *unwind.Table
 	err   error
+	spans *source // nil: the file has none
+}
+
+// source is where a file's threads keep the ids of spans, and how it lies in the address space.
+type source struct {
+	spans.Source
+	layout objfile.Layout
 }
 
 // reading is a file under way. It tells whether the file answers.
@@ -150,7 +158,7 @@ func (c *compiler) next() (job, bool) {
 		if !refused {
 			return j, true
 		}
-		c.finish(result{j, nil, errHangs})
+		c.finish(result{job: j, err: errHangs})
 	}
 }
 
@@ -249,23 +257,33 @@ func (c *compiler) begin(j job) <-chan struct{} {
 	c.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
-		table, err := compile(r, j.contents.Size())
+		table, spans, err := compile(r, j.contents.Size())
 		c.mu.Lock()
 		c.under = slices.DeleteFunc(c.under, func(o *reading) bool { return o == r })
 		c.mu.Unlock()
-		c.finish(result{j, table, err})
+		c.finish(result{j, table, err, spans})
 		signal(c.freed)
 		close(done)
 	}()
 	return done
 }
 
-func compile(contents io.ReaderAt, size int64) (*unwind.Table, error) {
+// compile makes the table of a file, and looks what it has to do with spans; why it has nothing is nobody's concern.
+func compile(contents io.ReaderAt, size int64) (*unwind.Table, *source, error) {
 	f, err := objfile.Parse(contents, size)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return unwind.Compile(f)
+	table, err := unwind.Compile(f)
+	var goroutine *int32
+	if err == nil {
+		goroutine = table.Goroutine()
+	}
+	s, none := spans.Find(f, goroutine)
+	if none != nil {
+		return table, nil, err
+	}
+	return table, &source{s, f.Layout()}, err
 }
 
 // close ends the compiler, and gives back what was not begun or not taken; what is under way ends by itself. It is called on the goroutine that uses

@@ -97,6 +97,10 @@ type entry struct {
 	// changed is when its mappings changed last since it was published first; zero: never.
 	changed time.Time
 	copies  bool // the programs copy its stacks as well
+	// spans is where its threads keep the ids of spans, in a file that lies so far from its own addresses; nil: they have none.
+	spans *source
+	bias  uint64
+	musl  bool
 }
 
 func (e *entry) flags() uint32 {
@@ -143,6 +147,7 @@ type table struct {
 	slow    bool // no cold walk waits for it any more
 	// decoder is the table without its rows.
 	decoder *unwind.Table
+	spans   *source // where threads keep the ids of spans; nil: the file does not say
 }
 
 // compiling says that a table is neither there nor waits for words.
@@ -339,11 +344,12 @@ func (p *Publisher) arrive(now time.Time) {
 			if !errors.Is(r.err, unwind.ErrNone) {
 				p.log.Debug("no unwind table", "file", r.file, "err", r.err)
 			}
-			p.arrived, t.code, t.done = true, codeWithout(r.err), true
+			p.arrived, t.code, t.done, t.spans = true, codeWithout(r.err), true, r.spans
 			p.settle(t, now)
 			continue
 		}
 		p.count(r.file)
+		t.spans = r.spans
 		t.decoder, t.rest = r.table, r.table.Pieces(maxPieceWords)
 		p.place(t, now)
 	}
@@ -630,9 +636,13 @@ func (p *Publisher) publish(proc *process.Process, execID uint32, now time.Time)
 func (p *Publisher) tell(e *entry) error {
 	p.generation++
 	e.generation = p.generation
-	return p.programs.PutProcess(bpf.Process{
+	entry := bpf.Process{
 		Tgid: uint32(e.process.PID), ExecId: e.execID, Generation: e.generation, Ranges: e.list.at, Count: uint32(e.list.count), Flags: e.flags(),
-	})
+	}
+	if e.spans != nil {
+		e.spans.put(&entry, e.bias, e.musl)
+	}
+	return p.programs.PutProcess(entry)
 }
 
 func (p *Publisher) withdraw(e *entry) {
@@ -740,6 +750,7 @@ func (p *Publisher) ranges(e *entry, now time.Time) (r []bpf.CodeRange, tables [
 				p.use(t)
 			}
 			e.pending = e.pending || !t.done
+			e.findSpans(t, m)
 			r = t.cut(r, whole, offset)
 			continue
 		}

@@ -258,8 +258,10 @@ func (s *Sampler) HalfFull() bool {
 // CopiesWait says that copied stacks can be drained.
 func (s *Sampler) CopiesWait() bool { return s.copies.Pending() > 0 }
 
-// Drain calls visit with every sample that waits; the record is valid during the call only.
-func (s *Sampler) Drain(visit func(*bpf.Sample)) int { return s.ring.Samples(visit) }
+// Drain calls visit with every sample that waits, and the labels that go with it; both are valid during the call only.
+func (s *Sampler) Drain(visit func(s *bpf.Sample, labels []byte)) int {
+	return s.ring.LabelledSamples(visit)
+}
 
 // Copies calls visit with every stack that was copied, once Drain gave its sample.
 func (s *Sampler) Copies(visit func(bpf.CopiedStack)) { s.copies.Copies(visit) }

@@ -86,8 +86,8 @@ func stackSwitch(m objfile.Machine, code []byte) uint32 {
 //	48 8b 60 D1             mov sp(%rax),%rsp
 //	48 8b 68 D1             mov fp(%rax),%rbp
 //
-// It is a gap where the instructions are others: in code that does not depend on its address, before Go 1.21, and on arm64, where the thread pointer
-// cannot be had in BPF.
+// It is a gap where the instructions are others: in code that does not depend on its address, before Go 1.21, and on arm64, where the g is in a
+// register that the walk does not carry along.
 func goroutineRule(m objfile.Machine, code []byte) Rule {
 	if m != objfile.EM_X86_64 {
 		return Rule{}

@@ -128,3 +128,13 @@ func (t *Table) All(yield func(Row) bool) {
 		}
 	}
 }
+
+// Goroutine is where a Go program keeps the g of a thread, counted from the thread pointer; nil where its code did not tell.
+func (t *Table) Goroutine() *int32 {
+	for i := range t.rules {
+		if t.rules[i].Kind == Goroutine {
+			return &t.rules[i].Offset
+		}
+	}
+	return nil
+}

@@ -43,7 +43,7 @@ var suites = []suite{
 	},
 	{
 		name: "system", pkg: "./test", tags: "vm", files: []string{"workloads/gosplit/main.go"},
-		everywhere: "VMDoctor|VMLoad|VMWholeHost$/^(Busy|Hotplug)$|TruthC$/static|Whole$/^deep(_syscalls|_threads)?$|TruthThreads|TruthSystemCalls|ShortLived/same|AgentProfiles",
+		everywhere: "VMDoctor|VMLoad|VMWholeHost$/^(Busy|Hotplug)$|TruthC$/static|Whole$/^deep(_syscalls|_threads)?$|TruthThreads|TruthSystemCalls|ShortLived/same|AgentProfiles|SpansThreadContext$/^program$|SpansGo$/^program$",
 		ends:       "VMWholeHost$/^[^BH]|VMCgroups|TruthGo/gosplit$|TargetsOfAgentInPIDNamespace",
 		usual:      "VMSoak",
 		last:       "VMLockdown",
@@ -51,7 +51,7 @@ var suites = []suite{
 }
 
 // programs are the workloads that the suites use, built static.
-var programs = []string{"split", "split-static", "shapes", "threads", "syscalls", "execs", "exits", "load", "mapchurn", "gosplit", "packets", "deep"}
+var programs = []string{"split", "split-static", "shapes", "threads", "syscalls", "execs", "exits", "load", "mapchurn", "gosplit", "packets", "deep", "spans", "gospans"}
 
 // An image is the file system that a machine of one architecture starts with.
 type image struct {

@@ -24,6 +24,8 @@ var rows = []struct{ title, test string }{
 	{"a command and its short-lived children", "TestShortLived"},
 	{"threads", "TestTruthThreads"},
 	{"system calls: kernel frames on user frames", "TestTruthSystemCalls"},
+	{"trace and span ids: thread context", "TestSpansThreadContext"},
+	{"trace and span ids: labels of Go", "TestSpansGo"},
 	{"cgroups v1, v2 and hybrid", "TestVMCgroups"},
 	{"not root: each capability missing is said", "TestMissingCapabilities"},
 	{"each setting that costs something is said", "TestMissingInTheMachine"},

@@ -109,8 +109,27 @@ var recipes = map[string]recipe{
 	"throws-static":    {language: cpp, source: "throws.cpp", omit: true, flags: []string{"-static"}},
 	"libraries":        {source: "libraries.c"},
 	"reload":           {source: "reload.c", omit: true},
-	"layers-first.so":  {source: "layers.c", omit: true, flags: []string{"-shared", "-fPIC"}},
-	"layers-second.so": {source: "layers.c", omit: true, flags: []string{"-shared", "-fPIC", "-DSECOND"}},
+	// the ways in which a compiler comes to a thread-local variable: a program's own; a library's by its module, by a descriptor
+	// of what threads have from the start or, where it is large, get when they need it, by a slot
+	"spans":                {source: "spans.c"},
+	"spans-static":         {source: "spans.c", flags: []string{"-static"}},
+	"spans-musl":           {source: "spans.c", compiler: "musl-gcc", flags: []string{"-static"}},
+	"spans-library":        {source: "spans.c", flags: []string{"-DLIBRARY"}},
+	"spans-module.so":      {source: "spans.c", flags: []string{"-DCONTEXT", "-shared", "-fPIC"}},
+	"spans-descriptor.so":  {source: "spans.c", flags: []string{"-DCONTEXT", "-shared", "-fPIC", "-mtls-dialect=gnu2"}},
+	"spans-large.so":       {source: "spans.c", flags: []string{"-DCONTEXT", "-DLARGE", "-shared", "-fPIC", "-mtls-dialect=gnu2"}},
+	"spans-library-musl":   {source: "spans.c", compiler: "musl-gcc", flags: []string{"-DLIBRARY"}},
+	"spans-musl.so":        {source: "spans.c", compiler: "musl-gcc", flags: []string{"-DCONTEXT", "-shared", "-fPIC"}},
+	"spans-slot.so":        {source: "spans.c", flags: []string{"-DCONTEXT", "-shared", "-fPIC", "-ftls-model=initial-exec"}},
+	"gospans":              {language: golang, source: "./gospans"},
+	"gospans-pie":          {language: golang, source: "./gospans", flags: []string{"-buildmode=pie"}},
+	"gospans-cgo":          {language: golang, source: "./gospans", flags: []string{"-ldflags=-linkmode=external"}},
+	"gospans-cgo-pie":      {language: golang, source: "./gospans", flags: []string{"-ldflags=-linkmode=external", "-buildmode=pie"}},
+	"gospans-cgo-stripped": {language: golang, source: "./gospans", flags: []string{"-ldflags=-linkmode=external -s -w"}},
+	"gospans-cgo-static":   {language: golang, source: "./gospans", flags: []string{"-ldflags=-linkmode=external -s -w -extldflags=-static"}},
+	"gospans-stripped":     {language: golang, source: "./gospans", flags: []string{"-ldflags=-s -w"}},
+	"layers-first.so":      {source: "layers.c", omit: true, flags: []string{"-shared", "-fPIC"}},
+	"layers-second.so":     {source: "layers.c", omit: true, flags: []string{"-shared", "-fPIC", "-DSECOND"}},
 }
 
 func (b Builder) command(r recipe, output string) []string {
