@@ -69,6 +69,7 @@ func newAgentCommand() *cobra.Command {
 			if err := settings.apply(); err != nil {
 				return err
 			}
+			f.otlp.warn()
 			if err := errors.Join(f.check(cmd.Flags()), f.history.check(), f.upload.check(&f.history), f.otlp.check()); err != nil {
 				return err
 			}

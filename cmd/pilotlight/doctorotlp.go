@@ -30,6 +30,7 @@ func newDoctorOTLPCommand() *cobra.Command {
 			if err := settings.apply(); err != nil {
 				return err
 			}
+			f.warn()
 			if err := f.check(); err != nil {
 				return err
 			}

@@ -9,7 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,6 +36,10 @@ type otlpFlags struct {
 	queueBytes byteSize
 	timestamps bool
 	every      time.Duration
+	// off are signals that a variable of OpenTelemetry switches off, wherever they would go.
+	off map[destination.Signal]bool
+	// warnings are about variables that were passed over.
+	warnings []string
 }
 
 // receiverFlags are those of one scope.
@@ -93,7 +100,8 @@ func (f *receiverFlags) add(flags *pflag.FlagSet, prefix, signal string) {
 	})
 }
 
-// applyOpenTelemetry fills flags that the command line left open from the variables of OpenTelemetry.
+// applyOpenTelemetry fills flags that the command line left open from the variables of OpenTelemetry. Its specification has it that one of no meaning is
+// passed over with a warning: they are often set for all programs of a host.
 func (f *otlpFlags) applyOpenTelemetry(flags *pflag.FlagSet, environ []string) error {
 	variables := make(map[string]string)
 	for _, v := range environ {
@@ -101,41 +109,61 @@ func (f *otlpFlags) applyOpenTelemetry(flags *pflag.FlagSet, environ []string) e
 			variables[name] = value
 		}
 	}
-	set := func(flag, variable, value string) error {
+	set := func(flag, variable, value string) {
 		if value == "" || flags.Changed(flag) {
-			return nil
+			return
 		}
-		if err := flags.Set(flag, value); err != nil {
-			// The value may be a secret.
-			return fmt.Errorf("environment variable %s: it is not what --%s takes", variable, flag)
+		if err := flags.Set(flag, value); err != nil { // the value may be a secret
+			f.warnings = append(f.warnings, fmt.Sprintf("environment variable %s is passed over: it is not what --%s takes", variable, flag))
 		}
-		return nil
 	}
-	var errs []error
 	for _, of := range f.scopes() {
 		for _, name := range []string{"endpoint", "protocol", "headers", "compression", "timeout", "certificate", "client-certificate", "client-key", "insecure"} {
 			flag := of.prefix + name
 			variable := otlpVariablePrefix + strings.ToUpper(strings.ReplaceAll(strings.TrimPrefix(flag, otlpPrefix), "-", "_"))
 			value := variables[variable]
-			if name == "timeout" && value != "" {
-				value += "ms"
+			switch {
+			case value == "":
+			case name == "timeout":
+				value = milliseconds(value)
+			case name == "insecure":
+				value = strconv.FormatBool(strings.EqualFold(value, "true"))
 			}
-			errs = append(errs, set(flag, variable, value))
+			set(flag, variable, value)
 		}
 	}
 	if v := variables["OTEL_METRIC_EXPORT_INTERVAL"]; v != "" {
-		errs = append(errs, set("otlp-metrics-interval", "OTEL_METRIC_EXPORT_INTERVAL", v+"ms"))
+		set("otlp-metrics-interval", "OTEL_METRIC_EXPORT_INTERVAL", milliseconds(v))
 	}
+	f.off = make(map[destination.Signal]bool)
 	if strings.EqualFold(variables["OTEL_SDK_DISABLED"], "true") {
-		f.all.endpoints, f.list = nil, nil
-		for _, of := range f.of {
-			of.endpoints = nil
+		for _, s := range destination.Signals {
+			f.off[s] = true
 		}
 	}
-	if variables["OTEL_METRICS_EXPORTER"] == "none" {
-		f.of[destination.Metrics].endpoints = []string{}
+	if list := variables["OTEL_METRICS_EXPORTER"]; list != "" && !slices.ContainsFunc(strings.Split(list, ","), func(name string) bool { return strings.EqualFold(strings.TrimSpace(name), "otlp") }) {
+		f.off[destination.Metrics] = true
 	}
-	return errors.Join(errs...)
+	return nil
+}
+
+// warn says what was passed over, where it would matter.
+func (f *otlpFlags) warn() {
+	if list, err := f.options(); err != nil || len(list) == 0 {
+		return
+	}
+	for _, w := range f.warnings {
+		fmt.Fprintf(os.Stderr, "pilotlight: warning: %s\n", w)
+	}
+	forgetVariables()
+}
+
+// milliseconds is a number of them as a duration; 0 is no limit.
+func milliseconds(text string) string {
+	if text == "0" {
+		return "24h"
+	}
+	return text + "ms"
 }
 
 func (f *otlpFlags) scopes() []*receiverFlags {
@@ -208,7 +236,7 @@ func (f *otlpFlags) options() ([]destination.Options, error) {
 			})
 		}
 	}
-	return list, nil
+	return slices.DeleteFunc(list, func(o destination.Options) bool { return f.off[o.Signal] }), nil
 }
 
 // pick is the signal's own scope where it has the setting, or else that of all signals.
@@ -257,6 +285,15 @@ func queueDir(o *destination.Options) string {
 	return filepath.Join("queue", string(o.Signal)+"-"+hex.EncodeToString(sum[:6]))
 }
 
+// forgetVariables takes from the environment what was read of it: the library that encodes metrics reads it too, and tells of what it does not understand.
+func forgetVariables() {
+	for _, v := range os.Environ() {
+		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, otlpVariablePrefix) {
+			os.Unsetenv(name)
+		}
+	}
+}
+
 // senders are all destinations of an agent.
 type senders []*destination.Destination
 
@@ -273,12 +310,44 @@ func (f *otlpFlags) open(dir string, log *slog.Logger) (senders, error) {
 			q.Dir = filepath.Join(dir, queueDir(&o))
 		}
 		d, err := destination.Start(o, q)
+		if err != nil && q.Dir != "" {
+			sayLoss(fmt.Sprintf("the queue on disk of %s for %s, what waits is lost with the agent: %v", o.Signal, o.Name(), err))
+			q.Dir = ""
+			d, err = destination.Start(o, q)
+		}
 		if err != nil {
 			return nil, errors.Join(err, all.Close())
 		}
 		all = append(all, d)
 	}
+	if dir != "" {
+		forgetQueues(filepath.Join(dir, "queue"), list, log)
+	}
 	return all, nil
+}
+
+// forgetQueues removes the queues of receivers that are not configured any more, when nothing in them would be delivered any more either.
+func forgetQueues(dir string, list []destination.Options, log *slog.Logger) {
+	used := make(map[string]bool)
+	for _, o := range list {
+		used[filepath.Base(queueDir(&o))] = true
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return // there are none
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		info, err := os.Stat(path)
+		if err != nil || used[e.Name()] || !info.IsDir() {
+			continue
+		}
+		if time.Since(info.ModTime()) < queue.DefaultMaxAge {
+			log.Warn("there is a queue of a receiver that is not configured any more; it goes when it has lain still for a day", "queue", path)
+		} else if err := os.RemoveAll(path); err != nil {
+			log.Warn("the queue of a receiver that is not configured any more cannot be removed", "err", err)
+		}
+	}
 }
 
 func (s senders) of(signal destination.Signal) (list []*destination.Destination) {

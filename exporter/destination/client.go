@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -13,8 +14,11 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -65,11 +69,60 @@ const (
 
 // Client sends messages to one receiver, one request each, without tries again. Safe for concurrent use.
 type Client struct {
-	options   Options
-	url       *url.URL
+	options Options
+	url     *url.URL
+	line    *line
+	http    *http.Client
+	grpc    *connect.Client[message, message]
+	secrets *strings.Replacer
+}
+
+// line is the way to the receiver: connections, which are all given up where one may be dead.
+type line struct {
+	make func() *http.Transport
+	grpc bool
+
+	mu        sync.Mutex
 	transport *http.Transport
-	http      *http.Client
-	grpc      *connect.Client[message, message]
+}
+
+func (l *line) current() *http.Transport {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.transport == nil {
+		l.transport = l.make()
+	}
+	return l.transport
+}
+
+// reset begins anew: a connection that hangs, with a request under way that was given up, is not idle and would be taken again.
+func (l *line) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.transport != nil {
+		l.transport.CloseIdleConnections()
+		l.transport = nil
+	}
+}
+
+// answered is noted in the context of a request to which an answer came.
+type answered struct{}
+
+// RoundTrip takes what is no answer of gRPC, such as a proxy's HTTP 413, for what it is.
+func (l *line) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := l.current().RoundTrip(r)
+	if err != nil || !l.grpc {
+		return response, err
+	}
+	if noted, ok := r.Context().Value(answered{}).(*atomic.Bool); ok {
+		noted.Store(true)
+	}
+	if response.StatusCode != http.StatusOK {
+		defer response.Body.Close()
+		body, _ := io.ReadAll(io.LimitReader(response.Body, maxText)) // what there is of it
+		return nil, httpError(response, body)
+	}
+	return response, nil
 }
 
 // NewClient checks the options, and that the files of certificates can be read. It connects to nothing.
@@ -89,26 +142,27 @@ func NewClient(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.transport = &http.Transport{
-		Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, DisableCompression: true,
-		IdleConnTimeout: 5 * time.Minute, TLSHandshakeTimeout: o.Timeout,
-		// A connection that died without a word is found before the next message is lost on it.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: o.Timeout, PingTimeout: o.Timeout},
-	}
-	c.transport.Protocols = new(http.Protocols)
-	if o.protocol() == GRPC {
-		c.transport.Protocols.SetHTTP2(true)
-		c.transport.Protocols.SetUnencryptedHTTP2(true)
-	} else {
-		c.transport.Protocols.SetHTTP1(true)
-		c.transport.Protocols.SetHTTP2(true)
-	}
+	c.secrets = secretsOf(o.Headers)
+	grpc := o.protocol() == GRPC
+	c.line = &line{grpc: grpc, make: func() *http.Transport {
+		t := &http.Transport{
+			Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, DisableCompression: true,
+			IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: o.Timeout, Protocols: new(http.Protocols),
+		}
+		t.Protocols.SetHTTP2(true)
+		t.Protocols.SetUnencryptedHTTP2(grpc)
+		t.Protocols.SetHTTP1(!grpc)
+		if grpc && c.url.Scheme == "http" {
+			t.Proxy = nil // proxies of plain HTTP do not speak HTTP/2
+		}
+		return t
+	}}
 	c.http = &http.Client{
-		Transport: c.transport,
+		Transport: c.line,
 		// Headers, which may be secrets, go nowhere but where they were meant to.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	if o.protocol() == GRPC {
+	if grpc {
 		options := []connect.ClientOption{connect.WithGRPC(), connect.WithCodec(rawCodec{}), connect.WithReadMaxBytes(maxAnswer)}
 		for _, name := range []string{Gzip, Zstd} {
 			options = append(options, connect.WithAcceptCompression(name, newDecompressor(name), newPassing))
@@ -176,12 +230,13 @@ func verify(file, host string, state tls.ConnectionState) error {
 }
 
 // Close closes idle connections.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() { c.line.reset() }
 
 // Send sends a message that is encoded as said. Its errors are of type *Error.
 func (c *Client) Send(ctx context.Context, body []byte, encoding string) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.options.Timeout)
 	defer cancel()
+	ctx = context.WithValue(ctx, answered{}, new(atomic.Bool))
 	var answer []byte
 	var err error
 	if c.grpc != nil {
@@ -311,11 +366,14 @@ func (c *Client) explain(ctx context.Context, err error) *Error {
 		e = grpcError(rpc)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		e = &Error{Code: "timeout", text: fmt.Sprintf("no answer within %s", c.options.Timeout)}
-		c.transport.CloseIdleConnections() // it may be the connection that is dead
+		c.line.reset() // it may be the connection that is dead
+	case ctx.Value(answered{}).(*atomic.Bool).Load():
+		e = &Error{Verdict: Doubtful, Code: "answer", text: fmt.Sprintf("the receiver's answer is not understood: %v", err)}
 	default:
 		if errors.As(err, &rpc) {
 			err = rpc.Unwrap()
 		}
+		c.line.reset()
 		e = &Error{Code: "connection", text: err.Error() + c.hint(err)}
 	}
 	e.text = c.clean(e.text)
@@ -325,6 +383,9 @@ func (c *Client) explain(ctx context.Context, err error) *Error {
 // grpcError is what the receiver answered. The specification of OTLP says which codes may pass.
 func grpcError(err *connect.Error) *Error {
 	e := &Error{Code: err.Code().String(), text: fmt.Sprintf("%s: %s", err.Code(), err.Message())}
+	if err.Code() > connect.CodeUnauthenticated { // there are no more; a metric of each number would be one of many
+		return &Error{Verdict: Doubtful, Code: connect.CodeUnknown.String(), text: e.text}
+	}
 	asked := false
 	for _, detail := range err.Details() {
 		if value, valueErr := detail.Value(); valueErr == nil {
@@ -366,22 +427,39 @@ func (c *Client) hint(err error) string {
 	return ""
 }
 
-// clean takes the values of headers out of a text, and what is not printable; the receiver may have repeated them.
-func (c *Client) clean(text string) string {
-	for _, value := range c.options.Headers {
-		secrets := append(strings.Fields(value), value)
-		for _, s := range secrets {
-			if len(s) >= 4 && !strings.EqualFold(s, "bearer") && !strings.EqualFold(s, "basic") {
-				text = strings.ReplaceAll(text, s, "[header]")
+// secretsOf replaces the values of headers in texts, and their parts: the longest first, for one may begin with another.
+func secretsOf(headers map[string]string) *strings.Replacer {
+	var secrets []string
+	for _, value := range headers {
+		secrets = append(secrets, value)
+		for _, part := range strings.Fields(value) {
+			secrets = append(secrets, part)
+			if plain, err := base64.StdEncoding.DecodeString(part); err == nil { // user and password
+				secrets = append(secrets, string(plain))
+				if _, password, ok := strings.Cut(string(plain), ":"); ok {
+					secrets = append(secrets, password)
+				}
 			}
 		}
 	}
+	slices.SortFunc(secrets, func(a, b string) int { return cmp.Or(len(b)-len(a), cmp.Compare(a, b)) })
+	var pairs []string
+	for _, s := range secrets {
+		if len(s) >= 4 && !strings.EqualFold(s, "bearer") && !strings.EqualFold(s, "basic") {
+			pairs = append(pairs, s, "[header]")
+		}
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+// clean takes the values of headers out of a text, and what is not printable; the receiver may have repeated them.
+func (c *Client) clean(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
 		}
 		return r
-	}, strings.ToValidUTF8(text, "?"))
+	}, strings.ToValidUTF8(c.secrets.Replace(text), "?"))
 	if len(text) > maxText {
 		text = strings.ToValidUTF8(text[:maxText], "") + "..."
 	}

@@ -15,6 +15,8 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -513,5 +515,53 @@ func TestTry(t *testing.T) {
 	last := r.Taken()[0].Profiles
 	if p := last.ResourceProfiles[0].ScopeProfiles[0].Profiles[0]; p.Samples[0].Values[0] != TrialSamples {
 		t.Errorf("a test profile of %v", p.Samples)
+	}
+}
+
+// A proxy before a receiver of gRPC answers in HTTP alone.
+func TestNoGRPC(t *testing.T) {
+	for status, verdict := range map[int]Verdict{401: Later, 413: Never, 500: Doubtful, 503: Later} {
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "too much", status) }))
+		server.Config.Protocols = new(http.Protocols)
+		server.Config.Protocols.SetUnencryptedHTTP2(true)
+		server.Start()
+		client, err := NewClient(Options{Signal: Profiles, Endpoint: server.URL})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = client.Send(t.Context(), profileOf("x"), "")
+		var e *Error
+		if !errors.As(err, &e) || e.Verdict != verdict || e.Code != fmt.Sprintf("HTTP %d", status) {
+			t.Errorf("HTTP %d: %+v", status, err)
+		}
+		client.Close()
+		server.Close()
+	}
+}
+
+// One secret may begin with another, and be told in another form.
+func TestClean(t *testing.T) {
+	for range 30 { // maps have no order
+		c := &Client{secrets: secretsOf(map[string]string{"x-scope": "12345", "authorization": "Bearer 12345:supersecret", "other": "Basic dXNlcjpwYXNzd29yZA=="})}
+		text := c.clean("no 12345:supersecret, 12345, dXNlcjpwYXNzd29yZA==, user:password, password for Bearer 12345:supersecret")
+		for _, secret := range []string{"supersecret", "12345", "dXNl", "password"} {
+			if strings.Contains(text, secret) {
+				t.Fatalf("%q tells %q", text, secret)
+			}
+		}
+	}
+}
+
+// Where the certificate is wrong nobody else is asked, and no way without TLS is recommended.
+func TestTryCertificate(t *testing.T) {
+	_, server, _ := certificates(t)
+	r, err := receiver.Start("127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{server}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	trial := Try(t.Context(), Options{Signal: Profiles, Endpoint: "https://" + r.Address()})
+	if trial.Taken || !strings.Contains(trial.Remedy, "--otlp-certificate") {
+		t.Errorf("%+v", trial)
 	}
 }

@@ -1,11 +1,13 @@
 package destination
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,10 +95,17 @@ func remedy(ctx context.Context, o Options, plain []byte, err error) string {
 	case "HTTP 407":
 		return "the proxy wants credentials: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"
 	}
-	for _, other := range alternatives(o) {
-		if _, _, err := send(ctx, other, plain); err == nil {
-			text := fmt.Sprintf("the receiver takes it at %s by %s: give --otlp-endpoint %s --otlp-protocol %s", other.Name(), other.protocol(), base(&other), other.protocol())
-			return text
+	if text := certificateRemedy(e.Error()); e.Code == "connection" && text != "" {
+		return text // whoever is there instead is not to be asked
+	}
+	for _, other := range alternatives(o, e) {
+		_, _, err := send(ctx, other, plain)
+		var refused *Error
+		if errors.As(err, &refused) && slices.Contains([]string{"unauthenticated", "permission_denied", "HTTP 401", "HTTP 403"}, refused.Code) {
+			err = nil // it was sent without headers, and understood
+		}
+		if err == nil {
+			return fmt.Sprintf("the receiver answers at %s by %s: give --otlp-endpoint %s --otlp-protocol %s", other.Name(), other.protocol(), base(&other), other.protocol())
 		}
 	}
 	switch e.Code {
@@ -114,13 +123,22 @@ func remedy(ctx context.Context, o Options, plain []byte, err error) string {
 			return "nothing listens there: start the receiver, or correct host and port"
 		case strings.Contains(text, "no such host"), strings.Contains(text, "server misbehaving"):
 			return "the name is not known: correct it, or look at /etc/resolv.conf"
-		case strings.Contains(text, "unknown authority"):
-			return "give the file of the authority that vouches for the receiver by --otlp-certificate"
-		case strings.Contains(text, "certificate is valid for"), strings.Contains(text, "doesn't contain any IP SANs"), strings.Contains(text, "not valid for any names"):
-			return "the receiver's certificate is for another name: use that in the endpoint"
-		case strings.Contains(text, "client certificate"), strings.Contains(text, "certificate required"), strings.Contains(text, "bad certificate"):
-			return "give --otlp-client-certificate and --otlp-client-key"
 		}
+	}
+	return ""
+}
+
+// certificateRemedy is "" where an error is not of certificates.
+func certificateRemedy(text string) string {
+	switch {
+	case strings.Contains(text, "unknown authority"):
+		return "give the file of the authority that vouches for the receiver by --otlp-certificate"
+	case strings.Contains(text, "certificate is valid for"), strings.Contains(text, "doesn't contain any IP SANs"), strings.Contains(text, "not valid for any names"):
+		return "the receiver's certificate is for another name: use that in the endpoint"
+	case strings.Contains(text, "client certificate"), strings.Contains(text, "certificate required"), strings.Contains(text, "bad certificate"):
+		return "give --otlp-client-certificate and --otlp-client-key"
+	case strings.Contains(text, "certificate"):
+		return "the receiver's certificate is not good: look at its dates and names"
 	}
 	return ""
 }
@@ -135,12 +153,19 @@ func base(o *Options) string {
 }
 
 // alternatives are what could have been meant.
-func alternatives(o Options) (list []Options) {
+func alternatives(o Options, e *Error) (list []Options) {
 	u, err := o.url()
 	if err != nil {
 		return nil
 	}
 	const grpcPort, httpPort = "4317", "4318"
+	schemes := []string{u.Scheme, "https"}
+	if u.Scheme == "https" {
+		schemes = schemes[:1]
+		if strings.Contains(e.Error(), "without TLS") { // it said so itself
+			schemes = append(schemes, "http")
+		}
+	}
 	hosts := []string{u.Host}
 	switch u.Port() {
 	case grpcPort:
@@ -150,15 +175,12 @@ func alternatives(o Options) (list []Options) {
 	}
 	for _, host := range hosts {
 		for _, protocol := range []string{GRPC, HTTP} {
-			for _, scheme := range []string{"http", "https"} {
+			for _, scheme := range schemes {
 				other := o
 				other.Protocol, other.Exact = protocol, false
 				other.Endpoint = (&url.URL{Scheme: scheme, Host: host}).String()
-				other.Timeout = min(o.Timeout, 2*time.Second)
-				// Headers, which may be secrets, are not sent where they were not meant to go in the clear.
-				if scheme == "http" && u.Scheme == "https" {
-					other.Headers = nil
-				}
+				other.Timeout = min(cmp.Or(o.Timeout, DefaultTimeout), 2*time.Second)
+				other.Headers = nil // they may be secrets, and this is not where they were meant to go
 				if other.Name() != o.Name() || protocol != o.protocol() {
 					list = append(list, other)
 				}

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -101,5 +102,23 @@ func TestFunctionTally(t *testing.T) {
 	tally.add(many)
 	if len(tally) > maxKnownFunctions || !slices.Contains(tally.hottest(), "new") {
 		t.Errorf("%d functions are kept", len(tally))
+	}
+}
+
+// Hosts run for months: names of an hour ago make room for those of today.
+func TestTallyForgets(t *testing.T) {
+	tally := newTally()
+	for i := range 2 * maxNames {
+		tally.add(map[string]int64{fmt.Sprint("session-", i): 1, "steady": 1})
+	}
+	if len(tally) != maxNames+1 || tally["steady"].nanos != 2*maxNames {
+		t.Errorf("%d names; the steady one has %d", len(tally), tally["steady"].nanos)
+	}
+	for range forgetAfter {
+		tally.add(map[string]int64{"steady": 1})
+	}
+	tally.add(map[string]int64{"hot": 1000})
+	if tally["hot"] == nil || tally["hot"].nanos != 1000 {
+		t.Error("a new name finds no room")
 	}
 }

@@ -345,7 +345,7 @@ var times = []instrument[float64]{
 			}
 		})},
 	cpuTime("process", fmt.Sprintf("CPU time by process name, from the samples of finished intervals (CPU clock only). The first %d names "+
-		`have a series each, the hottest of an interval first; all later ones are comm="%s". Kernel threads count under `+
+		`have a series each, the hottest of an interval first; all later ones are comm="%s", until one that was not there for an hour makes room. Kernel threads count under `+
 		`their name before the slash.`, maxNames, otherName)),
 	cpuTime("service", "CPU time by service: what the process says of itself, or else its container, unit or program (docs/identity.md)."),
 	cpuTime("container", "CPU time by container, by its whole id; what runs in none is left out."),

@@ -122,12 +122,14 @@ func New(source Source, o Options) (*Metrics, error) {
 	return m, nil
 }
 
-// newPusher makes OTLP requests of the metrics. Whoever takes them sends them: the exporter's own settings, which it reads from the environment, are
-// not used.
+// newPusher makes OTLP requests of the metrics. Whoever takes them sends them: of the exporter's own settings, which it reads from the environment, none is
+// used.
 func newPusher(to http.RoundTripper, every time.Duration) (metric.Reader, error) {
 	e, err := otlpmetrichttp.New(context.Background(),
 		otlpmetrichttp.WithHTTPClient(&http.Client{Transport: to}), otlpmetrichttp.WithEndpointURL("http://push.invalid"+otlpPath),
-		otlpmetrichttp.WithCompression(otlpmetrichttp.NoCompression), otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig{}))
+		otlpmetrichttp.WithCompression(otlpmetrichttp.NoCompression), otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig{}),
+		// Functions come and go among the hottest; of a difference to the time before nothing would be right.
+		otlpmetrichttp.WithTemporalitySelector(metric.CumulativeTemporalitySelector))
 	if err != nil {
 		return nil, fmt.Errorf("open the OTLP exporter of metrics: %w", err)
 	}

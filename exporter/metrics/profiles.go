@@ -40,10 +40,10 @@ type cpuBreakdown struct {
 // cpuBreakdowns are the names that CPU time is added up by: each is a metric, pilotlight.NAME.cpu.
 var cpuBreakdowns = []cpuBreakdown{
 	{"process", "comm", seriesName},
-	{"service", "service", func(l *profile.Labels) string { return cmp.Or(labelText(l.ServiceName(), maxFunctionName), noName) }},
+	{"service", "service", func(l *profile.Labels) string { return cmp.Or(l.ServiceName(), noName) }},
 	{"container", "container_id", func(l *profile.Labels) string { return l.ContainerID }},
 	{"pod", "pod_uid", func(l *profile.Labels) string { return l.PodUID }},
-	{"unit", "unit", func(l *profile.Labels) string { return labelText(l.Unit, maxFunctionName) }},
+	{"unit", "unit", func(l *profile.Labels) string { return l.Unit }},
 }
 
 func newProfileCounts(g *groups) *profileCounts {
@@ -62,7 +62,7 @@ func (c *profileCounts) totals() profileTotals {
 	defer c.mu.Unlock()
 	t := profileTotals{cpu: make(map[string]map[string]int64), functions: c.functions.shown(), byGroup: maps.Clone(c.byGroup), incomplete: maps.Clone(c.incomplete)}
 	for name, of := range c.cpu {
-		t.cpu[name] = maps.Clone(of)
+		t.cpu[name] = of.sums()
 	}
 	return t
 }
@@ -103,7 +103,7 @@ func cpuBy(p *profile.Profile, name func(*profile.Labels) string) map[string]int
 		l := p.Samples[i].Labels
 		of, ok := names[l]
 		if !ok {
-			of = name(l)
+			of = labelText(name(l), maxFunctionName)
 			names[l] = of
 		}
 		if of != "" {
@@ -119,7 +119,7 @@ func seriesName(l *profile.Labels) string {
 	if kind, _, numbered := strings.Cut(name, "/"); numbered && l.Exe == "" {
 		name = kind // a kernel thread: "kworker/3:1-events", one of hundreds
 	}
-	return cmp.Or(labelText(name, maxFunctionName), noName)
+	return cmp.Or(name, noName)
 }
 
 func incompleteByReason(p *profile.Profile) map[string]int64 {

@@ -17,20 +17,58 @@ const (
 	noName = "[unknown]"
 )
 
-// tally adds up CPU time by name: at most maxNames of them, and otherName. It never goes down.
-type tally map[string]int64
+// tally adds up CPU time by name: at most maxNames of them, and otherName. No sum goes down. A name that was not there for an hour makes room for another;
+// its series ends.
+type tally map[string]*named
 
-func newTally() tally { return tally{otherName: 0} }
+type named struct {
+	nanos int64
+	idle  int // intervals since it was there
+}
+
+// forgetAfter is an hour of intervals.
+const forgetAfter = 360
+
+func newTally() tally { return tally{otherName: {}} }
 
 // add admits the hottest of the new names as long as there is room.
 func (t tally) add(cpu map[string]int64) {
-	for _, name := range byHeat(cpu) {
-		nanos := cpu[name]
-		if _, ok := t[name]; !ok && len(t) > maxNames { // one of them is otherName
-			name = otherName
-		}
-		t[name] += nanos
+	for _, n := range t {
+		n.idle++
 	}
+	for _, name := range byHeat(cpu) {
+		if t[name] == nil && len(t) > maxNames && !t.forget() { // one of them is otherName
+			t[otherName].nanos += cpu[name]
+			continue
+		}
+		n := t[name]
+		if n == nil {
+			n = &named{}
+			t[name] = n
+		}
+		n.nanos += cpu[name]
+		n.idle = 0
+	}
+}
+
+// forget makes room.
+func (t tally) forget() bool {
+	oldest := ""
+	for name, n := range t {
+		if name != otherName && n.idle > forgetAfter && (oldest == "" || n.idle > t[oldest].idle) {
+			oldest = name
+		}
+	}
+	delete(t, oldest)
+	return oldest != ""
+}
+
+func (t tally) sums() map[string]int64 {
+	sums := make(map[string]int64, len(t))
+	for name, n := range t {
+		sums[name] = n.nanos
+	}
+	return sums
 }
 
 // byHeat sorts names, the hottest first.

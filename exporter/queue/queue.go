@@ -30,6 +30,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -115,6 +116,8 @@ type entry struct {
 	bytes int64  // in the file system, or in memory
 	body  []byte // nil: in a file
 	taken bool   // by Next
+	// failures are how often its file could not be read, for another reason than that it is damaged.
+	failures int
 }
 
 // Queue is safe for concurrent use, but for Next: one batch is under way at a time. Its owner closes it.
@@ -129,10 +132,13 @@ type Queue struct {
 	last    time.Time
 	bytes   int64 // of the files
 	memory  int64
-	failing bool // the disk refused the last batch
+	pending uint64 // samples
+	failing bool   // the disk refused the last batch
 	// complained is the reason that was said last.
 	complained string
-	closed     bool
+
+	stats  atomic.Pointer[Stats] // for readers that do not wait for the disk
+	closed bool
 }
 
 // Open reads what waits. Files of batches that are not sound are removed, and counted.
@@ -148,6 +154,7 @@ func Open(o Options) (*Queue, error) {
 	}
 	q := &Queue{options: o, arrived: make(chan struct{}, 1), next: 1}
 	q.account.Dropped = make(map[string]counts)
+	defer q.publish()
 	if o.Dir == "" {
 		return q, nil
 	}
@@ -178,13 +185,12 @@ func (q *Queue) read() error {
 		number, ok := numberOf(f.Name())
 		switch {
 		case strings.HasSuffix(f.Name(), tempSuffix), ok && q.settled(number):
-			if err := os.Remove(path); err != nil {
-				return err
-			}
+			err = os.Remove(path)
 		case ok:
-			if err := q.admit(path, number); err != nil {
-				return err
-			}
+			err = q.admit(path, number)
+		}
+		if err != nil { // it stays there; the others go out nonetheless
+			q.options.Log.Warn("a file of the queue is left alone", "err", err)
 		}
 	}
 	slices.SortFunc(q.entries, func(a, b *entry) int { return int(int64(a.number - b.number)) })
@@ -263,6 +269,9 @@ func (q *Queue) admit(path string, number uint64) error {
 		return err
 	}
 	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return errors.Join(err, fmt.Errorf("%s is no file", path))
+	}
 	start, err := io.ReadAll(io.LimitReader(file, int64(fixedBytes+maxHeader)))
 	if err != nil {
 		return err
@@ -278,6 +287,7 @@ func (q *Queue) admit(path string, number uint64) error {
 	} // else what it held is not known; reading its body says so
 	q.entries = append(q.entries, e)
 	q.bytes += e.bytes
+	q.pending += e.Samples
 	return nil
 }
 
@@ -334,10 +344,45 @@ func (q *Queue) Put(h Header, body []byte) {
 		}
 	}
 	q.entries = append(q.entries, e)
+	q.pending += e.Samples
+	if err == nil {
+		q.moveToDisk()
+	}
+	q.publish()
 	select {
 	case q.arrived <- struct{}{}:
 	default:
 	}
+}
+
+// moveToDisk takes a few of those to disk that waited in memory because of it.
+func (q *Queue) moveToDisk() {
+	const few = 4
+	moved := 0
+	for _, e := range q.entries {
+		if q.memory == 0 || moved == few {
+			return
+		}
+		if e.body == nil || e.taken {
+			continue
+		}
+		if q.bytes+e.bytes+fileBytes > q.options.MaxBytes || q.toDisk(e) != nil {
+			return
+		}
+		moved++
+	}
+}
+
+func (q *Queue) toDisk(e *entry) error {
+	inMemory := e.bytes
+	if err := q.write(e, e.body); err != nil {
+		e.bytes = inMemory
+		return err
+	}
+	e.body = nil
+	q.memory -= inMemory
+	q.bytes += e.bytes
+	return nil
 }
 
 var errInMemory = errors.New("there is no directory")
@@ -346,13 +391,7 @@ func (c *counts) add(samples uint64) { c.Samples += samples; c.Batches++ }
 
 // makeRoom drops the oldest files until so many bytes fit.
 func (q *Queue) makeRoom(bytes int64) {
-	for q.bytes+bytes > q.options.MaxBytes {
-		i := slices.IndexFunc(q.entries, func(e *entry) bool { return e.body == nil && !e.taken })
-		if i < 0 {
-			return
-		}
-		q.drop(q.entries[i], DropFull)
-	}
+	q.dropOldest(q.bytes+bytes-q.options.MaxBytes, DropFull, func(e *entry) bool { return e.body == nil })
 }
 
 func (q *Queue) makeMemory(bytes int64) {
@@ -360,21 +399,33 @@ func (q *Queue) makeMemory(bytes int64) {
 	if q.options.Dir == "" {
 		reason = DropFull
 	}
-	for q.memory+bytes > min(memoryBytes, q.options.MaxBytes) {
-		i := slices.IndexFunc(q.entries, func(e *entry) bool { return e.body != nil && !e.taken })
-		if i < 0 {
-			return
-		}
-		q.drop(q.entries[i], reason)
-	}
+	q.dropOldest(q.memory+bytes-min(memoryBytes, q.options.MaxBytes), reason, func(e *entry) bool { return e.body != nil })
 }
 
-func (q *Queue) drop(e *entry, reason string) {
+// dropOldest drops of some entries so many bytes.
+func (q *Queue) dropOldest(bytes int64, reason string, of func(*entry) bool) {
+	var list []*entry
+	for _, e := range q.entries {
+		if bytes <= 0 {
+			break
+		}
+		if of(e) && !e.taken {
+			list = append(list, e)
+			bytes -= e.bytes
+		}
+	}
+	q.drop(list, reason)
+}
+
+func (q *Queue) drop(list []*entry, reason string) {
+	if len(list) == 0 {
+		return
+	}
 	if q.complained != reason { // once, not for every batch of an outage
 		q.complained = reason
-		q.options.Log.Warn("batches are dropped undelivered", "queue", q.options.Dir, "reason", reason, "first of", e.Start)
+		q.options.Log.Warn("batches are dropped undelivered", "queue", q.options.Dir, "reason", reason, "first of", list[0].Start)
 	}
-	q.settle(e, Outcome{Dropped: reason})
+	q.settle(list, Outcome{Dropped: reason})
 }
 
 // write puts the batch into its file. The name appears when all of it is on disk.
@@ -415,29 +466,39 @@ type Batch struct {
 	entry *entry
 }
 
+// readAgain is the pause after a file could not be read, maxFailures how often that is tried.
+const (
+	readAgain   = time.Second
+	maxFailures = 10
+)
+
 // Next waits for a batch and gives the oldest. It stays in the queue until it is settled, and no second one is given meanwhile.
 func (q *Queue) Next(ctx context.Context) (*Batch, error) {
 	for {
-		if b := q.oldest(); b != nil {
+		b, again := q.oldest()
+		if b != nil {
 			return b, nil
+		}
+		var timer <-chan time.Time
+		if again {
+			timer = time.After(readAgain)
 		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-q.arrived:
+		case <-timer:
 		}
 	}
 }
 
-func (q *Queue) oldest() *Batch {
+// oldest gives nil where nothing waits, or, again, where its file cannot be read just now.
+func (q *Queue) oldest() (b *Batch, again bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.dropExpired()
 	for len(q.entries) > 0 && !q.closed {
 		e := q.entries[0]
-		if !e.Put.IsZero() && time.Since(e.Put) > q.options.MaxAge {
-			q.drop(e, DropExpired)
-			continue
-		}
 		body := e.body
 		if body == nil {
 			data, err := os.ReadFile(q.path(e.number))
@@ -445,67 +506,95 @@ func (q *Queue) oldest() *Batch {
 				_, body, err = decodeBatch(data)
 			}
 			if err != nil {
+				e.failures++
+				// No descriptor was free, perhaps, or the disk has its troubles: that says nothing of the batch.
+				if !errors.Is(err, errDamaged) && !errors.Is(err, fs.ErrNotExist) && e.failures < maxFailures {
+					return nil, true
+				}
 				q.options.Log.Warn("a batch in the queue cannot be read", "queue", q.options.Dir, "err", err)
-				q.drop(e, DropDamaged)
+				q.drop([]*entry{e}, DropDamaged)
 				continue
 			}
 		}
 		e.taken = true
-		return &Batch{Header: e.Header, Body: body, Put: e.Put, entry: e}
+		return &Batch{Header: e.Header, Body: body, Put: e.Put, entry: e}, false
 	}
-	return nil
+	return nil, false
+}
+
+func (q *Queue) dropExpired() {
+	var list []*entry
+	for _, e := range q.entries {
+		if e.Put.IsZero() || time.Since(e.Put) <= q.options.MaxAge {
+			break
+		}
+		list = append(list, e)
+	}
+	q.drop(list, DropExpired)
 }
 
 // Settle ends the way of a batch that Next gave.
 func (q *Queue) Settle(b *Batch, o Outcome) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.settle(b.entry, o)
+	q.settle([]*entry{b.entry}, o)
 }
 
-// settle counts the batch, writes that down, and removes it: in this order, so that a kill between makes no sample count twice.
-func (q *Queue) settle(e *entry, o Outcome) {
-	i := slices.Index(q.entries, e)
-	if i < 0 {
+// settle counts batches, writes that down, and removes them: in this order, so that a kill between makes no sample count twice.
+func (q *Queue) settle(list []*entry, o Outcome) {
+	gone := make(map[*entry]bool, len(list))
+	for _, e := range list {
+		gone[e] = true
+	}
+	before := len(q.entries)
+	q.entries = slices.DeleteFunc(q.entries, func(e *entry) bool { return gone[e] })
+	if len(q.entries) == before {
 		return
 	}
-	q.entries = slices.Delete(q.entries, i, i+1)
-	switch {
-	case o.Dropped != "":
-		c := q.account.Dropped[o.Dropped]
-		c.add(e.Samples)
-		q.account.Dropped[o.Dropped] = c
-	case o.Partial:
-		q.account.Partial.add(e.Samples)
-	default:
-		q.account.Delivered.add(e.Samples)
-		q.complained = ""
+	for _, e := range list {
+		switch {
+		case o.Dropped != "":
+			c := q.account.Dropped[o.Dropped]
+			c.add(e.Samples)
+			q.account.Dropped[o.Dropped] = c
+		case o.Partial:
+			q.account.Partial.add(e.Samples)
+		default:
+			q.account.Delivered.add(e.Samples)
+			q.complained = ""
+		}
+		q.account.Settled = append(q.account.Settled, e.number)
+		q.pending -= e.Samples
+		if e.body != nil {
+			q.memory -= e.bytes
+		} else {
+			q.bytes -= e.bytes
+		}
 	}
-	// All before the first that waits are settled; of later ones there are few: a batch under way while older room was made.
-	q.account.Settled = append(q.account.Settled, e.number)
+	// All before the first that waits are settled; of later ones there are those for which room was made while it was under way.
 	through := q.next - 1
-	for _, waiting := range q.entries {
-		through = min(through, waiting.number-1)
+	if len(q.entries) > 0 {
+		through = q.entries[0].number - 1
 	}
 	q.account.Through = max(q.account.Through, through)
 	q.account.Settled = slices.DeleteFunc(q.account.Settled, func(n uint64) bool { return n <= q.account.Through })
-	if e.body != nil {
-		q.memory -= e.bytes
-	} else {
-		q.bytes -= e.bytes
-	}
+	q.publish()
 	if q.options.Dir == "" {
 		return
 	}
 	err := q.writeAccount()
-	if e.body == nil {
-		removeErr := os.Remove(q.path(e.number))
-		if err != nil { // perhaps there is room now
-			err = q.writeAccount()
+	var errs []error
+	for _, e := range list {
+		if e.body == nil {
+			if removeErr := os.Remove(q.path(e.number)); !errors.Is(removeErr, fs.ErrNotExist) {
+				errs = append(errs, removeErr)
+			}
 		}
-		err = errors.Join(err, removeErr)
 	}
-	if err != nil {
+	if err != nil { // perhaps there is room now
+		err = q.writeAccount()
+	}
+	if err = errors.Join(append(errs, err)...); err != nil {
 		q.options.Log.Warn("the queue cannot write down what it delivered: after a restart it may come twice", "queue", q.options.Dir, "err", err)
 	}
 }
@@ -518,25 +607,27 @@ func (q *Queue) writeAccount() error {
 	return writeFile(filepath.Join(q.options.Dir, accountName), text)
 }
 
-// Stats returns the counts so far.
-func (q *Queue) Stats() Stats {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	s := Stats{
+// Stats returns the counts so far. It does not wait for the disk.
+func (q *Queue) Stats() Stats { return *q.stats.Load() }
+
+// publish makes the counts of this moment those of Stats.
+func (q *Queue) publish() {
+	s := &Stats{
 		Collected: q.account.Collected.Samples, Delivered: q.account.Delivered.Samples, Partial: q.account.Partial.Samples,
-		Dropped: make(map[string]uint64), DroppedBatches: make(map[string]uint64), PendingBatches: len(q.entries), PendingBytes: q.bytes + q.memory, Last: q.last,
+		Dropped: make(map[string]uint64), DroppedBatches: make(map[string]uint64), Pending: q.pending,
+		PendingBatches: len(q.entries), PendingBytes: q.bytes + q.memory, Last: q.last,
 	}
 	for _, reason := range DropReasons {
 		s.Dropped[reason], s.DroppedBatches[reason] = q.account.Dropped[reason].Samples, q.account.Dropped[reason].Batches
 	}
-	for _, e := range q.entries {
-		s.Pending += e.Samples
-	}
 	if len(q.entries) > 0 {
 		s.Oldest = q.entries[0].Put
 	}
-	return s
+	q.stats.Store(s)
 }
+
+// closeTime is what Close takes to write down what waited in memory.
+const closeTime = time.Second
 
 // Close ends the queue. What waits on disk stays there; what waits in memory, because the disk refused it, gets another try there, and
 // else is counted as dropped. It may be called more than once.
@@ -550,14 +641,17 @@ func (q *Queue) Close() error {
 	if q.options.Dir == "" {
 		return nil
 	}
-	for _, e := range slices.Clone(q.entries) {
-		if e.body == nil {
-			continue
+	var lost []*entry
+	for began := time.Now(); q.memory > 0; {
+		i := slices.IndexFunc(q.entries, func(e *entry) bool { return e.body != nil && !slices.Contains(lost, e) })
+		if i < 0 {
+			break
 		}
-		if err := q.write(e, e.body); err != nil {
-			q.drop(e, DropNoSpace)
+		if time.Since(began) > closeTime || q.toDisk(q.entries[i]) != nil {
+			lost = append(lost, q.entries[i])
 		}
 	}
+	q.drop(lost, DropNoSpace)
 	if err := q.writeAccount(); err != nil {
 		return fmt.Errorf("close queue %s: %w", q.options.Dir, err)
 	}

@@ -251,7 +251,7 @@ func TestAccountAtEveryMoment(t *testing.T) {
 		if random.IntN(5) < 3 {
 			put(q, i+1, random.IntN(6000))
 			collected += i + 1
-		} else if b := q.oldest(); b != nil {
+		} else if b, _ := q.oldest(); b != nil {
 			q.Settle(b, []Outcome{{}, {}, {Partial: true}, {Dropped: DropRefused}}[random.IntN(4)])
 		}
 		if random.IntN(10) > 0 {
@@ -310,4 +310,83 @@ func tinyFileSystem(t *testing.T, size int) string {
 		}
 	})
 	return dir
+}
+
+// A moment without descriptors says nothing of the batches: they are there once it is over.
+func TestNoDescriptors(t *testing.T) {
+	q := open(t, Options{Dir: t.TempDir()})
+	for i := range uint64(5) {
+		put(q, i+1, 100)
+	}
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	b, again := q.oldest()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if b != nil || !again {
+		t.Fatalf("got %v, %t", b, again)
+	}
+	for i := range uint64(5) {
+		if b := next(t, q); b.Samples != i+1 {
+			t.Errorf("got batch %d", b.Samples)
+		} else {
+			q.Settle(b, Outcome{})
+		}
+	}
+	checkSum(t, q)
+}
+
+// What waited in memory goes to disk once there is room, and survives a kill then.
+func TestMemoryGoesToDisk(t *testing.T) {
+	dir := tinyFileSystem(t, 256<<10)
+	path := filepath.Join(dir, "queue")
+	q := open(t, Options{Dir: path})
+	filler := filepath.Join(dir, "filler")
+	if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); err == nil {
+		t.Fatal("there is room for more than there is")
+	}
+	for i := range uint64(6) {
+		put(q, i+1, 5000)
+	}
+	if q.memory == 0 {
+		t.Fatal("nothing waits in memory")
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(3) {
+		put(q, i+7, 5000)
+	}
+	if q.memory != 0 {
+		t.Errorf("%d bytes are still in memory", q.memory)
+	}
+	other := open(t, Options{Dir: path}) // as after a kill
+	if s := other.Stats(); s.Pending != 45 || s.Collected != 45 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Thousands that expire together take one look at the disk, and readers of the counts do not wait for it.
+func TestManyExpire(t *testing.T) {
+	q := open(t, Options{Dir: t.TempDir(), MaxAge: time.Hour})
+	for i := range uint64(300) {
+		put(q, i+1, 10)
+	}
+	for _, e := range q.entries {
+		e.Put = e.Put.Add(-2 * time.Hour)
+	}
+	put(q, 301, 10)
+	if b := next(t, q); b.Samples != 301 {
+		t.Errorf("got batch %d", b.Samples)
+	}
+	if s := q.Stats(); s.Dropped[DropExpired] != 300*301/2 {
+		t.Errorf("%+v", s)
+	}
+	checkSum(t, q)
 }
