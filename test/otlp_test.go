@@ -4,6 +4,7 @@ package test
 
 import (
 	"bufio"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/google/pprof/profile"
+	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
 )
 
 // buildCollector builds the OpenTelemetry Collector of the folder collector, from Go modules.
@@ -267,6 +269,22 @@ func (d *otlpDictionary) indexed(indices []int) map[string]string {
 	return all
 }
 
+func (d *otlpDictionary) link(t *testing.T, i int) *profilespb.Link {
+	t.Helper()
+	if i == 0 {
+		return &profilespb.Link{}
+	}
+	trace, err := hex.DecodeString(d.LinkTable[i].TraceID)
+	if err != nil || len(trace) != 16 {
+		t.Fatalf("trace %q: %v", d.LinkTable[i].TraceID, err)
+	}
+	span, err := hex.DecodeString(d.LinkTable[i].SpanID)
+	if err != nil || len(span) != 8 {
+		t.Fatalf("span %q: %v", d.LinkTable[i].SpanID, err)
+	}
+	return &profilespb.Link{TraceId: trace, SpanId: span}
+}
+
 // arrived is what came of the samples of one process.
 type arrived struct {
 	samples   int64
@@ -274,6 +292,8 @@ type arrived struct {
 	threads   map[string]int64
 	kinds     map[string]int64
 	timed     int64
+	linked    int64        // samples with a link
+	spans     []spanSample // of those with times
 	resource  map[string]string
 	ids       map[string]bool // of profiles
 }
@@ -281,6 +301,7 @@ type arrived struct {
 // profilesOf adds up what the Collector wrote, and checks what holds for each message: an alone-standing dictionary, a name for each frame.
 func profilesOf(t *testing.T, messages []*otlpProfiles) map[string]*arrived {
 	t.Helper()
+	offset := monotonic(t, 0)
 	of := make(map[string]*arrived)
 	for _, m := range messages {
 		d := &m.Dictionary
@@ -311,10 +332,17 @@ func profilesOf(t *testing.T, messages []*otlpProfiles) map[string]*arrived {
 						}
 					}
 					a.timed += n
+					link := d.link(t, s.LinkIndex)
+					for _, at := range s.TimestampsUnixNano {
+						a.spans = append(a.spans, spanSample{time: int64(at) + offset, link: link})
+					}
 					for _, v := range s.Values {
 						n += int64(v)
 					}
 					a.samples += n
+					if len(link.SpanId) > 0 {
+						a.linked += n
+					}
 					a.threads[d.indexed(s.AttributeIndices)["thread.name"]] += n
 					for i, l := range d.StackTable[s.StackIndex].LocationIndices {
 						location := d.LocationTable[l]
@@ -358,14 +386,17 @@ func TestCollector(t *testing.T) {
 				endpoint = receiver.http
 			}
 			split, syscalls := start(t, build(t, "split"), "60"), start(t, build(t, "syscalls"), "60")
+			account := filepath.Join(t.TempDir(), "spans")
+			spans := start(t, build(t, "spans"), account)
 			a := startAgent(t, append([]string{
-				"-p", fmt.Sprintf("%d,%d", split.pid(), syscalls.pid()), "--otlp-endpoint", "http://" + endpoint, "--otlp-protocol", c.protocol, "--otlp-metrics-interval", "2s",
+				"-p", fmt.Sprintf("%d,%d,%d", split.pid(), syscalls.pid(), spans.pid()), "--otlp-endpoint", "http://" + endpoint, "--otlp-protocol", c.protocol, "--otlp-metrics-interval", "2s",
 			}, c.args...)...)
 			time.Sleep(13 * time.Second)
 			if code, took := a.terminate(t); code != 0 || took > 5*time.Second {
 				t.Errorf("the agent ended with %d after %s", code, took)
 			}
 			receiver.stop()
+			spans.stop()
 
 			messages := lines[otlpProfiles](t, receiver.file("profiles"))
 			if len(messages) < 2 {
@@ -386,6 +417,11 @@ func TestCollector(t *testing.T) {
 			checkArrived(t, of[strconv.Itoa(split.pid())], split, map[string]float64{"burn_a": 0.5, "burn_b": 0.3, "burn_c": 0.2})
 			if s := of[strconv.Itoa(syscalls.pid())]; s == nil || s.kinds["kernel"] == 0 || s.kinds["native"] == 0 {
 				t.Errorf("of a program that is in the kernel half of the time: %+v", s)
+			}
+			if s := of[strconv.Itoa(spans.pid())]; s == nil || s.linked < s.samples/2 {
+				t.Errorf("of a program that works for a span eight ninths of the time: %+v", s)
+			} else if c.timed {
+				checkSpans(t, s.spans, readSpans(t, account), nil, false)
 			}
 			checkMetrics(t, lines[otlpMetrics](t, receiver.file("metrics")))
 		})

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -241,9 +242,12 @@ func (c *Collector) handOver(w *Window) {
 
 // openWhole begins the profile of an interval.
 func (c *Collector) openWhole() *Window {
+	if c.fetched.IsZero() {
+		c.fetched, c.until = clocks()
+	}
 	w := c.open(Filter{}, 0)
 	if c.options.Times {
-		w.begin = cmp.Or(c.until, monotonic())
+		w.begin = c.until
 	}
 	return w
 }
@@ -274,8 +278,8 @@ func (c *Collector) lost() (lost lossCounts) {
 // the side-band, so that no sample is seen before what its process did
 // earlier; events later than this round's samples wait for the next.
 func (c *Collector) round() {
-	until := monotonic()
-	c.fetched = time.Now()
+	var until uint64
+	c.fetched, until = clocks()
 	c.opened, c.urgent = 0, false
 	c.gather()
 	c.batch, c.arrived = c.arrived, c.batch[:0]
@@ -582,6 +586,24 @@ func (c *Collector) Collect(ctx context.Context, f Filter, duration time.Duratio
 		return w.result, nil
 	}
 	return p, err
+}
+
+// clocks reads the clock of the day and that of samples in the same moment: where the CPU did something else in between it reads again, because
+// the times of a whole interval's samples would be off by that.
+func clocks() (day time.Time, nanos uint64) {
+	const apart, tries = 5000, 10
+	best := uint64(math.MaxUint64)
+	for range tries {
+		before := monotonic()
+		now := time.Now()
+		if took := monotonic() - before; took < best {
+			best, day, nanos = took, now, before+took/2
+		}
+		if best <= apart {
+			break
+		}
+	}
+	return day, nanos
 }
 
 func monotonic() uint64 {
