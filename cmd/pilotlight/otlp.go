@@ -35,6 +35,7 @@ type otlpFlags struct {
 	list       []destinationSettings // of the file
 	queueBytes byteSize
 	timestamps bool
+	group      string
 	every      time.Duration
 	// off are signals that a variable of OpenTelemetry switches off, wherever they would go.
 	off map[destination.Signal]bool
@@ -60,6 +61,8 @@ const (
 	otlpPrefix          = "otlp-"
 	otlpVariablePrefix  = "OTEL_EXPORTER_OTLP_"
 	noCompression       = "none"
+	groupProcess        = "process"
+	groupService        = "service"
 	defaultMetricsEvery = time.Minute
 )
 
@@ -74,6 +77,7 @@ func (f *otlpFlags) add(flags *pflag.FlagSet) {
 	f.queueBytes = queue.DefaultMaxBytes
 	flags.Var(&f.queueBytes, "otlp-queue-bytes", "messages that wait for a receiver take this `SIZE` on disk at most, for each signal; the oldest go first")
 	flags.BoolVar(&f.timestamps, "otlp-timestamps", false, "send the time of each sample, not their number alone")
+	flags.StringVar(&f.group, "otlp-group", groupProcess, "make a resource of each process or service: which process it was stands at the samples then")
 	flags.DurationVar(&f.every, "otlp-metrics-interval", defaultMetricsEvery, "send metrics this often (OTEL_METRIC_EXPORT_INTERVAL)")
 }
 
@@ -270,6 +274,9 @@ func (f *otlpFlags) check() error {
 			seen[dir] = true
 		}
 	}
+	if f.group != groupProcess && f.group != groupService {
+		errs = append(errs, fmt.Errorf("otlp-group %q: want %s or %s", f.group, groupProcess, groupService))
+	}
 	if f.queueBytes < 1<<20 {
 		errs = append(errs, errors.New("otlp-queue-bytes: want 1MiB or more"))
 	}
@@ -400,7 +407,7 @@ func hostResource(ctx context.Context, log *slog.Logger) *resource.Resource {
 // encoder makes the messages of profiles.
 func (f *otlpFlags) encoder(host *resource.Resource) (*otlp.Encoder, error) {
 	o := otlp.Options{
-		Version: version, Timestamps: f.timestamps, MaxBytes: otlp.ReceiversMaxBytes, MaxSamples: otlp.ReceiversMaxSamples, Resource: make(map[string]string),
+		Version: version, Timestamps: f.timestamps, ByService: f.group == groupService, MaxBytes: otlp.ReceiversMaxBytes, MaxSamples: otlp.ReceiversMaxSamples, Resource: make(map[string]string),
 	}
 	rand.Read(o.Seed[:]) // it never fails
 	for _, a := range host.Attributes() {

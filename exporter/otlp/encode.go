@@ -33,6 +33,8 @@ type Options struct {
 	Version string
 	// Timestamps says that samples are written with the times at which they were taken, where these are known, not added up.
 	Timestamps bool
+	// ByService says that a resource is a service on this host, not a process: which process it was stands at each sample.
+	ByService bool
 	// MaxBytes and MaxSamples bound a message; 0 does not. Receivers take ReceiversMaxBytes and ReceiversMaxSamples.
 	MaxBytes, MaxSamples int
 	// Seed makes the ids of profiles, by which a receiver knows one that comes again; 0: they have none. No two encoders have the same.
@@ -105,7 +107,7 @@ func (e *Encoder) Encode(p *profile.Profile, send func(*profilespb.ProfilesData)
 		b.valued = b.valued || s.Value != s.Count*p.Period
 	}
 	b.message = b.open()
-	for _, process := range processes(p) {
+	for _, process := range processes(p, e.options.ByService) {
 		b.process, b.said, b.nth, b.message.counts, b.message.values = process.key, process.resource, process.nth, nil, nil
 		for _, i := range process.samples {
 			if err := b.add(p.Samples[i]); err != nil {
@@ -170,7 +172,7 @@ func (p *processSamples) instance() (pid int, said string) {
 }
 
 // processes groups samples, in the order in which their processes come first.
-func processes(p *profile.Profile) []*processSamples {
+func processes(p *profile.Profile, byService bool) []*processSamples {
 	var list []*processSamples
 	byKey := make(map[processKey]*processSamples)
 	byLabels := make(map[*profile.Labels]*processSamples)
@@ -187,7 +189,12 @@ func processes(p *profile.Profile) []*processSamples {
 			var resource []profile.Attribute
 			if l != nil {
 				key = processKey{l.PID, l.Comm, l.Exe, l.Cgroup, l.ContainerID, l.PodUID, l.Unit, l.Service, ""}
-				if resource = l.Resource; len(resource) > 0 {
+				resource = l.Resource
+				if byService {
+					key = processKey{service: l.ServiceName()}
+					resource = slices.DeleteFunc(slices.Clone(resource), func(a profile.Attribute) bool { return ofInstance(a.Key) })
+				}
+				if len(resource) > 0 {
 					key.attributes = fmt.Sprintf("%q", resource)
 				}
 			}
@@ -204,6 +211,11 @@ func processes(p *profile.Profile) []*processSamples {
 		of.samples = append(of.samples, i)
 	}
 	return list
+}
+
+// ofInstance says whether an attribute tells instances of a service apart.
+func ofInstance(key string) bool {
+	return key == keyInstanceID || slices.ContainsFunc([]string{"process.", "container.", "k8s.pod.", "k8s.container."}, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
 }
 
 // batch is one profile on its way.
@@ -452,6 +464,13 @@ func (m *message) labels(b *batch, l *profile.Labels) labelled {
 		of.attributes = m.texts(nil, [2]string{keyThreadName, m.text(l.Thread)})
 		if l.TID != 0 {
 			of.attributes = append(of.attributes, m.attribute(keyThreadID, intValue(int64(l.TID)), ""))
+		}
+		if b.encoder.options.ByService {
+			if l.PID != 0 {
+				of.attributes = append(of.attributes, m.attribute(keyPID, intValue(int64(l.PID)), ""))
+			}
+			of.attributes = m.texts(of.attributes, [2]string{keyTitle, m.text(l.Comm)}, [2]string{keyExecutablePath, m.text(l.Exe)},
+				[2]string{keyContainerID, m.text(l.ContainerID)}, [2]string{keyPodUID, m.text(l.PodUID)})
 		}
 		if of.link = m.link(l.TraceID, l.SpanID); of.link == 0 {
 			of.attributes = m.texts(of.attributes, [2]string{labelTraceID, m.text(l.TraceID)}, [2]string{labelSpanID, m.text(l.SpanID)})

@@ -733,3 +733,60 @@ func TestAttributesDropped(t *testing.T) {
 		}
 	}
 }
+
+// By service there is one resource for all processes of it, and which of them it was stands at the samples.
+func TestByService(t *testing.T) {
+	stack := &profile.Stack{Locations: []*profile.Location{{Kind: profile.FrameNative, Lines: []profile.Line{{Function: &profile.Function{Name: "f"}}}}}}
+	p := &profile.Profile{Type: profile.TypeCPU, Start: began, Duration: time.Second, Period: 7}
+	for pid := range 6 {
+		l := &profile.Labels{PID: pid + 1, Comm: "worker", Exe: "/bin/worker", ContainerID: fmt.Sprint("container", pid/2), Resource: []profile.Attribute{
+			{Key: "service.instance.id", Value: fmt.Sprint(pid)}, {Key: "service.version", Value: "1.2"}, {Key: "k8s.pod.name", Value: fmt.Sprint("pod", pid/2)},
+		}}
+		if pid < 4 {
+			l.Service = "shop"
+		}
+		p.Samples = append(p.Samples, profile.Sample{User: stack, Labels: l, Count: 1, Value: 7})
+	}
+	list := messages(t, p, Options{ByService: true})
+	if len(list) != 1 || len(list[0].message.ResourceProfiles) != 2 {
+		t.Fatalf("%d messages, %d resources", len(list), len(list[0].message.ResourceProfiles))
+	}
+	d := list[0].message.Dictionary
+	for i, want := range []struct {
+		service string
+		pids    []int64
+	}{{"shop", []int64{1, 2, 3, 4}}, {"worker", []int64{5, 6}}} {
+		r := list[0].message.ResourceProfiles[i]
+		if got := attributeOf(r.Resource.Attributes, "service.name").GetStringValue(); got != want.service {
+			t.Errorf("service %q, want %q", got, want.service)
+		}
+		if attributeOf(r.Resource.Attributes, "service.version").GetStringValue() != "1.2" || attributeOf(r.Resource.Attributes, "k8s.pod.name") != nil || attributeOf(r.Resource.Attributes, "process.pid") != nil {
+			t.Errorf("resource %v", r.Resource)
+		}
+		var pids []int64
+		for _, s := range r.ScopeProfiles[0].Profiles[0].Samples {
+			for _, a := range s.AttributeIndices {
+				if d.StringTable[d.AttributeTable[a].KeyStrindex] == "process.pid" {
+					pids = append(pids, d.AttributeTable[a].Value.GetIntValue())
+				}
+			}
+		}
+		if !reflect.DeepEqual(pids, want.pids) {
+			t.Errorf("processes %v of %s, want %v", pids, want.service, want.pids)
+		}
+	}
+	// Read back, each sample is of its process again.
+	var text bytes.Buffer
+	if err := list[0].Write(&text); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Read(&text, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range again.Samples {
+		if l := s.Labels; l.PID != i+1 || l.Comm != "worker" || l.Exe != "/bin/worker" || l.ContainerID != fmt.Sprint("container", i/2) {
+			t.Errorf("sample %d is of %+v", i, l)
+		}
+	}
+}
