@@ -21,13 +21,17 @@ func BenchmarkEncode(b *testing.B) {
 		f := &profile.Function{Name: fmt.Sprintf("_ZN3app6Server%04d6handleEv", i)}
 		locations = append(locations, &profile.Location{Kind: profile.FrameNative, Mapping: m, Address: uint64(i) * 64, Lines: []profile.Line{{Function: f}}})
 	}
+	var labels []*profile.Labels // equal ones are one pointer, as in any profile
+	for pid := range 100 {
+		labels = append(labels, &profile.Labels{PID: pid + 1, Comm: "app", Exe: "/usr/bin/app"})
+	}
 	p := &profile.Profile{Type: profile.TypeCPU, Start: began, Duration: 10 * time.Second, Period: 10309278}
 	for i := range 10_000 {
 		s := &profile.Stack{}
 		for range 40 {
 			s.Locations = append(s.Locations, locations[r.IntN(len(locations))])
 		}
-		p.Samples = append(p.Samples, profile.Sample{User: s, Labels: &profile.Labels{PID: i % 100, Comm: "app", Exe: "/usr/bin/app"}, Count: 2, Value: 2 * p.Period})
+		p.Samples = append(p.Samples, profile.Sample{User: s, Labels: labels[i%100], Count: 2, Value: 2 * p.Period})
 	}
 	e, err := NewEncoder(Options{MaxBytes: ReceiversMaxBytes, MaxSamples: ReceiversMaxSamples})
 	if err != nil {

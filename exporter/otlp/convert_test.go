@@ -167,7 +167,7 @@ func heapProfile(t *testing.T) *pb.Profile {
 // foreign makes a message that holds what the format can, with values where they are used, and the same with references to the dictionary.
 func foreign(seed uint64) (plain, referring *profilespb.ProfilesData) {
 	r := rand.New(rand.NewPCG(seed, 3))
-	d := newDictionary()
+	d := newDictionary(0)
 	var value func(depth int) *commonpb.AnyValue
 	value = func(depth int) *commonpb.AnyValue {
 		switch r.IntN(8 - 2*min(depth, 1)) {
@@ -367,7 +367,7 @@ func TestSelect(t *testing.T) {
 // Profiles with many attributes take time by their number, not by its square: four times as many would take sixteen times as long.
 func TestSelectMany(t *testing.T) {
 	took := func(attributes int) time.Duration {
-		d := newDictionary()
+		d := newDictionary(0)
 		var all []*profilespb.Profile
 		for i, name := range []string{"one", "two"} {
 			p := &profilespb.Profile{SampleType: d.valueType(name, ""), Samples: []*profilespb.Sample{{Values: []int64{1}}}}
@@ -418,7 +418,7 @@ func resourceOf(profiles ...*profilespb.Profile) *profilespb.ResourceProfiles {
 
 // Intervals are added up with their accounts; those with other periods are not.
 func TestIntervals(t *testing.T) {
-	d := newDictionary()
+	d := newDictionary(0)
 	stack := d.stack([]int32{intern(d, &d.locations, &profilespb.Location{Address: 5})})
 	interval := func(at time.Duration, period, count int64, said ...string) *profilespb.Profile {
 		return &profilespb.Profile{
@@ -475,7 +475,7 @@ func TestIntervals(t *testing.T) {
 
 // What other tools write becomes labels: those of the sample before those of its profile, scope and resource.
 func TestForeignLabels(t *testing.T) {
-	d := newDictionary()
+	d := newDictionary(0)
 	text := func(key, value string) int32 { return d.attribute(key, stringValue(value), "") }
 	p := &profilespb.Profile{
 		SampleType: d.valueType("samples", "count"), PeriodType: d.valueType("cpu", "nanoseconds"), Period: 10, AttributeIndices: []int32{text("a", "profile"), text("b", "profile")},
@@ -535,7 +535,7 @@ func TestForeignLabels(t *testing.T) {
 
 // Equal samples of a profile are told apart, and find their values in the other profiles of the scope.
 func TestJoin(t *testing.T) {
-	d := newDictionary()
+	d := newDictionary(0)
 	profileOf := func(name string, values map[int32]int64, order ...int32) *profilespb.Profile {
 		p := &profilespb.Profile{SampleType: d.valueType(name, "bytes"), PeriodType: d.valueType("space", "bytes"), Period: 1}
 		for _, link := range order {
@@ -584,7 +584,7 @@ func TestReadZipped(t *testing.T) {
 
 // Entries that stand at index 0 as others write them are the empty ones.
 func TestFirstEntries(t *testing.T) {
-	want := build(resourceOf())(newDictionary())
+	want := build(resourceOf())(newDictionary(0))
 	m := proto.Clone(want).(*profilespb.ProfilesData)
 	m.Dictionary.LinkTable[0] = &profilespb.Link{TraceId: make([]byte, 16), SpanId: make([]byte, 8)}
 	m.Dictionary.AttributeTable[0].Value = new(commonpb.AnyValue)
@@ -601,14 +601,14 @@ func TestFirstEntries(t *testing.T) {
 }
 
 func TestReadRefuses(t *testing.T) {
-	d := newDictionary()
+	d := newDictionary(0)
 	counted := func(change func(*profilespb.Profile)) []byte {
 		p := &profilespb.Profile{SampleType: d.valueType("samples", "count"), PeriodType: d.valueType("cpu", "nanoseconds"), Period: 10, Samples: []*profilespb.Sample{{Values: []int64{1}}}}
 		change(p)
 		return wire(t, build(resourceOf(p))(d))
 	}
 	table := func(change func(*profilespb.ProfilesDictionary)) []byte {
-		m := build()(newDictionary())
+		m := build()(newDictionary(0))
 		change(m.Dictionary)
 		return wire(t, m)
 	}
@@ -689,7 +689,7 @@ func TestReadBounds(t *testing.T) {
 		indices[i] = 1
 	}
 	base := func() (*dictionary, *profilespb.Profile) {
-		d := newDictionary()
+		d := newDictionary(0)
 		return d, &profilespb.Profile{SampleType: d.valueType("samples", "count"), PeriodType: d.valueType("cpu", "nanoseconds"), Period: 1}
 	}
 	samples := func(p *profilespb.Profile, n int, s *profilespb.Sample) {

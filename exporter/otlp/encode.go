@@ -49,10 +49,11 @@ type Options struct {
 // minMaxBytes leaves room for a sample whose names are cut.
 const minMaxBytes = 64 << 10
 
-// Encoder makes messages of profiles. Of one for the next it remembers no more than demangled names. It is safe for concurrent use.
+// Encoder makes messages of profiles. Of one for the next it remembers what stacks are made of, within bounds. It is safe for
+// concurrent use: one profile is encoded at a time.
 type Encoder struct {
-	mu    sync.Mutex
-	shown map[*profile.Function]string // names, demangled
+	mu      sync.Mutex // held while a profile is encoded
+	numbers numbering
 
 	options Options
 	extra   []string        // keys of Options.Resource, in order
@@ -62,7 +63,7 @@ type Encoder struct {
 // NewEncoder refuses bounds that are too narrow for any sample, and more attributes of resources than receivers take beside the
 // encoder's own.
 func NewEncoder(o Options) (*Encoder, error) {
-	e := &Encoder{shown: make(map[*profile.Function]string), options: o, extra: slices.Sorted(maps.Keys(o.Resource))}
+	e := &Encoder{options: o, extra: slices.Sorted(maps.Keys(o.Resource))}
 	switch {
 	case o.MaxBytes != 0 && o.MaxBytes < minMaxBytes:
 		return nil, fmt.Errorf("OTLP messages of %d bytes: want %d or more", o.MaxBytes, minMaxBytes)
@@ -101,6 +102,10 @@ func NewEncoder(o Options) (*Encoder, error) {
 //
 // A stack that alone is larger than a message keeps its innermost frames, and says so; names are cut there that take more than 1/64 of it.
 func (e *Encoder) Encode(p *profile.Profile, send func(*profilespb.ProfilesData) error) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.numbers.text = func(s string) string { return cutText(s, e.options.MaxBytes/64) }
+	e.numbers.begin()
 	b := batch{encoder: e, profile: p, send: send, comments: pprof.Comments(&p.Account)}
 	for i := range p.Samples {
 		s := &p.Samples[i]
@@ -244,12 +249,13 @@ type message struct {
 	commented      bool
 	maxText        int // 0: any
 
-	byStack    map[sides]int32
-	byLocation map[*profile.Location]int32
-	byFunction map[kindFunction]int32
-	byMapping  map[*profile.Mapping]int32
-	byKind     map[profile.FrameKind][]int32
-	byLabels   map[*profile.Labels]labelled
+	byStack map[sides]int32
+	// locationOf, functionOf are indices by the numbers of a numbering; 0: not yet.
+	locationOf, functionOf []int32
+	indices                chunk
+	byMapping              map[*profile.Mapping]int32
+	byKind                 map[profile.FrameKind][]int32
+	byLabels               map[*profile.Labels]labelled
 }
 
 // labelled is what labels become: attributes, and a link where they tell of a span.
@@ -267,8 +273,8 @@ type kindFunction struct {
 
 func (b *batch) open() *message {
 	return &message{
-		dictionary: newDictionary(), maxText: b.encoder.options.MaxBytes / 64,
-		byStack: make(map[sides]int32, len(b.profile.Samples)), byLocation: make(map[*profile.Location]int32), byFunction: make(map[kindFunction]int32),
+		dictionary: newDictionary(len(b.profile.Samples)), maxText: b.encoder.options.MaxBytes / 64,
+		byStack:   make(map[sides]int32, len(b.profile.Samples)),
 		byMapping: make(map[*profile.Mapping]int32), byLabels: make(map[*profile.Labels]labelled), byKind: make(map[profile.FrameKind][]int32),
 	}
 }
@@ -496,78 +502,70 @@ func (m *message) stack(b *batch, s *profile.Sample) int32 {
 	if i, ok := m.byStack[key]; ok {
 		return i
 	}
-	locations := make([]int32, 0, depth(s)+2) // and what is missing of the two sides
-	s.Walk(
-		func(l *profile.Location) { locations = append(locations, m.location(b, l)) },
-		func(reason string) {
-			f := m.function(b, &profile.Function{Name: pprof.Truncated(reason)}, "")
-			locations = append(locations, m.dictionary.location(&profilespb.Location{Lines: []*profilespb.Line{{FunctionIndex: f}}}))
-		},
-	)
+	frames := 0
+	for _, side := range []*profile.Stack{s.Kernel, s.User} {
+		if side != nil {
+			frames += len(side.Locations) + 1
+		}
+	}
+	locations := m.indices.take(frames)
+	for _, side := range []*profile.Stack{s.Kernel, s.User} {
+		if side == nil {
+			continue
+		}
+		for _, n := range b.encoder.numbers.stack(side) {
+			locations = append(locations, m.location(b, n))
+		}
+	}
 	i := m.dictionary.stack(locations)
 	m.byStack[key] = i
 	return i
 }
 
-func (m *message) location(b *batch, l *profile.Location) int32 {
-	if i, ok := m.byLocation[l]; ok {
-		return i
+// location gives the index of a location by its number.
+func (m *message) location(b *batch, number uint32) int32 {
+	if i := at(&m.locationOf, number); *i != 0 {
+		return *i
 	}
+	l := &b.encoder.numbers.locations[number]
 	out := m.locationSlab.next()
-	out.MappingIndex, out.Address = m.mapping(l.Mapping), l.Address
-	out.Lines = make([]*profilespb.Line, len(l.Lines))
-	for n, line := range l.Lines {
-		key := kindFunction{line.Function, l.Kind == pprof.KindLabel}
-		f, ok := m.byFunction[key]
-		if !ok {
-			f = m.function(b, line.Function, l.Kind)
-			m.byFunction[key] = f
-		}
+	out.MappingIndex, out.Address = m.mapping(l.mapping), l.address
+	out.Lines = make([]*profilespb.Line, len(l.lines))
+	for n, line := range l.lines {
 		out.Lines[n] = m.lineSlab.next()
-		out.Lines[n].FunctionIndex, out.Lines[n].Line = f, int64(line.Line)
+		out.Lines[n].FunctionIndex, out.Lines[n].Line = m.function(b, line.function), line.line
 	}
-	kind, ok := m.byKind[l.Kind]
+	kind, ok := m.byKind[l.kind]
 	if !ok {
-		kind = m.texts(nil, [2]string{keyFrameType, pprof.Text(string(l.Kind))})
-		m.byKind[l.Kind] = kind
+		kind = m.texts(nil, [2]string{keyFrameType, pprof.Text(string(l.kind))})
+		m.byKind[l.kind] = kind
 	}
 	out.AttributeIndices = kind
-	i := m.dictionary.location(out)
-	m.byLocation[l] = i
+	i := m.dictionary.newLocation(out)
+	*at(&m.locationOf, number) = i
 	return i
 }
 
-// function has the name that is shown, and that of the linker; the value of a label has none of these.
-func (m *message) function(b *batch, f *profile.Function, kind profile.FrameKind) int32 {
-	parts := functionParts{
-		name: m.string(m.text(b.encoder.name(f, kind))), system: m.string(m.text(f.Name)),
-		file: m.string(m.text(f.File)), startLine: int64(f.StartLine),
+// function gives the index of a function by its number.
+func (m *message) function(b *batch, number uint32) int32 {
+	if i := at(&m.functionOf, number); *i != 0 {
+		return *i
 	}
-	if kind == pprof.KindLabel {
-		parts.system = 0
+	f := &b.encoder.numbers.functions[number]
+	if *f == (numberedFunction{}) {
+		return 0
 	}
-	return m.dictionary.function(parts)
+	i := m.dictionary.newFunction(functionParts{m.string(f.name), m.string(f.system), m.string(f.file), f.startLine})
+	*at(&m.functionOf, number) = i
+	return i
 }
 
-// maxNames bounds the names that an Encoder remembers.
-const maxNames = 1 << 14
-
-// name is pprof.Name, which demangles, remembered: the functions of an interval are mostly those of the one before.
-func (e *Encoder) name(f *profile.Function, kind profile.FrameKind) string {
-	if kind == pprof.KindLabel {
-		return f.Name
+// at is the place in a list that has one for each number.
+func at(list *[]int32, number uint32) *int32 {
+	if n := int(number) + 1 - len(*list); n > 0 {
+		*list = append(*list, make([]int32, max(n, len(*list), 256))...)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	name, ok := e.shown[f]
-	if !ok {
-		if len(e.shown) >= maxNames {
-			clear(e.shown)
-		}
-		name = pprof.Name(f, kind)
-		e.shown[f] = name
-	}
-	return name
+	return &(*list)[number]
 }
 
 func (m *message) mapping(of *profile.Mapping) int32 {
@@ -597,9 +595,12 @@ func keyOfBuildID(id string) string {
 }
 
 // text makes a string fit for the message, and cuts it where it would take too much of it.
-func (m *message) text(s string) string {
+func (m *message) text(s string) string { return cutText(s, m.maxText) }
+
+// cutText makes a string fit for messages; a limit of 0 is none.
+func cutText(s string, limit int) string {
 	s = pprof.Text(s)
-	if limit := cmp.Or(m.maxText, len(s)); len(s) > limit {
+	if limit := cmp.Or(limit, len(s)); len(s) > limit {
 		const mark = "..."
 		s = strings.ToValidUTF8(s[:limit-len(mark)], "") + mark // it may have been cut within a letter
 	}

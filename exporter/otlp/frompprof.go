@@ -32,7 +32,7 @@ func FromPprof(p *pb.Profile) (*Data, error) {
 		return nil, fmt.Errorf("make OTLP profile: %w", errTooMuch)
 	}
 	f := fromPprof{
-		dictionary: newDictionary(),
+		dictionary: newDictionary(0),
 		mappings:   make(map[*pb.Mapping]int32), functions: make(map[*pb.Function]int32), locations: make(map[*pb.Location]int32),
 	}
 	for _, m := range p.Mapping { // the first is the main program's
