@@ -59,7 +59,7 @@ func TestParseErrors(t *testing.T) {
 		"from=":                              "at 6: expected a value",
 		"from=yesterday":                     `at 1: from: "yesterday" is no time: give RFC 3339`,
 		"by=comm\nto=-2x":                    "at 9: to: \"-2x\" is no time: give a span such as -15m",
-		"by=name":                            `at 1: by: there is no label "name": known are pid, tid, comm, thread, exe, cgroup, container_id, trace_id, span_id`,
+		"by=name":                            `at 1: by: there is no label "name": known are pid, tid, comm, thread, exe, cgroup, container_id, service, pod_uid, unit, trace_id, span_id`,
 		"by=comm,":                           `there is no label "comm,"`,
 		"focus=(":                            `at 1: focus: "(" is not a regular expression (RE2): missing closing )`,
 		`focus="a\qb"`:                       `at 9: \ begins an escape`,
