@@ -398,11 +398,18 @@ func TestSelectMany(t *testing.T) {
 		}
 		return least
 	}
-	few, many := took(20_000), took(80_000)
-	if many > 12*few {
-		t.Errorf("20,000 attributes take %v, 80,000 %v", few, many)
+	// Four times as many take four times as long, or six where caches are small; with the square it is sixteen times or more. A machine that is busy with
+	// something else can disturb any measurement: the best of some counts.
+	least := math.Inf(1)
+	for range 5 {
+		few, many := took(20_000), took(80_000)
+		least = min(least, float64(many)/float64(few))
+		t.Logf("20,000 attributes take %v, 80,000 %v", few, many)
+		if least <= 12 {
+			return
+		}
 	}
-	t.Logf("20,000 attributes take %v, 80,000 %v", few, many)
+	t.Errorf("four times as many attributes take %.1f times as long", least)
 }
 
 // build makes a message of profiles in scopes of their own.

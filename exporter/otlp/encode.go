@@ -11,7 +11,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -49,10 +48,9 @@ type Options struct {
 // minMaxBytes leaves room for a sample whose names are cut.
 const minMaxBytes = 64 << 10
 
-// Encoder makes messages of profiles. Of one for the next it remembers what stacks are made of, within bounds. It is safe for
-// concurrent use: one profile is encoded at a time.
+// Encoder makes messages of profiles. Of one for the next it remembers what stacks are made of, within bounds. Not safe for
+// concurrent use.
 type Encoder struct {
-	mu      sync.Mutex // held while a profile is encoded
 	numbers numbering
 
 	options Options
@@ -102,8 +100,6 @@ func NewEncoder(o Options) (*Encoder, error) {
 //
 // A stack that alone is larger than a message keeps its innermost frames, and says so; names are cut there that take more than 1/64 of it.
 func (e *Encoder) Encode(p *profile.Profile, send func(*profilespb.ProfilesData) error) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.numbers.text = func(s string) string { return cutText(s, e.options.MaxBytes/64) }
 	e.numbers.begin()
 	b := batch{encoder: e, profile: p, send: send, comments: pprof.Comments(&p.Account)}
