@@ -7,8 +7,10 @@
 package test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"os/exec"
@@ -355,9 +357,28 @@ func testIdle(t *testing.T, a *agent) {
 	w.checkCPUs(t)
 	for cpu, c := range w.counted {
 		if share := float64(c.Taken) / float64(c.Seen); share > 0.1 {
-			t.Errorf("CPU %d is busy for %.1f %% of the time", cpu, 100*share)
+			t.Errorf("CPU %d is busy for %.1f %% of the time\n%s", cpu, 100*share, hottest(w.profile))
 		}
 	}
+}
+
+// hottest are the functions that most samples of a profile passed through, by process.
+func hottest(p *profile.Profile) string {
+	samples := make(map[string]int64)
+	for _, s := range p.Sample {
+		seen := make(map[string]bool)
+		for _, f := range frames(s) {
+			if key := label(s, "comm") + " " + f.name; !seen[key] {
+				seen[key] = true
+				samples[key] += s.Value[0]
+			}
+		}
+	}
+	var lines []string
+	for _, key := range slices.SortedFunc(maps.Keys(samples), func(a, b string) int { return cmp.Compare(samples[b], samples[a]) }) {
+		lines = append(lines, fmt.Sprintf("%6d %s", samples[key], key))
+	}
+	return strings.Join(lines[:min(len(lines), 40)], "\n")
 }
 
 // One CPU is busy all the time, then the other for a third of it. Not both at once: the emulator runs its CPUs in turns that

@@ -82,7 +82,7 @@ func newAgentCommand() *cobra.Command {
 	f.history.add(cmd.Flags())
 	f.upload.add(cmd.Flags())
 	f.otlp.add(cmd.Flags())
-	f.groups = defaultGroups()
+	f.groups = newFunctionGroups()
 	cmd.Flags().Var(&f.groups, "function-group", "count the CPU time of functions that match this regular expression, `NAME=REGEX`; beside those of docs/metrics.md. NAME= takes one away")
 	cmd.Flags().StringVar(&f.config, "config", "", "read settings from this YAML `FILE`")
 	cmd.Flags().StringVar(&f.token, "token-file", "", "demand the bearer token in this `FILE`")

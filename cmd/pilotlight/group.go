@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -11,14 +10,14 @@ import (
 	"github.com/pilotlight/pilotlight/exporter/metrics"
 )
 
-// functionGroups are metrics.DefaultGroups with what the user changes: NAME=REGEX adds a group or replaces one, NAME= takes one away.
+// functionGroups are what the user changes of the groups of functions: NAME=REGEX adds a group or replaces one, NAME= takes one away.
 type functionGroups struct {
 	of    map[string]string
 	given map[string]bool // by flags, which go before the file
 }
 
-func defaultGroups() functionGroups {
-	return functionGroups{maps.Clone(metrics.DefaultGroups), make(map[string]bool)}
+func newFunctionGroups() functionGroups {
+	return functionGroups{make(map[string]string), make(map[string]bool)}
 }
 
 // Set takes one NAME=REGEX.

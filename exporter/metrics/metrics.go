@@ -54,7 +54,7 @@ type Options struct {
 	PushEvery time.Duration
 	// Resource is whose metrics they are, for those that are pushed.
 	Resource *resource.Resource
-	// Groups are regular expressions of functions, by the name of a group; see DefaultGroups.
+	// Groups change the groups of functions (docs/metrics.md): a regular expression by the name of a group adds or replaces it, "" takes it away.
 	Groups map[string]string
 	// Upload says what became of its copy in object storage; nil: there is none.
 	Upload func() upload.Stats

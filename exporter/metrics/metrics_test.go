@@ -499,7 +499,7 @@ func TestDocs(t *testing.T) {
 	} else if want != string(text) {
 		t.Errorf("%s is not up to date: go test ./exporter/metrics -run Docs -update", path)
 	}
-	for name := range DefaultGroups {
+	for name := range defaultGroups {
 		if !strings.Contains(string(text), "`"+name+"`") {
 			t.Errorf("%s does not tell of the group %s", path, name)
 		}
