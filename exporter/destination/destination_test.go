@@ -32,7 +32,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/pilotlight/pilotlight/exporter/destination/receiver"
+	"github.com/pilotlight/pilotlight/exporter/otlp"
 	"github.com/pilotlight/pilotlight/exporter/queue"
+	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
 var protocols = []string{GRPC, HTTP}
@@ -563,5 +565,42 @@ func TestTryCertificate(t *testing.T) {
 	trial := Try(t.Context(), Options{Signal: Profiles, Endpoint: "https://" + r.Address()})
 	if trial.Taken || !strings.Contains(trial.Remedy, "--otlp-certificate") {
 		t.Errorf("%+v", trial)
+	}
+}
+
+// Each of several receivers gets all of a profile, whatever it speaks, and one that is away costs the other nothing.
+func TestSeveral(t *testing.T) {
+	one, two := receive(t, nil), receive(t, nil)
+	var to []*Destination
+	for _, o := range []Options{
+		{Endpoint: "http://" + one.Address(), Compression: Gzip}, {Endpoint: "http://" + two.Address(), Protocol: HTTP}, {Endpoint: "http://127.0.0.1:1"},
+	} {
+		d, _ := start(t, o)
+		to = append(to, d)
+	}
+	encoder, err := otlp.NewEncoder(otlp.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stack := &profile.Stack{Locations: []*profile.Location{{Kind: profile.FrameNative, Lines: []profile.Line{{Function: &profile.Function{Name: "f"}}}}}}
+	NewProfileExporter(encoder, to, slog.New(slog.DiscardHandler)).Export(&profile.Profile{
+		Type: profile.TypeCPU, Period: 7, Start: time.Now(), Duration: time.Second,
+		Samples: []profile.Sample{{User: stack, Labels: &profile.Labels{PID: 1, Comm: "a"}, Count: 3, Value: 21}, {User: stack, Labels: &profile.Labels{PID: 2, Comm: "b"}, Count: 4, Value: 28}},
+		Account: profile.Account{Taken: 7, Exported: 7},
+	})
+	for i, r := range []*receiver.Receiver{one, two} {
+		settled(t, to[i], 5*time.Second)
+		var samples int64
+		for _, q := range r.Taken() {
+			for _, resource := range q.Profiles.ResourceProfiles {
+				samples += resource.ScopeProfiles[0].Profiles[0].Samples[0].Values[0]
+			}
+		}
+		if s := to[i].Stats(); samples != 7 || s.Queue.Delivered != 7 {
+			t.Errorf("receiver %d got %d samples: %+v", i, samples, s)
+		}
+	}
+	if s := to[2].Stats(); s.Queue.Pending != 7 || s.Queue.Collected != 7 {
+		t.Errorf("of the one that is away: %+v", s)
 	}
 }
