@@ -13,7 +13,6 @@ import (
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
-	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	"google.golang.org/protobuf/proto"
 
@@ -217,9 +216,9 @@ func trialMessage(o *Options) ([]byte, error) {
 		Account: profile.Account{Taken: TrialSamples, Exported: TrialSamples},
 	}
 	var plain []byte
-	err = encoder.Encode(p, func(m *profilespb.ProfilesData) (err error) {
-		plain, err = proto.Marshal(m)
-		return err
+	err = encoder.Encode(p, func(m otlp.Message) error {
+		plain = m.Data
+		return nil
 	})
 	return plain, err
 }

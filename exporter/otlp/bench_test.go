@@ -6,9 +6,6 @@ import (
 	"testing"
 	"time"
 
-	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
-	"google.golang.org/protobuf/proto"
-
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
@@ -41,10 +38,9 @@ func BenchmarkEncode(b *testing.B) {
 	size := 0
 	for b.Loop() {
 		size = 0
-		if err := e.Encode(p, func(m *profilespb.ProfilesData) error {
-			data, err := proto.Marshal(m)
-			size += len(data)
-			return err
+		if err := e.Encode(p, func(m Message) error {
+			size += len(m.Data)
+			return nil
 		}); err != nil {
 			b.Fatal(err)
 		}

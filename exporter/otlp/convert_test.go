@@ -167,7 +167,7 @@ func heapProfile(t *testing.T) *pb.Profile {
 // foreign makes a message that holds what the format can, with values where they are used, and the same with references to the dictionary.
 func foreign(seed uint64) (plain, referring *profilespb.ProfilesData) {
 	r := rand.New(rand.NewPCG(seed, 3))
-	d := newDictionary(0)
+	d := newDictionary()
 	var value func(depth int) *commonpb.AnyValue
 	value = func(depth int) *commonpb.AnyValue {
 		switch r.IntN(8 - 2*min(depth, 1)) {
@@ -203,13 +203,13 @@ func foreign(seed uint64) (plain, referring *profilespb.ProfilesData) {
 	for range 5 {
 		s := new(profilespb.Stack)
 		for range 1 + r.IntN(4) {
-			f := intern(d, &d.functions, &profilespb.Function{NameStrindex: d.string(fmt.Sprint("f", r.IntN(4))), FilenameStrindex: d.string("a.py"), StartLine: 3})
-			m := intern(d, &d.mappings, &profilespb.Mapping{MemoryStart: 1, MemoryLimit: 9, FilenameStrindex: d.string("/lib"), AttributeIndices: attributes()})
+			f := d.internMessage(tableFunctions, &profilespb.Function{NameStrindex: d.string(fmt.Sprint("f", r.IntN(4))), FilenameStrindex: d.string("a.py"), StartLine: 3})
+			m := d.internMessage(tableMappings, &profilespb.Mapping{MemoryStart: 1, MemoryLimit: 9, FilenameStrindex: d.string("/lib"), AttributeIndices: attributes()})
 			l := &profilespb.Location{MappingIndex: m, Address: r.Uint64(), AttributeIndices: attributes()}
 			for range r.IntN(3) {
 				l.Lines = append(l.Lines, &profilespb.Line{FunctionIndex: f, Line: 7, Column: 8})
 			}
-			s.LocationIndices = append(s.LocationIndices, intern(d, &d.locations, l))
+			s.LocationIndices = append(s.LocationIndices, d.internMessage(tableLocations, l))
 		}
 		stacks = append(stacks, d.stack(s.LocationIndices))
 	}
@@ -278,8 +278,8 @@ func foreign(seed uint64) (plain, referring *profilespb.ProfilesData) {
 	for _, a := range referring.Dictionary.AttributeTable[1:] {
 		refer(a.Value)
 	}
-	plain.Dictionary.StringTable = d.strings.entries
-	referring.Dictionary.StringTable = d.strings.entries
+	plain.Dictionary.StringTable = d.message().StringTable
+	referring.Dictionary.StringTable = d.message().StringTable
 	// What a version to come may add is kept.
 	plain.ProtoReflect().SetUnknown(protowire.AppendString(protowire.AppendTag(nil, 1000, protowire.BytesType), "more"))
 	referring.ProtoReflect().SetUnknown(plain.ProtoReflect().GetUnknown())
@@ -367,7 +367,7 @@ func TestSelect(t *testing.T) {
 // Profiles with many attributes take time by their number, not by its square: four times as many would take sixteen times as long.
 func TestSelectMany(t *testing.T) {
 	took := func(attributes int) time.Duration {
-		d := newDictionary(0)
+		d := newDictionary()
 		var all []*profilespb.Profile
 		for i, name := range []string{"one", "two"} {
 			p := &profilespb.Profile{SampleType: d.valueType(name, ""), Samples: []*profilespb.Sample{{Values: []int64{1}}}}
@@ -425,8 +425,8 @@ func resourceOf(profiles ...*profilespb.Profile) *profilespb.ResourceProfiles {
 
 // Intervals are added up with their accounts; those with other periods are not.
 func TestIntervals(t *testing.T) {
-	d := newDictionary(0)
-	stack := d.stack([]int32{intern(d, &d.locations, &profilespb.Location{Address: 5})})
+	d := newDictionary()
+	stack := d.stack([]int32{d.internMessage(tableLocations, &profilespb.Location{Address: 5})})
 	interval := func(at time.Duration, period, count int64, said ...string) *profilespb.Profile {
 		return &profilespb.Profile{
 			SampleType: d.valueType("samples", "count"), PeriodType: d.valueType("cpu", "nanoseconds"), Period: period,
@@ -482,7 +482,7 @@ func TestIntervals(t *testing.T) {
 
 // What other tools write becomes labels: those of the sample before those of its profile, scope and resource.
 func TestForeignLabels(t *testing.T) {
-	d := newDictionary(0)
+	d := newDictionary()
 	text := func(key, value string) int32 { return d.attribute(key, stringValue(value), "") }
 	p := &profilespb.Profile{
 		SampleType: d.valueType("samples", "count"), PeriodType: d.valueType("cpu", "nanoseconds"), Period: 10, AttributeIndices: []int32{text("a", "profile"), text("b", "profile")},
@@ -494,7 +494,7 @@ func TestForeignLabels(t *testing.T) {
 				d.attribute("raw", &commonpb.AnyValue{Value: &commonpb.AnyValue_BytesValue{BytesValue: []byte{1, 2}}}, ""), d.attribute("yes", boolValue(true), ""),
 				d.attribute("empty", nil, ""), d.attribute("object", &commonpb.AnyValue{Value: &commonpb.AnyValue_KvlistValue{KvlistValue: &commonpb.KeyValueList{Values: []*commonpb.KeyValue{keyValue("k", stringValue("v"))}}}}, ""),
 			},
-		}, {Values: []int64{2}, AttributeIndices: []int32{text(labelTraceID, "mine")}, LinkIndex: intern(d, &d.links, &profilespb.Link{TraceId: make([]byte, 16), SpanId: []byte{0, 0, 0, 0, 0, 0, 0, 1}})}},
+		}, {Values: []int64{2}, AttributeIndices: []int32{text(labelTraceID, "mine")}, LinkIndex: d.internMessage(tableLinks, &profilespb.Link{TraceId: make([]byte, 16), SpanId: []byte{0, 0, 0, 0, 0, 0, 0, 1}})}},
 	}
 	r := resourceOf(p)
 	r.ScopeProfiles[0].Scope = &commonpb.InstrumentationScope{Name: "tool", Attributes: []*commonpb.KeyValue{keyValue("b", stringValue("scope")), keyValue("c", stringValue("scope"))}}
@@ -542,7 +542,7 @@ func TestForeignLabels(t *testing.T) {
 
 // Equal samples of a profile are told apart, and find their values in the other profiles of the scope.
 func TestJoin(t *testing.T) {
-	d := newDictionary(0)
+	d := newDictionary()
 	profileOf := func(name string, values map[int32]int64, order ...int32) *profilespb.Profile {
 		p := &profilespb.Profile{SampleType: d.valueType(name, "bytes"), PeriodType: d.valueType("space", "bytes"), Period: 1}
 		for _, link := range order {
@@ -591,7 +591,7 @@ func TestReadZipped(t *testing.T) {
 
 // Entries that stand at index 0 as others write them are the empty ones.
 func TestFirstEntries(t *testing.T) {
-	want := build(resourceOf())(newDictionary(0))
+	want := build(resourceOf())(newDictionary())
 	m := proto.Clone(want).(*profilespb.ProfilesData)
 	m.Dictionary.LinkTable[0] = &profilespb.Link{TraceId: make([]byte, 16), SpanId: make([]byte, 8)}
 	m.Dictionary.AttributeTable[0].Value = new(commonpb.AnyValue)
@@ -608,14 +608,14 @@ func TestFirstEntries(t *testing.T) {
 }
 
 func TestReadRefuses(t *testing.T) {
-	d := newDictionary(0)
+	d := newDictionary()
 	counted := func(change func(*profilespb.Profile)) []byte {
 		p := &profilespb.Profile{SampleType: d.valueType("samples", "count"), PeriodType: d.valueType("cpu", "nanoseconds"), Period: 10, Samples: []*profilespb.Sample{{Values: []int64{1}}}}
 		change(p)
 		return wire(t, build(resourceOf(p))(d))
 	}
 	table := func(change func(*profilespb.ProfilesDictionary)) []byte {
-		m := build()(newDictionary(0))
+		m := build()(newDictionary())
 		change(m.Dictionary)
 		return wire(t, m)
 	}
@@ -696,7 +696,7 @@ func TestReadBounds(t *testing.T) {
 		indices[i] = 1
 	}
 	base := func() (*dictionary, *profilespb.Profile) {
-		d := newDictionary(0)
+		d := newDictionary()
 		return d, &profilespb.Profile{SampleType: d.valueType("samples", "count"), PeriodType: d.valueType("cpu", "nanoseconds"), Period: 1}
 	}
 	samples := func(p *profilespb.Profile, n int, s *profilespb.Sample) {
@@ -718,7 +718,7 @@ func TestReadBounds(t *testing.T) {
 		},
 		"long stacks in many samples": func() []byte {
 			d, p := base()
-			intern(d, &d.locations, &profilespb.Location{Address: 1})
+			d.internMessage(tableLocations, &profilespb.Location{Address: 1})
 			s := d.stack(indices)
 			samples(p, 100_000, &profilespb.Sample{StackIndex: s, Values: []int64{1}})
 			return wire(t, build(resourceOf(p))(d))
@@ -747,7 +747,7 @@ func TestReadBounds(t *testing.T) {
 		},
 		"a long id in many samples": func() []byte {
 			d, p := base()
-			link := intern(d, &d.links, &profilespb.Link{TraceId: bytes.Repeat([]byte{1}, 10<<20), SpanId: make([]byte, 8)})
+			link := d.internMessage(tableLinks, &profilespb.Link{TraceId: bytes.Repeat([]byte{1}, 10<<20), SpanId: make([]byte, 8)})
 			for i := range 1000 {
 				p.Samples = append(p.Samples, &profilespb.Sample{AttributeIndices: []int32{d.attribute("a", intValue(int64(i)), "")}, LinkIndex: link, Values: []int64{1}})
 			}
@@ -757,9 +757,9 @@ func TestReadBounds(t *testing.T) {
 			d, p := base()
 			l := new(profilespb.Location)
 			for i := range 50_000 {
-				l.Lines = append(l.Lines, &profilespb.Line{FunctionIndex: intern(d, &d.functions, &profilespb.Function{NameStrindex: d.string(megabyte), StartLine: int64(i)})})
+				l.Lines = append(l.Lines, &profilespb.Line{FunctionIndex: d.internMessage(tableFunctions, &profilespb.Function{NameStrindex: d.string(megabyte), StartLine: int64(i)})})
 			}
-			s := d.stack([]int32{intern(d, &d.locations, l)})
+			s := d.stack([]int32{d.internMessage(tableLocations, l)})
 			samples(p, 1, &profilespb.Sample{StackIndex: s, Values: []int64{1}})
 			return wire(t, build(resourceOf(p))(d))
 		},

@@ -1,9 +1,10 @@
 package otlp
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/hex"
-	"math/bits"
-	"slices"
+	"hash/maphash"
 	"strings"
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
@@ -14,33 +15,34 @@ import (
 	"github.com/pilotlight/pilotlight/exporter/pprof"
 )
 
-// table is one of a dictionary's: equal entries are one, and that at index 0 is empty.
-type table[T any] struct {
-	entries []T
-	index   map[string]int32 // by what makes entries equal
+// table is one of a dictionary's, as it goes on the wire: each entry with its tag and length before it. Equal entries are one, and that at index 0 is empty.
+type table struct {
+	encoded []byte
+	entries int32
+	index   map[string]int32 // by the entry, encoded
 }
 
-// dictionary is what the samples of one message share. Not safe for concurrent use.
+// Numbers of the tables in ProfilesDictionary.
+const (
+	tableMappings protowire.Number = 1 + iota
+	tableLocations
+	tableFunctions
+	tableLinks
+	tableStrings
+	tableAttributes
+	tableStacks
+	tablesEnd
+)
+
+// dictionary is what the samples of one message share. What profiles are made of goes to its tables as bytes at once: messages for them, tens of thousands of small
+// parts, took most of the time and memory of encoding. Not safe for concurrent use.
 type dictionary struct {
-	strings    table[string]
-	attributes table[*profilespb.KeyValueAndUnit]
-	mappings   table[*profilespb.Mapping]
-	functions  table[*profilespb.Function]
-	locations  table[*profilespb.Location]
-	stacks     table[*profilespb.Stack]
-	links      table[*profilespb.Link]
-	bytes      int // of all entries, encoded
-	buffer     []byte
+	tables [tablesEnd]table
+	buffer []byte // of the entry under way
 
-	// byHash finds stacks, of which there are many, and long ones: the next free number from the hash of their locations on.
-	byHash map[uint64]int32
-	// byParts finds functions.
-	byParts map[functionParts]int32
-
-	stackSlab    slab[profilespb.Stack]
-	locationSlab slab[profilespb.Location]
-	lineSlab     slab[profilespb.Line]
-	functionSlab slab[profilespb.Function]
+	// stacks finds stacks, of which there are many, and long ones: the next free number from the hash of their entry on. stackEnds are where they end in their table.
+	stacks    map[uint64]int32
+	stackEnds []int
 }
 
 // functionParts are all that a function is made of.
@@ -49,178 +51,209 @@ type functionParts struct {
 	startLine          int64
 }
 
-// slab gives out pieces of memory that live as long as one another: a message has tens of thousands of small parts.
-type slab[T any] struct{ free []T }
-
-func (s *slab[T]) next() *T {
-	if len(s.free) == 0 {
-		s.free = make([]T, 128)
-	}
-	p := &s.free[0]
-	s.free = s.free[1:]
-	return p
-}
-
-// chunk gives out room for indices.
-type chunk struct{ free []int32 }
-
-func (c *chunk) take(n int) []int32 {
-	if n > len(c.free) {
-		c.free = make([]int32, max(n, 1<<14))
-	}
-	taken := c.free[:0:n]
-	c.free = c.free[n:]
-	return taken
-}
-
-// newDictionary makes one for about so many stacks.
-func newDictionary(stacks int) *dictionary {
-	d := &dictionary{byHash: make(map[uint64]int32, stacks), byParts: make(map[functionParts]int32)}
-	d.string("")
-	intern(d, &d.attributes, new(profilespb.KeyValueAndUnit))
-	intern(d, &d.mappings, new(profilespb.Mapping))
-	d.function(functionParts{})
-	d.location(new(profilespb.Location))
-	d.stack(nil)
-	intern(d, &d.links, new(profilespb.Link))
+func newDictionary() *dictionary {
+	d := new(dictionary)
+	d.begin()
 	return d
 }
 
-func (d *dictionary) message() *profilespb.ProfilesDictionary {
-	return &profilespb.ProfilesDictionary{
-		StringTable: d.strings.entries, AttributeTable: d.attributes.entries, MappingTable: d.mappings.entries,
-		FunctionTable: d.functions.entries, LocationTable: d.locations.entries, StackTable: d.stacks.entries, LinkTable: d.links.entries,
+// begin begins another one, in the memory of the last.
+func (d *dictionary) begin() {
+	for i := range d.tables {
+		t := &d.tables[i]
+		if t.index == nil {
+			t.index = make(map[string]int32)
+		}
+		clear(t.index)
+		t.encoded, t.entries = t.encoded[:0], 0
 	}
+	if d.stacks == nil {
+		d.stacks = make(map[uint64]int32)
+	}
+	clear(d.stacks)
+	d.stackEnds = d.stackEnds[:0]
+	d.string("")
+	for _, t := range []protowire.Number{tableMappings, tableLocations, tableFunctions, tableLinks, tableAttributes} {
+		d.buffer = d.buffer[:0]
+		d.intern(t)
+	}
+	d.stack(nil)
 }
 
-// sizes are how many entries there are, to go back to.
-type sizes struct{ strings, attributes, mappings, functions, locations, stacks, links, bytes int }
-
-func (d *dictionary) sizes() sizes {
-	return sizes{
-		len(d.strings.entries), len(d.attributes.entries), len(d.mappings.entries), len(d.functions.entries),
-		len(d.locations.entries), len(d.stacks.entries), len(d.links.entries), d.bytes,
+// encode appends the dictionary to b.
+func (d *dictionary) encode(b []byte) []byte {
+	for i := range d.tables {
+		b = append(b, d.tables[i].encoded...)
 	}
+	return b
+}
+
+func (d *dictionary) message() *profilespb.ProfilesDictionary {
+	m := new(profilespb.ProfilesDictionary)
+	if err := proto.Unmarshal(d.encode(nil), m); err != nil {
+		panic(err) // it was just encoded
+	}
+	return m
+}
+
+// bytes is how many all tables take.
+func (d *dictionary) bytes() (n int) {
+	for i := range d.tables {
+		n += len(d.tables[i].encoded)
+	}
+	return n
+}
+
+// sizes is how much there is in each table, to go back to.
+type sizes [tablesEnd]struct {
+	bytes   int
+	entries int32
+}
+
+func (d *dictionary) sizes() (s sizes) {
+	for i := range d.tables {
+		s[i].bytes, s[i].entries = len(d.tables[i].encoded), d.tables[i].entries
+	}
+	return s
 }
 
 // cut takes away what came since. Nothing can be added afterwards: the indices of what went are still known.
 func (d *dictionary) cut(s sizes) {
-	d.strings.entries, d.attributes.entries = d.strings.entries[:s.strings], d.attributes.entries[:s.attributes]
-	d.mappings.entries, d.functions.entries = d.mappings.entries[:s.mappings], d.functions.entries[:s.functions]
-	d.locations.entries, d.stacks.entries = d.locations.entries[:s.locations], d.stacks.entries[:s.stacks]
-	d.links.entries, d.bytes = d.links.entries[:s.links], s.bytes
+	for i := range d.tables {
+		d.tables[i].encoded, d.tables[i].entries = d.tables[i].encoded[:s[i].bytes], s[i].entries
+	}
 }
 
-// add gives the index of an entry that takes so many bytes, encoded. Equal entries have the same key.
-func add[T any](d *dictionary, t *table[T], key string, entry T, bytes int) int32 {
-	if t.index == nil {
-		t.index = make(map[string]int32)
+// add gives the index of the entry in the buffer, which is known to be new.
+func (d *dictionary) add(number protowire.Number) int32 {
+	t := &d.tables[number]
+	t.encoded = appendBytes(t.encoded, number, d.buffer)
+	t.entries++
+	return t.entries - 1
+}
+
+// intern gives the index of the entry in the buffer.
+func (d *dictionary) intern(number protowire.Number) int32 {
+	i, ok := d.tables[number].index[string(d.buffer)]
+	if !ok {
+		i = d.add(number)
+		d.tables[number].index[string(d.buffer)] = i
 	}
-	i := int32(len(t.entries))
-	t.index[key] = i
-	t.entries = append(t.entries, entry)
-	d.bytes += 1 + protowire.SizeBytes(bytes) // the tags of the tables take a byte
 	return i
 }
 
-func (d *dictionary) string(s string) int32 {
-	if i, ok := d.strings.index[s]; ok {
-		return i
-	}
-	return add(d, &d.strings, s, s, len(s))
+func (d *dictionary) internMessage(number protowire.Number, m proto.Message) int32 {
+	d.buffer, _ = proto.MarshalOptions{Deterministic: true}.MarshalAppend(d.buffer[:0], m) // its strings are valid
+	return d.intern(number)
 }
 
-// intern gives the index of a message that is equal to m.
-func intern[M proto.Message](d *dictionary, t *table[M], m M) int32 {
-	d.buffer, _ = proto.MarshalOptions{Deterministic: true}.MarshalAppend(d.buffer[:0], m) // its strings are valid
-	if i, ok := t.index[string(d.buffer)]; ok {
-		return i
+func (d *dictionary) string(s string) int32 {
+	t := &d.tables[tableStrings]
+	i, ok := t.index[s]
+	if !ok {
+		d.buffer = append(d.buffer[:0], s...)
+		i = d.add(tableStrings)
+		t.index[s] = i
 	}
-	return add(d, t, string(d.buffer), m, len(d.buffer))
+	return i
 }
+
+var stackSeed = maphash.MakeSeed()
 
 // stack gives the index of a stack of these locations.
 func (d *dictionary) stack(locations []int32) int32 {
-	size := 0
-	hash := uint64(len(locations))
+	var packed []byte
 	for _, l := range locations {
-		hash = (bits.RotateLeft64(hash, 5) ^ uint64(l)) * 0x9e3779b97f4a7c15 // of indices that nobody outside chooses
-		size += protowire.SizeVarint(uint64(l))
+		packed = protowire.AppendVarint(packed, uint64(l))
 	}
-	for {
-		i, ok := d.byHash[hash]
-		if !ok {
-			break
+	return d.packedStack(packed)
+}
+
+// packedStack gives the index of a stack whose locations stand one after the other, as they do on the wire.
+func (d *dictionary) packedStack(locations []byte) int32 {
+	t := &d.tables[tableStacks]
+	begin, size := len(t.encoded), 0
+	if len(locations) > 0 {
+		size = 1 + protowire.SizeBytes(len(locations))
+	}
+	t.encoded = appendLength(t.encoded, tableStacks, size)
+	if size > 0 {
+		t.encoded = appendBytes(t.encoded, 1, locations)
+	}
+	hash := maphash.Bytes(stackSeed, locations)
+	for i, ok := d.stacks[hash]; ok; i, ok = d.stacks[hash] {
+		from := 0
+		if i > 0 {
+			from = d.stackEnds[i-1]
 		}
-		if slices.Equal(d.stacks.entries[i].LocationIndices, locations) {
+		if bytes.Equal(t.encoded[from:d.stackEnds[i]], t.encoded[begin:]) {
+			t.encoded = t.encoded[:begin]
 			return i
 		}
 		hash++
 	}
-	i := int32(len(d.stacks.entries))
-	d.byHash[hash] = i
-	out := d.stackSlab.next()
-	out.LocationIndices = locations
-	d.stacks.entries = append(d.stacks.entries, out)
-	if len(locations) > 0 {
-		size = 1 + protowire.SizeBytes(size)
-	}
-	d.bytes += 1 + protowire.SizeBytes(size)
-	return i
+	d.stacks[hash] = t.entries
+	d.stackEnds = append(d.stackEnds, len(t.encoded))
+	t.entries++
+	return t.entries - 1
 }
 
 // function gives the index of a function.
 func (d *dictionary) function(parts functionParts) int32 {
-	i, ok := d.byParts[parts]
-	if !ok {
-		i = d.newFunction(parts)
-		d.byParts[parts] = i
-	}
-	return i
+	d.encodeFunction(parts)
+	return d.intern(tableFunctions)
 }
 
 // newFunction adds one that is known to be new.
 func (d *dictionary) newFunction(parts functionParts) int32 {
-	i := int32(len(d.functions.entries))
-	out := d.functionSlab.next()
-	out.NameStrindex, out.SystemNameStrindex, out.FilenameStrindex, out.StartLine = parts.name, parts.system, parts.file, parts.startLine
-	d.functions.entries = append(d.functions.entries, out)
-	d.bytes += 1 + protowire.SizeBytes(sizeOf(uint64(parts.name))+sizeOf(uint64(parts.system))+sizeOf(uint64(parts.file))+sizeOf(uint64(parts.startLine)))
-	return i
+	d.encodeFunction(parts)
+	return d.add(tableFunctions)
 }
 
-// sizeOf is what a field of a number takes whose tag is a byte: nothing where it is 0.
-func sizeOf(v uint64) int {
-	if v == 0 {
-		return 0
-	}
-	return 1 + protowire.SizeVarint(v)
+func (d *dictionary) encodeFunction(parts functionParts) {
+	b := appendNumber(d.buffer[:0], 1, uint64(parts.name))
+	b = appendNumber(b, 2, uint64(parts.system))
+	b = appendNumber(b, 3, uint64(parts.file))
+	d.buffer = appendNumber(b, 4, uint64(parts.startLine))
 }
 
-// location gives the index of a location that is equal.
-func (d *dictionary) location(l *profilespb.Location) int32 { return intern(d, &d.locations, l) }
+// locationParts are all that a location is made of.
+type locationParts struct {
+	mapping    int32
+	address    uint64
+	lines      []lineParts
+	attributes []int32
+}
+
+type lineParts struct {
+	function     int32
+	line, column int64
+}
+
+// location gives the index of a location.
+func (d *dictionary) location(parts locationParts) int32 {
+	d.encodeLocation(parts)
+	return d.intern(tableLocations)
+}
 
 // newLocation adds one that is known to be new.
-func (d *dictionary) newLocation(l *profilespb.Location) int32 {
-	size := sizeOf(uint64(l.MappingIndex)) + sizeOf(l.Address)
-	for _, line := range l.Lines {
-		size += 1 + protowire.SizeBytes(sizeOf(uint64(line.FunctionIndex))+sizeOf(uint64(line.Line))+sizeOf(uint64(line.Column)))
+func (d *dictionary) newLocation(parts locationParts) int32 {
+	d.encodeLocation(parts)
+	return d.add(tableLocations)
+}
+
+func (d *dictionary) encodeLocation(parts locationParts) {
+	b := appendNumber(d.buffer[:0], 1, uint64(parts.mapping))
+	b = appendNumber(b, 2, parts.address)
+	for _, l := range parts.lines {
+		var line [3 * (1 + binary.MaxVarintLen64)]byte
+		b = appendBytes(b, 3, appendNumber(appendNumber(appendNumber(line[:0], 1, uint64(l.function)), 2, uint64(l.line)), 3, uint64(l.column)))
 	}
-	if len(l.AttributeIndices) > 0 {
-		attributes := 0
-		for _, a := range l.AttributeIndices {
-			attributes += protowire.SizeVarint(uint64(a))
-		}
-		size += 1 + protowire.SizeBytes(attributes)
-	}
-	i := int32(len(d.locations.entries))
-	d.locations.entries = append(d.locations.entries, l)
-	d.bytes += 1 + protowire.SizeBytes(size)
-	return i
+	d.buffer = appendPacked(b, 4, parts.attributes)
 }
 
 func (d *dictionary) attribute(key string, value *commonpb.AnyValue, unit string) int32 {
-	return intern(d, &d.attributes, &profilespb.KeyValueAndUnit{KeyStrindex: d.string(key), Value: value, UnitStrindex: d.string(unit)})
+	return d.internMessage(tableAttributes, &profilespb.KeyValueAndUnit{KeyStrindex: d.string(key), Value: value, UnitStrindex: d.string(unit)})
 }
 
 // texts adds those attributes to a list that are not "".
@@ -256,7 +289,7 @@ func (d *dictionary) link(traceID, spanID string) int32 {
 	if trace == nil || span == nil {
 		return 0
 	}
-	return intern(d, &d.links, &profilespb.Link{TraceId: trace, SpanId: span})
+	return d.internMessage(tableLinks, &profilespb.Link{TraceId: trace, SpanId: span})
 }
 
 func id(text string, size int) []byte {

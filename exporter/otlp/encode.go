@@ -52,6 +52,7 @@ const minMaxBytes = 64 << 10
 // concurrent use.
 type Encoder struct {
 	numbers numbering
+	message message // its memory serves one after the other
 
 	options Options
 	extra   []string        // keys of Options.Resource, in order
@@ -91,6 +92,14 @@ func NewEncoder(o Options) (*Encoder, error) {
 	return e, nil
 }
 
+// Message is one that is ready to be sent.
+type Message struct {
+	// Data is a ProfilesData, encoded. ExportProfilesServiceRequest has the same fields under the same numbers.
+	Data []byte
+	// Samples, taken by the profiler, and Profiles that it holds.
+	Samples, Profiles uint64
+}
+
 // Encode hands the messages of a profile to send, one after another; their sum is the profile. Each has a resource for each process
 // with samples in it, and a dictionary of its own.
 //
@@ -99,15 +108,15 @@ func NewEncoder(o Options) (*Encoder, error) {
 // samples is a message with an empty one.
 //
 // A stack that alone is larger than a message keeps its innermost frames, and says so; names are cut there that take more than 1/64 of it.
-func (e *Encoder) Encode(p *profile.Profile, send func(*profilespb.ProfilesData) error) error {
+func (e *Encoder) Encode(p *profile.Profile, send func(Message) error) error {
 	e.numbers.text = func(s string) string { return cutText(s, e.options.MaxBytes/64) }
 	e.numbers.begin()
-	b := batch{encoder: e, profile: p, send: send, comments: pprof.Comments(&p.Account)}
+	b := batch{encoder: e, message: &e.message, profile: p, send: send, comments: pprof.Comments(&p.Account)}
 	for i := range p.Samples {
 		s := &p.Samples[i]
 		b.valued = b.valued || s.Value != s.Count*p.Period
 	}
-	b.message = b.open()
+	b.open()
 	for _, process := range processes(p, e.options.ByService) {
 		b.process, b.said, b.nth, b.message.counts, b.message.values = process.key, process.resource, process.nth, nil, nil
 		for _, i := range process.samples {
@@ -131,7 +140,12 @@ func Write(w io.Writer, p *profile.Profile, o Options) error {
 	if err != nil {
 		return err
 	}
-	return e.Encode(p, func(m *profilespb.ProfilesData) error { return (&Data{m}).Write(w) })
+	return e.Encode(p, func(m Message) error {
+		if _, err := w.Write(m.Data); err != nil {
+			return fmt.Errorf("write OTLP profile: %w", err)
+		}
+		return nil
+	})
 }
 
 // Write writes the message as a file, not compressed.
@@ -223,7 +237,7 @@ func ofInstance(key string) bool {
 type batch struct {
 	encoder  *Encoder
 	profile  *profile.Profile
-	send     func(*profilespb.ProfilesData) error
+	send     func(Message) error
 	comments []string // until they are written
 	valued   bool     // samples have values of their own
 	process  processKey
@@ -235,24 +249,44 @@ type batch struct {
 
 // message is one that is being filled.
 type message struct {
-	*dictionary
-	resources      []*profilespb.ResourceProfiles
-	counts, values *profilespb.Profile // of the process under way; nil: not begun
-	sampleSlab     slab[profilespb.Sample]
-	valueSlab      []int64
-	samples        int
-	bytes          int // without the dictionary
+	dictionary
+	resources      []resourceProfiles
+	counts, values *profileOf // of the process under way; nil: not begun
+	encoded        [2][]byte  // the samples of all profiles of counts, and of those of values
+	samples        int        // written
+	taken          uint64     // by the profiler
+	bytes          int        // at most, without the dictionary
 	commented      bool
 	maxText        int // 0: any
 
-	byStack map[sides]int32
 	// locationOf, functionOf are indices by the numbers of a numbering; 0: not yet.
 	locationOf, functionOf []int32
-	indices                chunk
+	packed                 []byte // the locations of the stack under way
+	lines                  []lineParts
 	byMapping              map[*profile.Mapping]int32
 	byKind                 map[profile.FrameKind][]int32
 	byLabels               map[*profile.Labels]labelled
 }
+
+// resourceProfiles is a ResourceProfiles with one ScopeProfiles: each encoded but for what is in it.
+type resourceProfiles struct {
+	resource, scope []byte
+	profiles        []*profileOf
+}
+
+// profileOf is a Profile: encoded but for its samples, which are encoded[of][from:to].
+type profileOf struct {
+	encoded      []byte
+	of, from, to int
+}
+
+const (
+	ofCounts = iota
+	ofValues
+)
+
+// lengthOf bounds the tag and the length before a message of less than 256 MiB.
+const lengthOf = 1 + 4
 
 // labelled is what labels become: attributes, and a link where they tell of a span.
 type labelled struct {
@@ -260,17 +294,20 @@ type labelled struct {
 	link       int32
 }
 
-type sides struct{ kernel, user *profile.Stack }
-
 type kindFunction struct {
 	*profile.Function
 	label bool
 }
 
-func (b *batch) open() *message {
-	return &message{
-		dictionary: newDictionary(len(b.profile.Samples)), maxText: b.encoder.options.MaxBytes / 64,
-		byStack:   make(map[sides]int32, len(b.profile.Samples)),
+// open begins a message, in the memory of the last.
+func (b *batch) open() {
+	m := b.message
+	m.dictionary.begin()
+	clear(m.locationOf)
+	clear(m.functionOf)
+	*m = message{
+		dictionary: m.dictionary, maxText: b.encoder.options.MaxBytes / 64, resources: m.resources[:0], encoded: [2][]byte{m.encoded[0][:0], m.encoded[1][:0]},
+		locationOf: m.locationOf, functionOf: m.functionOf, packed: m.packed, lines: m.lines,
 		byMapping: make(map[*profile.Mapping]int32), byLabels: make(map[*profile.Labels]labelled), byKind: make(map[profile.FrameKind][]int32),
 	}
 }
@@ -285,11 +322,68 @@ func (b *batch) flush() error {
 		b.comments = nil
 	}
 	b.sent++
-	if err := b.send(&profilespb.ProfilesData{ResourceProfiles: m.resources, Dictionary: m.dictionary.message()}); err != nil {
+	out := Message{Data: m.encode(), Samples: m.taken}
+	for i := range m.resources {
+		out.Profiles += uint64(len(m.resources[i].profiles))
+	}
+	if err := b.send(out); err != nil {
 		return err
 	}
-	b.message = b.open()
+	b.open()
 	return nil
+}
+
+// atMost bounds what the message takes.
+func (m *message) atMost() int { return m.bytes + lengthOf + m.dictionary.bytes() }
+
+// encode gives the whole message.
+func (m *message) encode() []byte {
+	b := make([]byte, 0, m.atMost())
+	for i := range m.resources {
+		r := &m.resources[i]
+		inScope := len(r.scope)
+		for _, p := range r.profiles {
+			inScope += 1 + protowire.SizeBytes(len(p.encoded)+p.to-p.from)
+		}
+		b = appendLength(b, 1, len(r.resource)+1+protowire.SizeBytes(inScope))
+		b = append(b, r.resource...)
+		b = appendLength(b, 2, inScope)
+		b = append(b, r.scope...)
+		for _, p := range r.profiles {
+			b = appendLength(b, 2, len(p.encoded)+p.to-p.from)
+			b = append(b, p.encoded...)
+			b = append(b, m.encoded[p.of][p.from:p.to]...)
+		}
+	}
+	b = appendLength(b, 2, m.dictionary.bytes())
+	return m.dictionary.encode(b)
+}
+
+// mark is what there is in a message, to go back to.
+type mark struct {
+	sizes
+	resources, samples, bytes int
+	taken                     uint64
+	encoded                   [2]int
+	counts, values            *profileOf
+	commented                 bool
+}
+
+func (m *message) mark() mark {
+	return mark{m.dictionary.sizes(), len(m.resources), m.samples, m.bytes, m.taken, [2]int{len(m.encoded[0]), len(m.encoded[1])}, m.counts, m.values, m.commented}
+}
+
+// cut takes away what came since. Nothing can be added afterwards: see dictionary.cut.
+func (m *message) cut(to mark) {
+	m.dictionary.cut(to.sizes)
+	m.resources, m.samples, m.bytes, m.taken, m.commented = m.resources[:to.resources], to.samples, to.bytes, to.taken, to.commented
+	m.counts, m.values = to.counts, to.values
+	for i, p := range []*profileOf{m.counts, m.values} {
+		m.encoded[i] = m.encoded[i][:to.encoded[i]]
+		if p != nil {
+			p.to = to.encoded[i]
+		}
+	}
 }
 
 // resource begins that of the process under way.
@@ -325,26 +419,35 @@ func (m *message) resource(b *batch) {
 			attributes = append(attributes, keyValue(key, stringValue(b.encoder.options.Resource[key])))
 		}
 	}
-	p := b.profile
-	m.counts = m.profile(b, profile.TypeSamples)
+	r := resourceProfiles{
+		resource: marshal(&profilespb.ResourceProfiles{Resource: &resourcepb.Resource{Attributes: attributes, DroppedAttributesCount: dropped}}),
+		scope:    marshal(&profilespb.ScopeProfiles{Scope: &commonpb.InstrumentationScope{Name: scopeName, Version: pprof.Text(b.encoder.options.Version)}}),
+	}
+	counts := m.profile(b, profile.TypeSamples)
 	if len(b.comments) > 0 && !m.commented {
-		m.counts.AttributeIndices = []int32{m.attribute(keyComment, comments(b.comments), "")}
+		counts.AttributeIndices = []int32{m.attribute(keyComment, comments(b.comments), "")}
 		m.commented = true
 	}
-	profiles := []*profilespb.Profile{m.counts}
-	if b.valued && p.Type != profile.TypeSamples {
-		m.values = m.profile(b, p.Type)
-		profiles = append(profiles, m.values)
-	}
-	r := &profilespb.ResourceProfiles{
-		Resource: &resourcepb.Resource{Attributes: attributes, DroppedAttributesCount: dropped},
-		ScopeProfiles: []*profilespb.ScopeProfiles{{
-			Scope:    &commonpb.InstrumentationScope{Name: scopeName, Version: pprof.Text(b.encoder.options.Version)},
-			Profiles: profiles,
-		}},
+	m.counts = m.begin(&r, ofCounts, counts)
+	if b.valued && b.profile.Type != profile.TypeSamples {
+		m.values = m.begin(&r, ofValues, m.profile(b, b.profile.Type))
 	}
 	m.resources = append(m.resources, r)
-	m.bytes += 1 + protowire.SizeBytes(proto.Size(r))
+	m.bytes += 2*lengthOf + len(r.resource) + len(r.scope)
+}
+
+// begin begins a profile of a resource.
+func (m *message) begin(r *resourceProfiles, of int, without *profilespb.Profile) *profileOf {
+	p := &profileOf{encoded: marshal(without), of: of, from: len(m.encoded[of]), to: len(m.encoded[of])}
+	r.profiles = append(r.profiles, p)
+	m.bytes += lengthOf + len(p.encoded)
+	return p
+}
+
+// marshal encodes a message whose strings are valid.
+func marshal(m proto.Message) []byte {
+	b, _ := proto.Marshal(m)
+	return b
 }
 
 // said are the attributes of the process under way that it says itself, and notes them as known. Where messages are bounded some are dropped: those that
@@ -410,50 +513,30 @@ func (d *dictionary) valueType(name, unit string) *profilespb.ValueType {
 // sample adds one to the profile of counts, and to that of values where there is one.
 func (m *message) sample(b *batch, s *profile.Sample) {
 	stack, labels := m.stack(b, s), m.labels(b, s.Labels)
-	add := func(to *profilespb.Profile, value int64, times []time.Duration) {
-		out := m.sampleSlab.next()
-		out.StackIndex, out.AttributeIndices, out.LinkIndex = stack, labels.attributes, labels.link
+	add := func(to *profileOf, value int64, times []time.Duration) {
+		e := appendNumber(m.buffer[:0], 1, uint64(stack))
+		e = appendPacked(e, 2, labels.attributes)
+		e = appendNumber(e, 3, uint64(labels.link))
 		if len(times) == 0 {
-			if len(m.valueSlab) == 0 {
-				m.valueSlab = make([]int64, 1024)
-			}
-			out.Values, m.valueSlab = m.valueSlab[:1:1], m.valueSlab[1:]
-			out.Values[0] = value
+			e = appendPacked(e, 4, []int64{value})
 		} else {
-			out.TimestampsUnixNano = make([]uint64, len(times))
-			for i, at := range times {
-				out.TimestampsUnixNano[i] = uint64(b.profile.Start.Add(at).UnixNano())
+			e = appendLength(e, 5, 8*len(times))
+			for _, at := range times {
+				e = protowire.AppendFixed64(e, uint64(b.profile.Start.Add(at).UnixNano()))
 			}
 		}
-		to.Samples = append(to.Samples, out)
+		before := len(m.encoded[to.of])
+		m.encoded[to.of] = appendBytes(m.encoded[to.of], 2, e)
+		to.to = len(m.encoded[to.of])
+		m.bytes += to.to - before
+		m.buffer = e
 		m.samples++
-		m.bytes += 1 + protowire.SizeBytes(sampleSize(out))
 	}
 	add(m.counts, s.Count, s.Times)
 	if m.values != nil {
 		add(m.values, s.Value, nil)
 	}
-}
-
-// sampleSize is what a sample takes, encoded: the tags of its fields take a byte.
-func sampleSize(s *profilespb.Sample) int {
-	size := sizeOf(uint64(s.StackIndex)) + sizeOf(uint64(s.LinkIndex))
-	packed := func(bytes int) {
-		if bytes > 0 {
-			size += 1 + protowire.SizeBytes(bytes)
-		}
-	}
-	values, attributes := 0, 0
-	for _, v := range s.Values {
-		values += protowire.SizeVarint(uint64(v))
-	}
-	for _, a := range s.AttributeIndices {
-		attributes += protowire.SizeVarint(uint64(a))
-	}
-	packed(values)
-	packed(attributes)
-	packed(8 * len(s.TimestampsUnixNano))
-	return size
+	m.taken += uint64(s.Count)
 }
 
 // labels gives what stands at a sample. A link has both ids: one alone is an attribute.
@@ -494,50 +577,36 @@ func (m *message) labels(b *batch, l *profile.Labels) labelled {
 }
 
 func (m *message) stack(b *batch, s *profile.Sample) int32 {
-	key := sides{s.Kernel, s.User}
-	if i, ok := m.byStack[key]; ok {
-		return i
-	}
-	frames := 0
-	for _, side := range []*profile.Stack{s.Kernel, s.User} {
-		if side != nil {
-			frames += len(side.Locations) + 1
-		}
-	}
-	locations := m.indices.take(frames)
+	packed := m.packed[:0]
 	for _, side := range []*profile.Stack{s.Kernel, s.User} {
 		if side == nil {
 			continue
 		}
 		for _, n := range b.encoder.numbers.stack(side) {
-			locations = append(locations, m.location(b, n))
+			i := *at(&m.locationOf, n)
+			if i == 0 {
+				i = m.location(b, n)
+			}
+			packed = protowire.AppendVarint(packed, uint64(i))
 		}
 	}
-	i := m.dictionary.stack(locations)
-	m.byStack[key] = i
-	return i
+	m.packed = packed
+	return m.packedStack(packed)
 }
 
-// location gives the index of a location by its number.
+// location adds a location by its number.
 func (m *message) location(b *batch, number uint32) int32 {
-	if i := at(&m.locationOf, number); *i != 0 {
-		return *i
-	}
 	l := &b.encoder.numbers.locations[number]
-	out := m.locationSlab.next()
-	out.MappingIndex, out.Address = m.mapping(l.mapping), l.address
-	out.Lines = make([]*profilespb.Line, len(l.lines))
-	for n, line := range l.lines {
-		out.Lines[n] = m.lineSlab.next()
-		out.Lines[n].FunctionIndex, out.Lines[n].Line = m.function(b, line.function), line.line
+	m.lines = m.lines[:0]
+	for _, line := range l.lines {
+		m.lines = append(m.lines, lineParts{function: m.function(b, line.function), line: line.line})
 	}
 	kind, ok := m.byKind[l.kind]
 	if !ok {
 		kind = m.texts(nil, [2]string{keyFrameType, pprof.Text(string(l.kind))})
 		m.byKind[l.kind] = kind
 	}
-	out.AttributeIndices = kind
-	i := m.dictionary.newLocation(out)
+	i := m.newLocation(locationParts{m.mapping(l.mapping), l.address, m.lines, kind})
 	*at(&m.locationOf, number) = i
 	return i
 }
@@ -551,15 +620,15 @@ func (m *message) function(b *batch, number uint32) int32 {
 	if *f == (numberedFunction{}) {
 		return 0
 	}
-	i := m.dictionary.newFunction(functionParts{m.string(f.name), m.string(f.system), m.string(f.file), f.startLine})
+	i := m.newFunction(functionParts{m.string(f.name), m.string(f.system), m.string(f.file), f.startLine})
 	*at(&m.functionOf, number) = i
 	return i
 }
 
 // at is the place in a list that has one for each number.
 func at(list *[]int32, number uint32) *int32 {
-	if n := int(number) + 1 - len(*list); n > 0 {
-		*list = append(*list, make([]int32, max(n, len(*list), 256))...)
+	if int(number) >= len(*list) {
+		*list = append(*list, make([]int32, max(int(number)+1-len(*list), len(*list), 256))...)
 	}
 	return &(*list)[number]
 }
@@ -572,7 +641,7 @@ func (m *message) mapping(of *profile.Mapping) int32 {
 		return i
 	}
 	attributes := m.texts(nil, [2]string{keyOfBuildID(of.BuildID), m.text(of.BuildID)}, [2]string{keyEndsHash, m.text(of.EndsHash)})
-	i := intern(m.dictionary, &m.mappings, &profilespb.Mapping{
+	i := m.internMessage(tableMappings, &profilespb.Mapping{
 		MemoryStart: of.Start, MemoryLimit: of.Limit, FileOffset: of.Offset, FilenameStrindex: m.string(m.text(of.Path)),
 		// As in pprof files: every frame has a name by now, if only "[file+0xoffset]".
 		AttributeIndices: m.flags(attributes, flag{keyHasFunctions, true}, flag{keyHasFilenames, of.HasLines},

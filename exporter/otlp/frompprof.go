@@ -32,7 +32,7 @@ func FromPprof(p *pb.Profile) (*Data, error) {
 		return nil, fmt.Errorf("make OTLP profile: %w", errTooMuch)
 	}
 	f := fromPprof{
-		dictionary: newDictionary(0),
+		dictionary: newDictionary(),
 		mappings:   make(map[*pb.Mapping]int32), functions: make(map[*pb.Function]int32), locations: make(map[*pb.Location]int32),
 	}
 	for _, m := range p.Mapping { // the first is the main program's
@@ -104,12 +104,12 @@ func (f *fromPprof) location(l *pb.Location) int32 {
 	if i, ok := f.locations[l]; ok {
 		return i
 	}
-	out := &profilespb.Location{Address: l.Address, AttributeIndices: f.flags(nil, flag{keyIsFolded, l.IsFolded})}
+	out := locationParts{address: l.Address, attributes: f.flags(nil, flag{keyIsFolded, l.IsFolded})}
 	if l.Mapping != nil {
-		out.MappingIndex = f.mapping(l.Mapping)
+		out.mapping = f.mapping(l.Mapping)
 	}
 	for _, line := range l.Line {
-		out.Lines = append(out.Lines, &profilespb.Line{FunctionIndex: f.function(line.Function), Line: line.Line, Column: line.Column})
+		out.lines = append(out.lines, lineParts{f.function(line.Function), line.Line, line.Column})
 	}
 	i := f.dictionary.location(out)
 	f.locations[l] = i
@@ -132,7 +132,7 @@ func (f *fromPprof) mapping(m *pb.Mapping) int32 {
 		return i
 	}
 	id := pprof.Text(m.BuildID)
-	i := intern(f.dictionary, &f.dictionary.mappings, &profilespb.Mapping{
+	i := f.internMessage(tableMappings, &profilespb.Mapping{
 		MemoryStart: m.Start, MemoryLimit: m.Limit, FileOffset: m.Offset, FilenameStrindex: f.string(pprof.Text(m.File)),
 		AttributeIndices: f.flags(f.texts(nil, [2]string{keyOfBuildID(id), id}), flag{keyHasFunctions, m.HasFunctions}, flag{keyHasFilenames, m.HasFilenames},
 			flag{keyHasLineNumbers, m.HasLineNumbers}, flag{keyHasInlineFrames, m.HasInlineFrames}),

@@ -23,7 +23,20 @@ type numbering struct {
 
 	ofStack map[*profile.Stack][]uint32
 	frames  int // in ofStack
+	room    chunk
 	buffer  []byte
+}
+
+// chunk gives out room for numbers. Those of stacks that come one after the other stand beside one another, as they will be read.
+type chunk struct{ free []uint32 }
+
+func (c *chunk) take(n int) []uint32 {
+	if n > len(c.free) {
+		c.free = make([]uint32, max(n, 1<<12))
+	}
+	taken := c.free[:0:n]
+	c.free = c.free[n:]
+	return taken
 }
 
 type numberedFunction struct {
@@ -65,7 +78,7 @@ func (n *numbering) stack(s *profile.Stack) []uint32 {
 	if numbers, ok := n.ofStack[s]; ok {
 		return numbers
 	}
-	numbers := make([]uint32, 0, len(s.Locations)+1)
+	numbers := n.room.take(len(s.Locations) + 1)
 	for _, l := range s.Locations {
 		number, ok := n.ofLocation[l]
 		if !ok {

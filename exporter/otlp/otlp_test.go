@@ -265,29 +265,37 @@ func messages(t *testing.T, p *profile.Profile, o Options) []*Data {
 		t.Fatal(err)
 	}
 	var all []*Data
-	if err := e.Encode(p, func(m *profilespb.ProfilesData) error {
-		if size := proto.Size(m); o.MaxBytes > 0 && size > o.MaxBytes {
+	if err := e.Encode(p, func(message Message) error {
+		if size := len(message.Data); o.MaxBytes > 0 && size > o.MaxBytes {
 			t.Errorf("message %d has %d bytes", len(all), size)
 		}
-		samples := 0
+		d, err := Parse(bytes.NewReader(message.Data))
+		if err != nil {
+			return err
+		}
+		m := d.message
+		if again, err := proto.Marshal(m); err != nil || len(again) != len(message.Data) {
+			t.Errorf("message %d has %d bytes, and as protobuf writes it %d: %v", len(all), len(message.Data), len(again), err)
+		}
+		samples, taken, profiles := 0, uint64(0), uint64(0)
 		for _, r := range m.ResourceProfiles {
-			for _, p := range r.ScopeProfiles[0].Profiles {
+			of := r.ScopeProfiles[0].Profiles
+			profiles += uint64(len(of))
+			for _, p := range of {
 				samples += len(p.Samples)
+			}
+			for _, s := range of[0].Samples {
+				taken += uint64(len(s.TimestampsUnixNano))
+				for _, v := range s.Values {
+					taken += uint64(v)
+				}
 			}
 		}
 		if o.MaxSamples > 0 && samples > o.MaxSamples {
 			t.Errorf("message %d has %d samples", len(all), samples)
 		}
-		data, err := proto.Marshal(m)
-		if err != nil {
-			return err
-		}
-		d, err := Parse(bytes.NewReader(data))
-		if err != nil {
-			return err
-		}
-		if !proto.Equal(d.message, m) {
-			t.Errorf("message %d is read as another", len(all))
+		if taken != message.Samples || profiles != message.Profiles {
+			t.Errorf("message %d says %d samples and %d profiles, and has %d and %d", len(all), message.Samples, message.Profiles, taken, profiles)
 		}
 		receivable(t, m)
 		all = append(all, d)

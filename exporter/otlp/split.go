@@ -43,7 +43,7 @@ func (b *batch) put(s profile.Sample) error {
 		}
 	}
 	for frames := depth(&s) / 2; ; frames /= 2 {
-		b.message = b.open()
+		b.open()
 		short := innermost(s, frames)
 		if b.fits(&short) {
 			return nil
@@ -57,30 +57,15 @@ func (b *batch) put(s profile.Sample) error {
 // fits adds a sample if there is room for it, or else leaves the message without it. Nothing can be added then.
 func (b *batch) fits(s *profile.Sample) bool {
 	m, o := b.message, &b.encoder.options
-	before, sizes := *m, m.dictionary.sizes()
-	var counted, valued int
-	if m.counts != nil {
-		counted = len(m.counts.Samples)
-	}
-	if m.values != nil {
-		valued = len(m.values.Samples)
-	}
+	before := m.mark()
 	if m.counts == nil {
 		m.resource(b)
 	}
 	m.sample(b, s)
-	const envelope = 24 // lengths that take more bytes as they grow, and those of the dictionary
-	if (o.MaxBytes == 0 || m.bytes+m.dictionary.bytes+envelope*len(m.resources) <= o.MaxBytes) && (o.MaxSamples == 0 || m.samples <= o.MaxSamples) {
+	if (o.MaxBytes == 0 || m.atMost() <= o.MaxBytes) && (o.MaxSamples == 0 || m.samples <= o.MaxSamples) {
 		return true
 	}
-	m.dictionary.cut(sizes)
-	m.resources, m.counts, m.values, m.samples, m.bytes, m.commented = before.resources, before.counts, before.values, before.samples, before.bytes, before.commented
-	if m.counts != nil {
-		m.counts.Samples = m.counts.Samples[:counted]
-	}
-	if m.values != nil {
-		m.values.Samples = m.values.Samples[:valued]
-	}
+	m.cut(before)
 	return false
 }
 
