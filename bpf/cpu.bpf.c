@@ -270,7 +270,7 @@ __noinline int put_chunks(u64 key, u32 frames)
 static __always_inline u64 put_stack(struct scratch *s, u64 key, u32 frames, u64 owner, struct stack_counters *c)
 {
 	key = stack_key_end(key, frames, owner);
-	if (bpf_map_lookup_elem(&stack_traces, &key)) {
+	if (!unlikely(!bpf_map_lookup_elem(&stack_traces, &key))) {
 		c->known++;
 		return key;
 	}
@@ -370,12 +370,12 @@ static __always_inline struct stack_result walk_stack(struct perf_event_data *ct
 	int uncopied = REASON_NONE;
 
 	begin_walk(ctx, s, user_mode);
-	if (w->compat) {
+	if (unlikely(w->compat)) {
 		take_leaf(s, REASON_COMPAT_TASK);
-	} else if (find_process(&w->process, tgid, exec_id) || find_parent(&w->process, exec_id)) {
+	} else if (!unlikely(!find_process(&w->process, tgid, exec_id) && !find_parent(&w->process, exec_id))) {
 		copy |= w->process.flags & PROCESS_COPY;
 		walk_frames(bpf_get_current_pid_tgid());
-		if (still_published(&w->process))
+		if (!unlikely(!still_published(&w->process)))
 			*generation = w->process.generation;
 		else
 			take_back(s, REASON_STALE_MAPPING);
@@ -385,7 +385,7 @@ static __always_inline struct stack_result walk_stack(struct perf_event_data *ct
 	}
 	cold = w->reason == REASON_COLD_LIMITED || w->reason == REASON_UNMAPPED_PC ||
 	       w->reason == REASON_TABLE_PENDING || w->reason == REASON_STALE_MAPPING;
-	if (cold || copy) {
+	if (unlikely(cold || copy)) {
 		uncopied = send_copy(s, now, tgid);
 		if (!uncopied)
 			result.flags = SAMPLE_COPY;
@@ -423,7 +423,7 @@ static __always_inline bool wanted(struct cpu_counters *c, u64 *pid_tgid, u64 *c
 {
 	u32 tgid;
 
-	if (pid_namespace_inode) {
+	if (unlikely(pid_namespace_inode)) {
 		*pid_tgid = namespace_pid_tgid((void *)bpf_get_current_task());
 		if (!*pid_tgid) {
 			c->filtered_namespace++;
@@ -440,7 +440,7 @@ static __always_inline bool wanted(struct cpu_counters *c, u64 *pid_tgid, u64 *c
 		return false;
 	}
 	*cgroup_id = current_cgroup_id();
-	if (filter_cgroup && !in_wanted_cgroup(*cgroup_id)) {
+	if (unlikely(filter_cgroup && !in_wanted_cgroup(*cgroup_id))) {
 		c->filtered_cgroup++;
 		return false;
 	}
@@ -486,11 +486,11 @@ static __always_inline void send(struct perf_event_data *ctx, struct cpu_counter
 				  owner_of(tgid, exec_id), SAMPLE_USER_STACK_NEW, &c->user, REASON_USER_UNREADABLE);
 	/* Its process, or the one that it was forked from, is known then. */
 	spans = generation && w->walk.process.span_source;
-	if (spans)
+	if (unlikely(spans))
 		take_span(w, &c->span);
 
-	s = spans && w->label_bytes ? reserve_labelled(w) : bpf_ringbuf_reserve(&samples, sizeof(*s), 0);
-	if (!s) {
+	s = unlikely(spans && w->label_bytes) ? reserve_labelled(w) : bpf_ringbuf_reserve(&samples, sizeof(*s), 0);
+	if (unlikely(!s)) {
 		c->lost_ring_full++;
 		return;
 	}
@@ -508,7 +508,7 @@ static __always_inline void send(struct perf_event_data *ctx, struct cpu_counter
 	s->user_reason = user.reason;
 	s->kernel_reason = kernel.reason;
 	bpf_get_current_comm(s->comm, sizeof(s->comm));
-	if (spans)
+	if (unlikely(spans))
 		__builtin_memcpy(s->trace_id, &w->span, sizeof(w->span));
 	else
 		__builtin_memset(s->trace_id, 0, sizeof(w->span));

@@ -85,8 +85,10 @@ const (
 	CpuLimitLIMIT_CODE_RANGES        CpuLimit = 131071
 	CpuLimitLIMIT_BLOCK_BITS         CpuLimit = 12
 	CpuLimitLIMIT_RULE_BITS          CpuLimit = 20
-	CpuLimitLIMIT_WINDOW_WORDS       CpuLimit = 64
+	CpuLimitLIMIT_WINDOW_WORDS       CpuLimit = 256
+	CpuLimitLIMIT_SHORT_WINDOW_WORDS CpuLimit = 64
 	CpuLimitLIMIT_REMEMBERED_FRAMES  CpuLimit = 64
+	CpuLimitLIMIT_REMEMBERED_WALKS   CpuLimit = 64
 	CpuLimitLIMIT_COPY_BYTES         CpuLimit = 16384
 	CpuLimitLIMIT_COPY_BELOW         CpuLimit = 128
 	CpuLimitLIMIT_COPY_LINKS         CpuLimit = 128
@@ -161,7 +163,14 @@ type CpuRememberedWalk struct {
 	Generation uint32
 	First      uint32
 	Pad        uint32
-	Frame      [64]struct {
+	Place      struct {
+		_        structs.HostLayout
+		Range    CpuCodeRange
+		RowStart uint64
+		RowBytes uint32
+		Code     uint32
+	}
+	Frame [64]struct {
 		_       structs.HostLayout
 		Frame   uint64
 		Sp      uint64
@@ -246,9 +255,45 @@ const (
 )
 
 type CpuScratch struct {
-	_     structs.HostLayout
-	Chunk CpuStackChunk
-	Span  struct {
+	_    structs.HostLayout
+	Walk struct {
+		_            structs.HostLayout
+		Pc           uint64
+		Sp           uint64
+		Fp           uint64
+		Base         uint64
+		Key          uint64
+		Window       uint64
+		Ahead        uint64
+		WindowBytes  uint32
+		Frames       uint32
+		Reads        uint32
+		Unremembered uint32
+		OwnFrames    uint32
+		Candidate    uint32
+		Slots        uint16
+		Interrupted  uint8
+		BaseKnown    uint8
+		Compat       uint8
+		Raw          uint8
+		Reason       uint8
+		ValueKnown   uint8
+		Place        struct {
+			_        structs.HostLayout
+			Range    CpuCodeRange
+			RowStart uint64
+			RowBytes uint32
+			Code     uint32
+		}
+		Process   CpuProcess
+		Goroutine uint64
+		Value     uint64
+		Rule      CpuUnwindRule
+		_         [4]byte
+	}
+	Window [256]uint64
+	Chunk  CpuStackChunk
+	Span   struct {
 		_       structs.HostLayout
 		TraceId [16]uint8
 		SpanId  [8]uint8
@@ -272,40 +317,9 @@ type CpuScratch struct {
 	LabelBytes uint32
 	Pad        uint32
 	Labels     [512]uint8
-	Walk       struct {
-		_            structs.HostLayout
-		Pc           uint64
-		Sp           uint64
-		Fp           uint64
-		Base         uint64
-		Goroutine    uint64
-		Key          uint64
-		Window       uint64
-		WindowBytes  uint32
-		Frames       uint32
-		Reads        uint32
-		Interrupted  uint8
-		BaseKnown    uint8
-		Compat       uint8
-		Raw          uint8
-		Reason       uint8
-		_            [1]byte
-		Slots        uint16
-		Unremembered uint32
-		OwnFrames    uint32
-		Candidate    uint32
-		ValueKnown   uint8
-		_            [7]byte
-		Value        uint64
-		Rule         CpuUnwindRule
-		_            [4]byte
-		Here         CpuCodeRange
-		Process      CpuProcess
-	}
-	Window   [64]uint64
-	Frames   [1024]uint64
-	Copy     CpuStackCopy
-	Overhang [4096]uint8
+	Frames     [1024]uint64
+	Copy       CpuStackCopy
+	Overhang   [4096]uint8
 }
 
 type CpuSpanCounters struct {

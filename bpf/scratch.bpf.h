@@ -7,32 +7,41 @@
 
 #include "types.bpf.h"
 
+/* What was found of a piece of code: its range, and the row of the table that holds at some addresses of it. */
+struct code_place {
+	struct code_range range;
+	u64 row_start; /* address */
+	u32 row_bytes; /* 0: no row */
+	u32 code; /* of the row's rule */
+};
+
 /* How far a walk over a user stack is. */
 struct walk {
 	u64 pc; /* where the frame's code goes on */
 	u64 sp;
 	u64 fp;
 	u64 base; /* rbx; arm64: lr */
-	u64 goroutine; /* arm64: what the register holds in which Go's code keeps its g */
 	u64 key;  /* of the frames until now, as far as stack_key_step leads */
 	u64 window; /* address of the piece of the stack that is in scratch.window */
+	u64 ahead; /* address up to which the stack may be read in large pieces; 0: nowhere */
 	u32 window_bytes;
 	u32 frames;
 	u32 reads; /* of the stack */
-	u8 interrupted; /* the instruction at pc was not executed yet; else a call stands before it */
-	u8 base_known;
-	u8 compat; /* a 32-bit program */
-	u8 raw;    /* frames are raw */
-	u8 reason; /* why it ended, enum reason; 0: at the root */
-	u16 slots; /* where the last frame's registers were saved, see leave_by_code; SLOTS_UNKNOWN: by another rule */
 	u32 unremembered; /* so many frames from the leaf on: up to the last that was interrupted or left by a rule of the table */
 	u32 own_frames; /* those that the walk took itself, the others are remembered ones; 0: all */
 	u32 candidate; /* the remembered frame that the walk may come to next */
+	u16 slots; /* where the last frame's registers were saved, see leave_by_code; SLOTS_UNKNOWN: by another rule */
+	u8 interrupted; /* the instruction at pc was not executed yet; else a call stands before it */
+	u8 base_known;
+	u8 compat; /* a 32-bit program */
+	u8 raw; /* frames are raw */
+	u8 reason; /* why it ended, enum reason; 0: at the root */
 	u8 value_known;
+	struct code_place place; /* of the last frame, most often of the next one too */
+	struct process process;
+	u64 goroutine; /* arm64: what the register holds in which Go's code keeps its g */
 	u64 value; /* of a register in the caller, while a rule is followed */
 	struct unwind_rule rule;
-	struct code_range here; /* that of the last frame, most often of the next one too */
-	struct process process;
 };
 
 /* A frame of a walk, as it was before it was left, and where what leads to the caller stands. */
@@ -49,6 +58,7 @@ struct remembered_walk {
 	u32 generation; /* of the code ranges that it went by */
 	u32 first;
 	u32 pad;
+	struct code_place place; /* where the thread was */
 	struct remembered_frame frame[LIMIT_REMEMBERED_FRAMES];
 };
 
@@ -79,6 +89,8 @@ struct go_bucket {
 
 /* 32 KB a CPU. */
 struct scratch {
+	struct walk walk; /* this and the next are what every walk needs, and the beginning of frames and last */
+	u64 window[LIMIT_WINDOW_WORDS];
 	struct stack_chunk chunk;
 	struct span_ids span;
 	struct go_bucket bucket;
@@ -88,8 +100,6 @@ struct scratch {
 	u8 labels
 		[2 *
 		 LIMIT_LABELS_BYTES]; /* twice, because the verifier does not know that the last label ends with them */
-	struct walk walk;
-	u64 window[LIMIT_WINDOW_WORDS];
 	u64 frames[LIMIT_STACK_FRAMES];
 	union {
 		struct stack_copy copy;

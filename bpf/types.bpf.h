@@ -45,8 +45,10 @@ enum limit {
 	LIMIT_CODE_RANGES = 131071,
 	LIMIT_BLOCK_BITS = 12, /* of an address that lie within a block of an unwind table */
 	LIMIT_RULE_BITS = 20, /* of a row that are its rule */
-	LIMIT_WINDOW_WORDS = 64, /* of a stack that are read at once */
+	LIMIT_WINDOW_WORDS = 256, /* of a stack that are read at once */
+	LIMIT_SHORT_WINDOW_WORDS = 64, /* where nobody knows how much of it will be needed */
 	LIMIT_REMEMBERED_FRAMES = 64, /* of a thread's last walk, from the root on */
+	LIMIT_REMEMBERED_WALKS = 64, /* of a CPU */
 	LIMIT_COPY_BYTES = 16 << 10, /* of a stack that go to user space */
 	/*
 	 * Of those, below the stack pointer: in epilogues rules still look for

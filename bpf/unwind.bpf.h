@@ -82,7 +82,7 @@ static __always_inline const struct code_range *range_at(const struct shard *s, 
 	return (const void *)s + (offset & (SHARD_BYTES - RANGE_BYTES));
 }
 
-/* Finds the code range of an address: s->walk.here. Not 0 where it is in none. */
+/* Finds the code range of an address: s->walk.place.range. Not 0 where it is in none. */
 __noinline int find_range(u64 address)
 {
 	struct scratch *s = this_cpu_scratch();
@@ -110,27 +110,31 @@ __noinline int find_range(u64 address)
 	TOUCH(RANGES, s->walk.process.ranges * 4ULL + low * RANGE_BYTES, RANGE_BYTES);
 	if (!s->walk.process.count || !holds(r, address))
 		return 1;
-	s->walk.here = *r;
+	s->walk.place.range = *r;
 	return 0;
 }
 
-/* Finds the code of the rule that holds at an address of s->walk.here. */
+/* Finds the code of the rule that holds at an address of s->walk.place.range, and which others it holds at. */
 __noinline u32 find_code(u64 address)
 {
 	struct scratch *s = this_cpu_scratch();
 	const struct shard *shard;
-	u32 low, n, index, key;
+	u32 low, end, n, index, key;
+	struct code_place *p;
 
 	if (!s)
 		return RULE_NONE_GAP;
-	index = s->walk.here.index;
+	p = &s->walk.place;
+	index = p->range.index;
+	p->row_bytes = 0;
 	shard = shard_of(index);
 	if (!shard)
 		return RULE_NONE_GAP;
-	index += (address - s->walk.here.start) >> LIMIT_BLOCK_BITS;
+	index += (address - p->range.start) >> LIMIT_BLOCK_BITS;
 	TOUCH(INDEX, index * 4ULL, 2 * sizeof(u32));
 	low = shard_word(shard, index);
-	n = shard_word(shard, index + 1) - low;
+	end = shard_word(shard, index + 1);
+	n = end - low;
 	key = (address << LIMIT_RULE_BITS) | ((1U << LIMIT_RULE_BITS) - 1);
 	for (u32 i = 0; i < ROW_STEPS; i++) {
 		u32 half = n >> 1;
@@ -146,7 +150,11 @@ __noinline u32 find_code(u64 address)
 	/* Before the first row of a block, and in a block without any, there is none. */
 	if (!n || key < index)
 		return RULE_NONE_GAP;
-	return index & ((1U << LIMIT_RULE_BITS) - 1);
+	end = low + 1 < end ? shard_word(shard, low + 1) >> LIMIT_RULE_BITS : 1U << LIMIT_BLOCK_BITS;
+	p->row_start = (address & ~((1ULL << LIMIT_BLOCK_BITS) - 1)) | index >> LIMIT_RULE_BITS;
+	p->row_bytes = end - (index >> LIMIT_RULE_BITS);
+	p->code = index & ((1U << LIMIT_RULE_BITS) - 1);
+	return p->code;
 }
 
 /*
@@ -157,18 +165,23 @@ __noinline u32 find_code(u64 address)
 __noinline int read_window(u64 address)
 {
 	struct scratch *s = this_cpu_scratch();
-	u32 size = sizeof(s->window);
+	u64 size = LIMIT_SHORT_WINDOW_WORDS * sizeof(u64), ahead;
 
 	/* A walk that jumps about is no real one, and each read costs as much as a frame. */
-	if (!s || s->walk.reads >= LIMIT_STACK_FRAMES)
+	if (unlikely(!s || s->walk.reads >= LIMIT_STACK_FRAMES))
 		return 1;
+	ahead = s->walk.ahead - address;
+	if (s->walk.ahead > address && ahead > size)
+		size = ahead < sizeof(s->window) ? ahead : sizeof(s->window);
 	s->walk.window = address;
 	s->walk.window_bytes = 0;
 	s->walk.reads++;
-	if (bpf_probe_read_user(s->window, sizeof(s->window), (void *)address)) {
-		size = (4096 - (address & 4095)) & ~7U;
-		if (!size || size >= sizeof(s->window))
+	if (unlikely(bpf_probe_read_user(s->window, size, (void *)address))) {
+		u64 rest = (4096 - (address & 4095)) & ~7U;
+
+		if (!rest || rest >= size)
 			return 1;
+		size = rest;
 		if (bpf_probe_read_user(s->window, size, (void *)address))
 			return 1;
 	}

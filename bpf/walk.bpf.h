@@ -16,6 +16,8 @@
  * (join), without a look at ranges and tables. Never among them are frames that were
  * interrupted or that a rule of the table left, whose slots are not kept, and what such
  * frames called; nor walks that did not end at the code of a root, or have raw frames.
+ * The last code that the thread was in is remembered too, its range and the row of the
+ * table: it is most often there still.
  */
 #ifndef PILOTLIGHT_WALK_BPF_H
 #define PILOTLIGHT_WALK_BPF_H
@@ -37,15 +39,23 @@
 const volatile u32 task_pt_regs; /* the kernel has bpf_task_pt_regs */
 
 /*
- * Key: thread id, in the initial namespace; value: its last walk. Written and read here. 1,024 elements, 2.2 MB: more
- * threads than are busy on most hosts; of one that was pushed out the next walk goes all the way.
+ * Key: the last bits of a thread's id, in the initial namespace; value: the last walk of such a thread on this CPU. Written and read here. 64
+ * elements, 134 KB a CPU: more threads than take turns on one. Where two have the same bits, or a thread came from another CPU,
+ * the next walk goes all the way. A hash of all threads cost two cold cache lines more, and other CPUs could change what is read.
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1024);
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, LIMIT_REMEMBERED_WALKS);
 	__type(key, u32);
 	__type(value, struct remembered_walk);
 } remembered SEC(".maps");
+
+static __always_inline struct remembered_walk *remembered_of(u32 tid)
+{
+	u32 slot = tid & (LIMIT_REMEMBERED_WALKS - 1);
+
+	return bpf_map_lookup_elem(&remembered, &slot);
+}
 
 /* Loops over frames are nested, so that the verifier sees few rounds of those that do much. */
 #define FRAMES_AT_ONCE 4
@@ -153,12 +163,12 @@ __noinline int leave_by_table(u32 number)
 	if (!s)
 		return REASON_NO_RULE;
 	w = &s->walk;
-	shard = shard_of(w->here.rules);
-	position = (u64)(w->here.rules & SHARD_MASK) * sizeof(u32) +
+	shard = shard_of(w->place.range.rules);
+	position = (u64)(w->place.range.rules & SHARD_MASK) * sizeof(u32) +
 		   (u64)(number & ((1U << CODE_KIND_SHIFT) - 1)) * sizeof(*rule);
 	if (!shard || position > SHARD_BYTES - sizeof(*rule))
 		return REASON_NO_RULE;
-	TOUCH(RULES, (u64)(w->here.rules & ~SHARD_MASK) * 4 + position, sizeof(*rule));
+	TOUCH(RULES, (u64)(w->place.range.rules & ~SHARD_MASK) * 4 + position, sizeof(*rule));
 	w->rule = *(const struct unwind_rule *)((const void *)shard + position);
 	rule = &w->rule;
 	if (rule->kind == RULE_GOROUTINE)
@@ -256,29 +266,32 @@ __noinline int walk_frame(void)
 	if (!s)
 		return 1;
 	w = &s->walk;
-	if (!w->pc && w->frames) { /* kernels and loaders leave a zero above the outermost frame */
+	if (unlikely(!w->pc && w->frames)) { /* kernels and loaders leave a zero above the outermost frame */
 		w->unremembered = w->frames;
 		return walk_ends(w, REASON_NONE);
 	}
-	if (w->frames >= LIMIT_STACK_FRAMES)
+	if (unlikely(w->frames >= LIMIT_STACK_FRAMES))
 		return walk_ends(w, REASON_MAX_DEPTH);
 	address = w->pc - !w->interrupted;
-	if (!holds(&w->here, address) && find_range(address)) {
+	if (unlikely(!holds(&w->place.range, address) && find_range(address))) {
 		if (!w->frames) /* where the program is, is worth showing */
 			take_leaf(s, REASON_UNMAPPED_PC);
 		return walk_ends(w, REASON_UNMAPPED_PC);
 	}
-	by_callers = !w->here.index || (w->here.callers && !w->interrupted && w->fp);
-	code = by_callers ? w->here.callers : find_code(address);
+	by_callers = !w->place.range.index || (w->place.range.callers && !w->interrupted && w->fp);
+	if (by_callers)
+		code = w->place.range.callers;
+	else
+		code = address - w->place.row_start < w->place.row_bytes ? w->place.code : find_code(address);
 	pc = w->pc;
 	last = &s->last[last_index(w->frames)];
 	last->sp = w->sp;
 	last->fp = w->fp;
 	interrupted = w->interrupted;
 	w->slots = SLOTS_UNKNOWN;
-	if (code >> CODE_KIND_SHIFT == CODE_KIND_TABLE)
+	if (unlikely(code >> CODE_KIND_SHIFT == CODE_KIND_TABLE))
 		reason = leave_by_table(code);
-	else if (code >> CODE_KIND_SHIFT == CODE_KIND_NONE)
+	else if (unlikely(code >> CODE_KIND_SHIFT == CODE_KIND_NONE))
 		reason = no_rule(code);
 	else
 		reason = leave_by_code(s, code);
@@ -286,7 +299,7 @@ __noinline int walk_frame(void)
 		w->base_known = 0; /* such code may have changed it */
 
 	/* Nobody called a signal's trampoline: it is where the handler returns to, and a call ends there no more than anywhere. */
-	frame = (!reason && w->interrupted ? pc : address) + w->here.frame;
+	frame = (!reason && w->interrupted ? pc : address) + w->place.range.frame;
 	s->frames[w->frames & (LIMIT_STACK_FRAMES - 1)] = frame;
 	w->key = stack_key_step(w->key, frame);
 	last->frame = frame;
@@ -295,7 +308,7 @@ __noinline int walk_frame(void)
 	w->raw |= frame >> FRAME_KIND_SHIFT == FRAME_KIND_RAW;
 	if (interrupted || (w->slots == SLOTS_UNKNOWN && code >> CODE_KIND_SHIFT == CODE_KIND_TABLE))
 		w->unremembered = w->frames;
-	if (reason)
+	if (unlikely(reason))
 		return walk_ends(w, reason < 0 ? REASON_NONE : reason);
 	return 0;
 }
@@ -329,8 +342,10 @@ static __always_inline void begin_walk(struct perf_event_data *ctx, struct scrat
 {
 	struct walk *w = &s->walk;
 
-	w->here.pages = 0;
+	w->place.range.pages = 0;
+	w->place.row_bytes = 0;
 	w->window_bytes = 0;
+	w->ahead = 0;
 	w->key = stack_secret;
 	w->frames = 0;
 	w->reads = 0;
@@ -417,7 +432,7 @@ static __always_inline bool still_published(const struct process *p)
 /* Do the next frames from the candidate on lead to one another still? Not 0 where they do not. */
 __noinline int still_leads(u32 tid)
 {
-	const struct remembered_walk *r = bpf_map_lookup_elem(&remembered, &tid);
+	const struct remembered_walk *r = remembered_of(tid);
 	struct scratch *s = this_cpu_scratch();
 
 	if (!s || !r)
@@ -441,7 +456,7 @@ __noinline int still_leads(u32 tid)
  */
 __noinline int join(u32 tid)
 {
-	const struct remembered_walk *r = bpf_map_lookup_elem(&remembered, &tid);
+	const struct remembered_walk *r = remembered_of(tid);
 	struct scratch *s = this_cpu_scratch();
 	struct walk *w;
 	u64 key, fp;
@@ -475,8 +490,6 @@ __noinline int join(u32 tid)
 		s->frames[(w->frames + i) & (LIMIT_STACK_FRAMES - 1)] = frame;
 		key = stack_key_step(key, frame);
 	}
-	if (r->tid != tid || r->generation != w->process.generation)
-		return 0; /* pushed out of the map meanwhile */
 	w->own_frames = w->frames;
 	w->frames += n;
 	w->key = key;
@@ -486,24 +499,14 @@ __noinline int join(u32 tid)
 /* Remembers the frames that the walk took itself. */
 __noinline int remember(u32 tid)
 {
-	struct remembered_walk *r = bpf_map_lookup_elem(&remembered, &tid);
+	struct remembered_walk *r = remembered_of(tid);
 	struct scratch *s = this_cpu_scratch();
 	u32 end = LIMIT_REMEMBERED_FRAMES, taken, n;
 	struct walk *w;
 
-	if (!s)
+	if (!s || !r)
 		return 0;
 	w = &s->walk;
-	if (!r && w->own_frames)
-		return 0; /* pushed out since */
-	if (!r) {
-		bpf_map_update_elem(&remembered, &tid, &s->last, BPF_ANY); /* what it holds is of no walk */
-		r = bpf_map_lookup_elem(&remembered, &tid);
-		if (!r)
-			return 0;
-		r->tid = tid;
-		r->generation = 0;
-	}
 	taken = w->frames;
 	if (w->own_frames) {
 		taken = w->own_frames;
@@ -521,29 +524,19 @@ __noinline int remember(u32 tid)
 		r->frame[last_index(end - 1 - i)] = s->last[last_index(taken - 1 - i)];
 	}
 	r->first = end - n;
-	r->tid = tid;
-	r->generation = w->process.generation;
 	return 1;
 }
 
 /* Takes some frames. Not 0 where the walk is over. */
 __noinline int walk_some(u32 tid)
 {
-	const struct remembered_walk *r = bpf_map_lookup_elem(&remembered, &tid);
+	const struct remembered_walk *r = remembered_of(tid);
 	struct scratch *s = this_cpu_scratch();
 	struct walk *w;
 
-	if (!s)
+	if (!s || !r)
 		return 1;
 	w = &s->walk;
-	if (!w->frames && r && r->tid == tid && r->generation == w->process.generation)
-		w->candidate = r->first;
-	if (!r) {
-		for (u32 i = 0; i < FRAMES_AT_ONCE; i++)
-			if (walk_frame())
-				return 1;
-		return 0;
-	}
 	for (u32 i = 0; i < FRAMES_AT_ONCE; i++) {
 		u32 at = w->candidate;
 		const struct remembered_frame *f;
@@ -563,6 +556,40 @@ __noinline int walk_some(u32 tid)
 	return 0;
 }
 
+/*
+ * Up to where the stack may be read in large pieces: to the root, most of whose frames are there still. Not where
+ * frames are so large that most of it would be what they hold.
+ */
+static __always_inline u64 worth_reading(const struct remembered_walk *r)
+{
+	u64 root = r->frame[LIMIT_REMEMBERED_FRAMES - 1].sp, frames = LIMIT_REMEMBERED_FRAMES - r->first;
+
+	return root - r->frame[last_index(r->first)].sp <= frames * LIMIT_SHORT_WINDOW_WORDS * sizeof(u64) ? root : 0;
+}
+
+/* Takes the frame that the thread is in: most often in the code where it was the last time. Not 0 where the walk is over. */
+static __always_inline int walk_leaf(struct scratch *s, u32 tid)
+{
+	struct remembered_walk *r = remembered_of(tid);
+	struct walk *w = &s->walk;
+	int over;
+
+	if (!r)
+		return 1;
+	if (r->tid == tid && r->generation == w->process.generation) {
+		w->candidate = r->first;
+		w->place = r->place;
+		w->ahead = worth_reading(r);
+	} else {
+		r->first = LIMIT_REMEMBERED_FRAMES;
+		r->tid = tid;
+		r->generation = w->process.generation;
+	}
+	over = walk_frame();
+	r->place = w->place;
+	return over;
+}
+
 /* Takes all frames. Its loop is a global function's, so that old verifiers do not follow it once for each way that leads there. */
 __noinline int walk_frames(u32 tid)
 {
@@ -570,9 +597,10 @@ __noinline int walk_frames(u32 tid)
 
 	if (!s)
 		return 1;
-	for (u32 i = 0; i <= LIMIT_STACK_FRAMES / FRAMES_AT_ONCE; i++)
-		if (walk_some(tid))
-			break;
+	if (!walk_leaf(s, tid))
+		for (u32 i = 0; i <= LIMIT_STACK_FRAMES / FRAMES_AT_ONCE; i++)
+			if (walk_some(tid))
+				break;
 	if (REMEMBERS && s->walk.reason == REASON_NONE && !s->walk.raw)
 		remember(tid);
 	WALKED(&s->walk);

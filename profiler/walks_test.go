@@ -60,7 +60,16 @@ func TestWalksAgree(t *testing.T) {
 		{"system calls", deep("syscalls", "gcc", "-O2"), 200, 0.5},
 		{"exceptions", []string{built("../test/workloads/throws.cpp", "g++", "-O2", "-fomit-frame-pointer")}, 200, 0.5},
 		{"xz", []string{"sh", "-c", "exec xz -9 </dev/zero >/dev/null"}, 200, 0.5},
-		{"python3", []string{"python3", "-c", "def f(n):\n return sum(map(lambda x: x*x, range(n)))\nwhile True: f(1000)"}, 200, 0.5},
+		// Without site: what that imports recurses deeper than a copy.
+		{"python3", []string{"python3", "-I", "-S", "-c", "def f(n):\n return sum(map(lambda x: x*x, range(n)))\nwhile True: f(1000)"}, 200, 0.5},
+		{"changing depth", []string{"python3", "-I", "-S", "-c", `
+class A:
+    def __init__(self, n): self.n = n
+    def __neg__(self): return -A(self.n - 1) if self.n else sum(map(lambda x: x*x, range(200)))
+s = 1
+while True:
+    s = s * 1103515245 + 12345 & 0x7fffffff
+    -A(s >> 16 & 15)`}, 200, 0.5},
 		{"go", []string{built("../test/workloads/gosplit", "go", "build"), "60"}, 200, 0.5},
 	} {
 		t.Run(w.name, func(t *testing.T) {
