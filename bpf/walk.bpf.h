@@ -576,6 +576,7 @@ static __always_inline int walk_leaf(struct scratch *s, u32 tid)
 
 	if (!r)
 		return 1;
+	TOUCH(REMEMBERED, 0, __builtin_offsetof(struct remembered_walk, frame));
 	if (r->tid == tid && r->generation == w->process.generation) {
 		w->candidate = r->first;
 		w->place = r->place;

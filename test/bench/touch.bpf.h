@@ -45,7 +45,7 @@ __noinline int touch(u32 kind, u64 at, u32 bytes)
 
 	if (!t)
 		return 0;
-	for (u32 i = 0; i < 10; i++, line++) {
+	for (u32 i = 0; i <= 32; i++, line++) {
 		if (line > last)
 			break;
 		tag = (t->walk << 48) ^ (line << 3) ^ kind;
