@@ -32,6 +32,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pilotlight/pilotlight/exporter/durable"
 )
 
 // Bounds that a queue has where nothing is said of them.
@@ -438,7 +440,7 @@ func (q *Queue) write(e *entry, body []byte) (err error) {
 	return writeFile(q.path(e.number), data)
 }
 
-// writeFile replaces a file as a whole.
+// writeFile replaces a file as a whole. Without power a moment later it is there, or the one before.
 func writeFile(path string, data []byte) error {
 	file, err := os.OpenFile(path+tempSuffix, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -454,8 +456,9 @@ func writeFile(path string, data []byte) error {
 	}
 	if err != nil {
 		os.Remove(file.Name())
+		return err
 	}
-	return err
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // A Batch is the oldest one of a queue.

@@ -10,6 +10,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/compress"
+
+	"github.com/pilotlight/pilotlight/exporter/durable"
 )
 
 // Of the writers. All files of a table are written alike: what is compacted to a day is then copied as it is.
@@ -83,7 +85,7 @@ func (d *draft) publish() (int64, error) {
 	if err := os.Rename(d.Name(), d.path); err != nil {
 		return 0, err
 	}
-	if err := syncDir(d.dir); err != nil {
+	if err := durable.SyncDir(d.dir); err != nil {
 		// Nobody is told that it is there, so it must not be.
 		return 0, errors.Join(err, removeFile(d.path))
 	}
