@@ -109,7 +109,7 @@ func (s *scan) newLookUp(v *sums, most int, frames int64, columns []int) *lookUp
 func (l *lookUp) makeSlots(stacks int) { l.slots = make([]int32, 1<<bits.Len(uint(2*stacks))) }
 
 func (l *lookUp) slot(id int64) *int32 {
-	for i := uint64(id); ; i++ { // a hash already
+	for i := uint64(id) >> bits.LeadingZeros64(uint64(len(l.slots)-1)); ; i++ { // in order, as a rowTable
 		slot := &l.slots[i&uint64(len(l.slots)-1)]
 		if *slot == 0 || l.ids[*slot-1] == id {
 			return slot

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,14 +44,15 @@ const columnUnit = "systemd_unit"
 
 // batch is what a visitor sees of some rows. Slices that were not asked for are empty. It is valid until visit returns.
 type batch struct {
-	times   []int64 // milliseconds since 1970, where the span begins
-	stacks  []int64
-	losses  []uint32 // words
-	labels  [labelCount][]uint32
-	counts  []int64
-	values  []int64
-	lengths []int32  // of lists of ticks
-	ticks   []uint32 // one list after the other
+	times    []int64 // milliseconds since 1970, where the span begins
+	stacks   []int64
+	distinct int      // stacks in the row group, at most
+	losses   []uint32 // words
+	labels   [labelCount][]uint32
+	counts   []int64
+	values   []int64
+	lengths  []int32  // of lists of ticks
+	ticks    []uint32 // one list after the other
 	// wanted says of each row whether it is meant.
 	wanted []bool
 }
@@ -635,6 +637,7 @@ func (w *worker) readWindow(g *rowGroup, n int, p *piece, mine uint32, all, cut,
 		if err := longs(&b.stacks, "stack_id"); err != nil {
 			return err
 		}
+		b.distinct = cmp.Or(len(g.columns["stack_id"].longs), int(g.NumRows()))
 	}
 	b.lengths, b.ticks = b.lengths[:0], b.ticks[:0]
 	if ticks {
