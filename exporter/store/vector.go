@@ -305,6 +305,32 @@ func (c *vector) readIDs(dst []uint32) error {
 	return nil
 }
 
+// readIndexes fills dst with where strings stand in ids: each has one there, or several where pages are not of the dictionary.
+func (c *vector) readIndexes(dst []uint32) error {
+	if _, err := c.dictionary(); err != nil {
+		return err
+	}
+	for len(dst) > 0 {
+		n, from, err := c.next(len(dst))
+		if err != nil {
+			return err
+		}
+		if c.page.Dictionary() != nil {
+			for i, index := range c.values.Int32()[from : from+n] {
+				dst[i] = uint32(index)
+			}
+		} else {
+			bytes, offsets := c.values.ByteArray()
+			for i := range n {
+				dst[i] = uint32(len(c.ids))
+				c.ids = append(c.ids, c.words.id(bytes[offsets[from+i]:offsets[from+i+1]]))
+			}
+		}
+		dst = dst[n:]
+	}
+	return nil
+}
+
 // readLongs fills dst with 64-bit numbers.
 func (c *vector) readLongs(dst []int64) error {
 	for len(dst) > 0 {
