@@ -409,6 +409,9 @@ func (w *worker) read(c *checkedFile, index int, p *piece) error {
 	if p.exact() {
 		_, longest, known := g.bounds("duration")
 		last := high + nanosToMillis(longest)
+		if bounded && known && (timeRange{low, max(last, high+1)}).and(p.times).empty() {
+			return nil // it began early enough to reach into the time, and did not
+		}
 		cut = !bounded || !known || low < p.times.from || last >= p.times.to
 		ticks = cut || w.scan.step > 0 && low/w.scan.step != last/w.scan.step
 	}
