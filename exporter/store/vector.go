@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -388,21 +389,20 @@ func (l *lengths) read(dst []int32) (total int, err error) {
 				return 0, err
 			}
 		}
-		end, n := 1, int32(0)
-		for end < len(l.reps) && l.reps[end] != 0 {
-			end++
+		end := 1 + bytes.IndexByte(l.reps[1:], 0)
+		if end == 0 {
+			end = len(l.reps)
 		}
-		for _, def := range l.defs[:end] {
-			if def != 0 { // an empty list has one level and no value
-				n++
-			}
-		}
+		n := int32(end - bytes.Count(l.defs[:end], noValue))
 		l.reps, l.defs = l.reps[end:], l.defs[end:]
 		dst[i] = n
 		total += int(n)
 	}
 	return total, nil
 }
+
+// noValue is the level of an empty list, which has one and no value.
+var noValue = []byte{0}
 
 // turn reads the next page. Pages begin with a row.
 func (l *lengths) turn() error {
