@@ -90,11 +90,7 @@ func (s *Stacks) Tree(limit int) *Tree { return s.tree(limit, nil) }
 
 // tree is Tree, and calls visit, if any, for each node, also those that are left out.
 func (s *Stacks) tree(limit int, visit func(*weights)) *Tree {
-	order := make([]int32, len(s.Samples))
-	for i := range order {
-		order[i] = int32(i)
-	}
-	s.sort(order, 0)
+	order := s.sorted()
 	b := treeBuilder{stacks: s, order: order, least: math.MinInt64}
 	tree := &Tree{Type: s.Type, factor: s.factor}
 	h := heaviest{limit: limit, least: math.MinInt64}
@@ -128,30 +124,63 @@ func (s *Stacks) tree(limit int, visit func(*weights)) *Tree {
 	return tree
 }
 
-// sort orders samples that are equal until a depth by their frames from there on: quicksort, of one frame at a time.
-func (s *Stacks) sort(order []int32, depth int) {
-	for len(order) > 1 {
-		pivot := s.at(order[len(order)/2], depth)
-		low, high := 0, len(order)
-		for i := 0; i < high; {
-			switch f := s.at(order[i], depth); {
+// sorted gives the samples in the order of their stacks, from the outermost frame on.
+func (s *Stacks) sorted() []int32 {
+	keys := make([]sortKey, len(s.Samples))
+	for i := range keys {
+		keys[i].sample = int32(i)
+	}
+	s.sort(keys, 0)
+	order := make([]int32, len(keys))
+	for i := range keys {
+		order[i] = keys[i].sample
+	}
+	return order
+}
+
+// sortKey is a sample with its functions at two depths, which are looked up once: each look is a miss of the cache.
+type sortKey struct {
+	functions uint64
+	sample    int32
+}
+
+// sort orders samples that are equal until a depth by their frames from there on.
+func (s *Stacks) sort(keys []sortKey, depth int) {
+	if len(keys) < 2 {
+		return
+	}
+	for i := range keys {
+		k := &keys[i]
+		if k.functions = uint64(s.at(k.sample, depth)+1) << 32; k.functions != 0 {
+			k.functions |= uint64(s.at(k.sample, depth+1) + 1)
+		}
+	}
+	s.part(keys, depth)
+}
+
+// part orders samples whose keys are those of a depth: quicksort.
+func (s *Stacks) part(keys []sortKey, depth int) {
+	for len(keys) > 1 {
+		pivot := keys[len(keys)/2].functions
+		low, high := 0, len(keys)
+		for i := low; i < high; {
+			switch f := keys[i].functions; {
 			case f < pivot:
-				order[i], order[low] = order[low], order[i]
+				keys[i], keys[low] = keys[low], keys[i]
 				low++
 				i++
 			case f > pivot:
 				high--
-				order[i], order[high] = order[high], order[i]
+				keys[i], keys[high] = keys[high], keys[i]
 			default:
 				i++
 			}
 		}
-		s.sort(order[:low], depth)
-		s.sort(order[high:], depth)
-		if pivot < 0 {
-			return
+		if uint32(pivot) != 0 { // they do not end here
+			s.sort(keys[low:high], depth+2)
 		}
-		order, depth = order[low:high], depth+1
+		s.part(keys[:low], depth)
+		keys = keys[high:]
 	}
 }
 

@@ -53,12 +53,13 @@ const (
 )
 
 // stackWindow is how many stacks are looked at together: one can have more than a thousand frames.
-const stackWindow = 512
+const stackWindow = 64
 
 // lookUp reads the table stacks for one query.
 type lookUp struct {
 	scan    *scan
 	columns []int // of frames, that are read
+	indexed bool  // the reader is to have frames as indexes
 	// take is shown each stack that was wanted, by its number: the frames at..end-1 of the reader's. It may be called by several workers.
 	take    func(r *frameReader, number int32, at, end int, whole bool)
 	workers chan *frameReader // as many as work at once
@@ -109,7 +110,7 @@ func (s *scan) newLookUp(v *sums, most int, frames int64, columns []int) *lookUp
 func (l *lookUp) makeSlots(stacks int) { l.slots = make([]int32, 1<<bits.Len(uint(2*stacks))) }
 
 func (l *lookUp) slot(id int64) *int32 {
-	for i := uint64(id); ; i++ { // a hash already
+	for i := uint64(id) >> bits.LeadingZeros64(uint64(len(l.slots)-1)); ; i++ { // in order, as a rowTable
 		slot := &l.slots[i&uint64(len(l.slots)-1)]
 		if *slot == 0 || l.ids[*slot-1] == id {
 			return slot
@@ -399,7 +400,7 @@ type frameReader struct {
 	lengths *lengths
 	columns [frameWords]*vector
 	inlines *vector
-	// The frames that were read, column by column.
+	// The frames that were read, column by column: words or, of an indexed look-up, where they stand among the column's ids.
 	words   [frameWords][]uint32
 	inlined []bool
 	// single are the locations of one function that were met, by the word of the function.
@@ -434,6 +435,7 @@ func (r *frameReader) open(g *rowGroup) (err error) {
 	}
 	g.lists, err = newLengths(chunk)
 	r.lengths = g.lists
+	r.compactReader.open()
 	return err
 }
 
@@ -445,7 +447,11 @@ func (r *frameReader) read(lens []int32) error {
 	}
 	for _, i := range r.lookUp.columns {
 		r.words[i] = resize(r.words[i], total)
-		if err := r.columns[i].readIDs(r.words[i]); err != nil {
+		read := r.columns[i].readIDs
+		if r.lookUp.indexed {
+			read = r.columns[i].readIndexes
+		}
+		if err := read(r.words[i]); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,14 +44,15 @@ const columnUnit = "systemd_unit"
 
 // batch is what a visitor sees of some rows. Slices that were not asked for are empty. It is valid until visit returns.
 type batch struct {
-	times   []int64 // milliseconds since 1970, where the span begins
-	stacks  []int64
-	losses  []uint32 // words
-	labels  [labelCount][]uint32
-	counts  []int64
-	values  []int64
-	lengths []int32  // of lists of ticks
-	ticks   []uint32 // one list after the other
+	times    []int64 // milliseconds since 1970, where the span begins
+	stacks   []int64
+	distinct int      // stacks in the row group, at most
+	losses   []uint32 // words
+	labels   [labelCount][]uint32
+	counts   []int64
+	values   []int64
+	lengths  []int32  // of lists of ticks
+	ticks    []uint32 // one list after the other
 	// wanted says of each row whether it is meant.
 	wanted []bool
 }
@@ -407,6 +409,9 @@ func (w *worker) read(c *checkedFile, index int, p *piece) error {
 	if p.exact() {
 		_, longest, known := g.bounds("duration")
 		last := high + nanosToMillis(longest)
+		if bounded && known && (timeRange{low, max(last, high+1)}).and(p.times).empty() {
+			return nil // it began early enough to reach into the time, and did not
+		}
 		cut = !bounded || !known || low < p.times.from || last >= p.times.to
 		ticks = cut || w.scan.step > 0 && low/w.scan.step != last/w.scan.step
 	}
@@ -635,6 +640,7 @@ func (w *worker) readWindow(g *rowGroup, n int, p *piece, mine uint32, all, cut,
 		if err := longs(&b.stacks, "stack_id"); err != nil {
 			return err
 		}
+		b.distinct = cmp.Or(len(g.columns["stack_id"].longs), int(g.NumRows()))
 	}
 	b.lengths, b.ticks = b.lengths[:0], b.ticks[:0]
 	if ticks {

@@ -74,10 +74,10 @@ func (c *compactor) group(v *sums, by int) {
 func (s *scan) compact(v *sums, most int, frames int64) (*compactor, error) {
 	l := s.newLookUp(v, most, frames, []int{frameFunction, frameKind, frameModule, frameMissing})
 	c := &compactor{lookUp: l, stacks: new(flame.Stacks), found: make([][]flame.Frame, len(l.ids)), truncated: s.words.id([]byte(kindTruncated)),
-		bases: make(map[uint32]uint32)}
+		sites: make([]site, 1), numbers: make(map[site]uint32), latest: make(map[uint32]uint32), bases: make(map[uint32]uint32)}
 	missing, rare := []flame.Frame{c.label(pprof.Truncated(reasonMissing), flame.KindTruncated)}, []flame.Frame{c.label(pprof.Truncated(reasonRare), flame.KindTruncated)}
 	c.rare = rare
-	l.take = c.take
+	l.take, l.indexed = c.take, true
 	if err := l.run(); err != nil {
 		return nil, err
 	}
@@ -110,70 +110,112 @@ type compactor struct {
 
 	complete profile.Completeness // in the end
 
-	mu     sync.Mutex
-	stacks *flame.Stacks
-	// numbers are those of the functions, by their name and that of their file alone.
-	numbers functionIndex
-	bases   map[uint32]uint32 // of modules
+	mu        sync.Mutex
+	stacks    *flame.Stacks
+	functions functionIndex
+	sites     []site            // by number; 0 is none
+	numbers   map[site]uint32   // of sites
+	latest    map[uint32]uint32 // site of a base, the others of which follow it
+	bases     map[uint32]uint32 // of modules
+}
+
+// site is where functions are: the last element of a module's path, a word, and the kind of their frames.
+type site struct {
+	base uint32
+	kind flame.Kind
+	next uint32 // of the same base
 }
 
 // compactReader is what a worker has of its own.
 type compactReader struct {
-	frames   functionIndex
+	met      []functionPair // of the names of the row group, by their index
+	sites    [knownSites]knownSite
+	late     []lateFrame // of one stack
 	slab     []flame.Frame
 	complete profile.Completeness
 	reasons  map[uint32]uint64 // samples by reason, a word
 	noted    []uint32          // reasons of one stack
 }
 
-// functionKey is what a function is known by, as words.
-type functionKey struct{ name, module, kind, missing uint32 }
+// open begins a row group.
+func (r *compactReader) open() {
+	r.met, r.late = r.met[:0], r.late[:0]
+	clear(r.sites[:])
+}
 
-// functionIndex finds functions by their name: the first of a name at once, as most have no other, and the others one after the other.
+// knownSite is the site of frames of a row group, by what indexes of their columns are.
+type knownSite struct{ module, kind, missing, site uint32 }
+
+const knownSites = 1024 // a power of two
+
+// lateFrame is one that a worker does not know yet: the index of its name, its site, and where it is in the slab.
+type lateFrame struct {
+	name, site uint32
+	at         int
+}
+
+// functionIndex finds functions by their name, a word, and site: two of a name at once, as hardly one has more.
 type functionIndex struct {
-	first  []functionEntry // by the name
-	others []functionEntry
+	pairs  []functionPair // by the name
+	others map[functionKey]flame.Frame
 }
 
-type functionEntry struct {
-	module, kind, missing uint32
-	frame                 flame.Frame // not inlined
-	next                  int32       // an index of others plus 1; lastEntry, or freeEntry where there is no function of the name
+type functionKey struct{ name, site uint32 }
+
+type functionPair [2]struct {
+	site  uint32
+	frame flame.Frame // not inlined
 }
 
-const freeEntry, lastEntry = 0, -1
-
-func (x *functionIndex) find(key functionKey) (flame.Frame, bool) {
-	if int(key.name) >= len(x.first) {
-		return 0, false
-	}
-	for e := &x.first[key.name]; e.next != freeEntry; e = &x.others[e.next-1] {
-		if e.module == key.module && e.kind == key.kind && e.missing == key.missing {
-			return e.frame, true
-		}
-		if e.next == lastEntry {
-			break
+func (p *functionPair) find(site uint32) (flame.Frame, bool) {
+	for i := range p {
+		if p[i].site == site {
+			return p[i].frame, true
 		}
 	}
 	return 0, false
 }
 
+// put remembers a function, instead of another one if there are two.
+func (p *functionPair) put(site uint32, f flame.Frame) {
+	of := &p[1]
+	if p[0].site == 0 || p[0].site == site {
+		of = &p[0]
+	}
+	of.site, of.frame = site, f
+}
+
+func (x *functionIndex) pair(name uint32) (p functionPair) {
+	if int(name) < len(x.pairs) {
+		p = x.pairs[name]
+	}
+	return p
+}
+
+func (x *functionIndex) find(key functionKey) (flame.Frame, bool) {
+	pair := x.pair(key.name)
+	f, ok := pair.find(key.site)
+	if !ok && pair[1].site != 0 {
+		f, ok = x.others[key]
+	}
+	return f, ok
+}
+
 // add adds a function of one of so many names.
 func (x *functionIndex) add(key functionKey, f flame.Frame, names int) {
-	if int(key.name) >= len(x.first) {
-		more := make([]functionEntry, 1<<bits.Len(uint(names)))
-		copy(more, x.first)
-		x.first = more
+	if int(key.name) >= len(x.pairs) {
+		more := make([]functionPair, 1<<bits.Len(uint(names)))
+		copy(more, x.pairs)
+		x.pairs = more
 	}
-	e := functionEntry{key.module, key.kind, key.missing, f, lastEntry}
-	first := &x.first[key.name]
-	if first.next == freeEntry {
-		*first = e
+	if pair := &x.pairs[key.name]; pair[1].site == 0 {
+		pair.put(key.site, f)
 		return
 	}
-	e.next = first.next
-	x.others = append(x.others, e)
-	first.next = int32(len(x.others))
+	if x.others == nil {
+		x.others = make(map[functionKey]flame.Frame)
+	}
+	x.others[key] = f
 }
 
 func (c *compactor) take(r *frameReader, number int32, at, end int, whole bool) {
@@ -187,25 +229,38 @@ func (c *compactor) take(r *frameReader, number int32, at, end int, whole bool) 
 	w.noted = w.noted[:0]
 	count := uint64(c.lookUp.counts[number])
 	locations, named := uint64(0), uint64(0)
+	if len(w.met) < len(r.columns[frameFunction].ids) {
+		c.meet(r)
+	}
+	kinds, reasons := r.columns[frameKind].ids, r.columns[frameMissing].ids
 	for i := at; i < end; i++ {
-		key := functionKey{r.words[frameFunction][i], r.words[frameModule][i], r.words[frameKind][i], r.words[frameMissing][i]}
-		f, ok := w.frames.find(key)
-		if !ok {
-			f = c.frame(key)
-			w.frames.add(key, f, c.lookUp.scan.words.count())
+		name, module, kind, missing := r.words[frameFunction][i], r.words[frameModule][i], r.words[frameKind][i], r.words[frameMissing][i]
+		known := &w.sites[(module+61*kind+31*missing)%knownSites]
+		if known.module != module || known.kind != kind || known.missing != missing || known.site == 0 {
+			*known = knownSite{module, kind, missing, c.site(r.columns[frameModule].ids[module], kinds[kind], reasons[missing])}
 		}
+		f, ok := w.met[name].find(known.site)
+		if !ok {
+			w.late = append(w.late, lateFrame{name, known.site, len(w.slab)})
+		}
+		reason := reasons[missing]
 		if r.inlined[i] {
 			f |= flame.Inlined
-		} else if key.kind != c.truncated {
-			locations++
-			if key.missing == 0 {
-				named++
+		} else {
+			if kinds[kind] != c.truncated {
+				locations++
+				if reason == 0 {
+					named++
+				}
+			}
+			if reason != 0 && !slices.Contains(w.noted, reason) {
+				w.noted = append(w.noted, reason)
 			}
 		}
-		if key.missing != 0 && !r.inlined[i] && !slices.Contains(w.noted, key.missing) {
-			w.noted = append(w.noted, key.missing)
-		}
 		w.slab = append(w.slab, f)
+	}
+	if len(w.late) > 0 {
+		c.resolve(r)
 	}
 	c.found[number] = w.slab[from:len(w.slab):len(w.slab)]
 	w.complete.Frames += locations * count
@@ -221,23 +276,65 @@ func (c *compactor) take(r *frameReader, number int32, at, end int, whole bool) 
 	}
 }
 
-// frame gives the frame of a function, not inlined.
+// meet tells a worker what is known of the names of its row group. All together: as it meets them, each would be a miss of the cache to wait for.
+func (c *compactor) meet(r *frameReader) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names := r.columns[frameFunction].ids[len(r.met):]
+	r.met = slices.Grow(r.met, len(names))
+	for _, name := range names {
+		r.met = append(r.met, c.functions.pair(name))
+	}
+}
+
+// resolve puts the frames into the slab that were not known.
+func (c *compactor) resolve(r *frameReader) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, late := range r.late {
+		f := c.frame(functionKey{r.columns[frameFunction].ids[late.name], late.site})
+		r.met[late.name].put(late.site, f)
+		r.compactReader.slab[late.at] |= f
+	}
+	r.late = r.late[:0]
+}
+
+// frame gives the frame of a function, not inlined. Those of one name and base are one, whatever their kinds.
 func (c *compactor) frame(key functionKey) flame.Frame {
+	f, ok := c.functions.find(key)
+	if ok {
+		return f
+	}
+	words, in := c.lookUp.scan.words, &c.sites[key.site]
+	for other := c.latest[in.base]; other != 0 && !ok; other = c.sites[other].next {
+		f, ok = c.functions.find(functionKey{key.name, other})
+	}
+	if !ok {
+		f = c.stacks.Add(flame.Function{Name: words.text(key.name), Module: words.text(in.base)})
+	}
+	c.functions.add(key, f, words.count())
+	c.stacks.Saw(f, in.kind)
+	return f
+}
+
+// site gives the number of a site.
+func (c *compactor) site(module, kind, missing uint32) uint32 {
 	words := c.lookUp.scan.words
-	kind := flame.Kind(words.text(key.kind))
-	if key.missing != 0 && key.kind != c.truncated {
-		kind = flame.KindUnknown
+	p := site{kind: flame.Kind(words.text(kind))}
+	if missing != 0 && kind != c.truncated {
+		p.kind = flame.KindUnknown
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	of := functionKey{name: key.name, module: c.base(key.module)}
-	f, ok := c.numbers.find(of)
+	p.base = c.base(module)
+	number, ok := c.numbers[p]
 	if !ok {
-		f = c.stacks.Add(flame.Function{Name: words.text(of.name), Module: words.text(of.module)})
-		c.numbers.add(of, f, words.count())
+		number = uint32(len(c.sites))
+		c.numbers[p] = number
+		p.next, c.latest[p.base] = c.latest[p.base], number
+		c.sites = append(c.sites, p)
 	}
-	c.stacks.Saw(f, kind)
-	return f
+	return number
 }
 
 // base is the last element of a module's path.
@@ -253,7 +350,10 @@ func (c *compactor) base(module uint32) uint32 {
 // label gives the frame of a text that is no function of a program.
 func (c *compactor) label(text string, kind flame.Kind) flame.Frame {
 	words := c.lookUp.scan.words
-	return c.frame(functionKey{name: words.id([]byte(text)), kind: words.id([]byte(kind))})
+	p := c.site(0, words.id([]byte(kind)), 0)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.frame(functionKey{words.id([]byte(text)), p})
 }
 
 // completeness adds up what workers found, and what there is of stacks that were not.
