@@ -101,6 +101,12 @@ func cost(up time.Duration) string {
 		cpu.Seconds(), 100*cpu.Seconds()/max(up.Seconds(), 1), float64(usage.RSS)/1e6)
 }
 
+// JSON is for the script of the page, so that it need not ask before it asks for more.
+func (s status) JSON() (string, error) {
+	text, err := json.Marshal(s)
+	return string(text), err
+}
+
 // statusJSON serves the part of the page that changes.
 func (s *Server) statusJSON(w http.ResponseWriter, r *http.Request) {
 	s.sendJSON(w, r, s.status(r.Context()))
