@@ -124,7 +124,7 @@ export async function visit(url, options = {}, of = browser()) {
     if (m.type() === "error" && !/status of 429/.test(m.text())) wrongs.push(`console: ${m.text()} ${m.location().url}`);
   });
   page.on("dialog", (d) => { wrongs.push(`dialog: ${d.message()}`); void d.dismiss(); });
-  await page.goto(url);
+  await page.goto(url, { waitUntil: "domcontentloaded" }); // loaded it is when its first query is answered
   return { page, context, wrongs };
 }
 

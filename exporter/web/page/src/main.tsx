@@ -46,10 +46,11 @@ function App() {
   const of = { ...time, ...stack };
   const compared = { ...of, ...beforeParams(s), scale: s.scale };
   const graphic = s.view === "flame" || s.view === "tree";
-  // A graph of the heaviest nodes is there soon; one of all that can be told apart, which is much to send, follows where nodes were left out.
+  // A graph of the heaviest nodes, those of a pixel or more, is there soon: the agent has the browser ask for it before this runs (firstQuery). One of all that can
+  // be told apart, which is much to send, follows where nodes were left out.
   const [seen, setSeen] = useState(""); // the address of that first graph
   const treeOf = (limit: number) => (s.compare ? address("/api/v1/difftree", { ...compared, limit }) : address("/api/v1/tree", { ...of, limit }));
-  const coarse = treeOf(20000);
+  const coarse = treeOf(s.view === "flame" ? 5000 : 20000);
   const detailed = s.view === "flame" && seen === coarse;
   const shape = !graphic ? null : detailed ? treeOf(200000) : coarse;
   const rank = detailed ? ranks.detail : ranks.graph;
