@@ -20,13 +20,14 @@ var assets embed.FS
 
 // asset is a file that is the same for everyone.
 type asset struct {
-	plain, zipped []byte
-	mediaType     string
-	tag           string // of the content
+	plain     []byte
+	zipped    func() []byte // nothing where that is not worth it
+	mediaType string
+	tag       string // of the content
 }
 
-// assetFiles are those that may be asked for, by their names below assets. They are zipped when the first one is asked for: one build
-// of them is in the repository, and what it is zipped by is of no matter.
+// assetFiles are those that may be asked for, by their names below assets. Each is zipped when it is first asked for, as who opens the page does not wait
+// for what it does not show: one build of them is in the repository, and what it is zipped by is of no matter.
 var assetFiles = sync.OnceValue(func() map[string]asset {
 	files := make(map[string]asset)
 	err := fs.WalkDir(assets, "assets", func(name string, entry fs.DirEntry, err error) error {
@@ -36,9 +37,12 @@ var assetFiles = sync.OnceValue(func() map[string]asset {
 		plain, err := assets.ReadFile(name)
 		sum := sha256.Sum256(plain)
 		a := asset{plain: plain, mediaType: cmp.Or(mediaTypes[path.Ext(name)], "text/plain; charset=utf-8"), tag: hex.EncodeToString(sum[:8])}
-		if zipped := zip(plain, gzip.BestCompression); len(zipped) < len(plain)*9/10 { // else it is zipped as it is
-			a.zipped = zipped
-		}
+		a.zipped = sync.OnceValue(func() []byte {
+			if zipped := zip(plain, gzip.BestCompression); len(zipped) < len(plain)*9/10 { // else it is zipped as it is
+				return zipped
+			}
+			return nil
+		})
 		files[strings.TrimPrefix(name, "assets/")] = a
 		return err
 	})
@@ -96,9 +100,11 @@ func files(dir, cache string) http.Handler {
 		h.Set("Cache-Control", cache)
 		h.Set("Vary", "Accept-Encoding")
 		body, tag := a.plain, a.tag
-		if a.zipped != nil && takesZipped(r) {
-			h.Set("Content-Encoding", "gzip")
-			body, tag = a.zipped, tag+"-gzip"
+		if takesZipped(r) {
+			if zipped := a.zipped(); zipped != nil {
+				h.Set("Content-Encoding", "gzip")
+				body, tag = zipped, tag+"-gzip"
+			}
 		}
 		h.Set("ETag", `"`+tag+`"`)
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))

@@ -887,6 +887,23 @@ func TestAssetsAreCachedAndZipped(t *testing.T) {
 	}
 }
 
+// The browser asks at once for what the script would ask for: of files, or of a page of more than a time, it is told nothing.
+func TestPageTellsItsFirstQuery(t *testing.T) {
+	s := serve(t, Options{})
+	for page, query := range map[string]string{
+		"/": "live=true", "/?range=15m": "from=-900s", "/?range=1h": "from=-3600s", "/?range=24h": "from=-86400s",
+		"/?range=7d": "", "/?range=24h&view=top": "", "/?range=24h&range=1h": "from=-86400s", "/?filter=x": "",
+	} {
+		want := ""
+		if query != "" {
+			want = "</api/v1/tree?" + query + "&limit=5000>; rel=preload; as=fetch; crossorigin"
+		}
+		if got := s.get(t, page).header.Get("Link"); got != want {
+			t.Errorf("%s: %q, want %q", page, got, want)
+		}
+	}
+}
+
 func TestRisk(t *testing.T) {
 	for _, c := range []struct {
 		listen   string

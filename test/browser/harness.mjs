@@ -74,11 +74,19 @@ export async function shows(...files) {
   return (await start(pilotlight(), ["web", ...files], /showing .* on (\S+)/)).match[1];
 }
 
-/** ofADay samples processes, and has a day of the history of a busy host. */
+/** ofADay samples processes, and has a day of the history of a busy host, which is compacted as that of an agent that has run for so long. */
 export async function ofADay(pid) {
   const dir = mkdtempSync(join(scratch, "day-"));
   execFileSync(build("./test/browser/day", "day"), [dir], { stdio: ["ignore", "inherit", "inherit"] });
-  return agentOver(dir, [pid]);
+  const started = await agentOver(dir, [pid]);
+  const compactions = async () => Number(/^pilotlight_history_compactions_total (\S+)/m.exec(await (await fetch(`${started.url}/metrics`)).text())[1]);
+  let last = -1;
+  await until("the history is compacted", async () => {
+    const before = last;
+    await new Promise((later) => setTimeout(later, 2000));
+    return (last = await compactions()) === before;
+  }, 120_000);
+  return started;
 }
 
 async function launch(...args) {
@@ -116,7 +124,7 @@ export async function visit(url, options = {}, of = browser()) {
     if (m.type() === "error" && !/status of 429/.test(m.text())) wrongs.push(`console: ${m.text()} ${m.location().url}`);
   });
   page.on("dialog", (d) => { wrongs.push(`dialog: ${d.message()}`); void d.dismiss(); });
-  await page.goto(url);
+  await page.goto(url, { waitUntil: "domcontentloaded" }); // loaded it is when its first query is answered
   return { page, context, wrongs };
 }
 

@@ -493,6 +493,9 @@ test("figures", async (t) => {
   const painted = await (await day.waitForFunction(() => document.querySelector(".about")?.textContent && performance.now())).jsonValue();
   const shown = Number((await day.locator(".about").textContent()).split(" samples")[0].replace(/\D/g, ""));
   assert.ok(shown > 1e7, `a day has ${shown} samples`);
+  const asked = await day.evaluate(() => performance.getEntriesByType("resource").filter((e) => e.name.includes("/api/v1/tree?") && e.name.endsWith("=5000")).map((e) => e.startTime));
+  const began = await day.evaluate(() => performance.getEntriesByType("resource").find((e) => e.name.endsWith(".js")).responseEnd);
+  assert.ok(asked.length === 1 && asked[0] < began, `the graph is asked for once, before the script is there: after ${asked} ms, and that after ${began}`);
   const assets = new URL("../../exporter/web/assets/page/assets/", import.meta.url).pathname;
   let size = 0;
   for (const name of readdirSync(assets)) if (statSync(join(assets, name)).isFile()) size += gzipSync(readFileSync(join(assets, name)), { level: 9 }).length;

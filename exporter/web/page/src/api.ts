@@ -1,6 +1,6 @@
 // What the agent is asked, and how: two queries at a time, which is what it answers at once, those first that are looked at first.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Weight } from "./flame/model.ts";
 import type { Place } from "./flame/view.ts";
 import { fixedRange, iso, isLive, rangeSeconds, selected, type State } from "./state.ts";
@@ -165,6 +165,11 @@ export interface Status {
   uptime: string;
   samples: string;
   cost: string;
+  version: string;
+  hostname: string;
+  target: string;
+  event: string;
+  frequency: number;
   history: boolean;
   files?: { name: string; from: string; to: string }[];
 }
@@ -185,13 +190,16 @@ export const ranks = { status: -1, graph: 0, table: 1, strip: 2, list: 3, sparks
 // What reads stacks takes the agent's one core for long: two at once would both be late, and beside one of them there is room for what is answered soon.
 const long = new Set([ranks.graph, ranks.table, ranks.detail]);
 const atOnce = 2;
+// The graph is what the reader waits for. Until it is there, or has taken this long, nothing is asked for beside it, which the same core would have to answer.
+export const alone = 1500; // milliseconds
 let running = 0;
 let reading = false; // a long one runs
+let quiet: ReturnType<typeof setTimeout> | undefined; // while a graph is alone
 const waiting: { rank: number; start: () => void }[] = [];
 
 function next(): void {
   waiting.sort((a, b) => a.rank - b.rank); // stable: those of one rank in their order
-  for (let i = 0; i < waiting.length && running < atOnce;) {
+  for (let i = 0; i < waiting.length && running < atOnce && !quiet;) {
     const { rank, start } = waiting[i];
     if (long.has(rank) && reading) {
       i++;
@@ -200,8 +208,15 @@ function next(): void {
     waiting.splice(i, 1);
     running++;
     reading ||= long.has(rank);
+    if (rank === ranks.graph) quiet = setTimeout(endQuiet, alone);
     start();
   }
+}
+
+function endQuiet(): void {
+  clearTimeout(quiet);
+  quiet = undefined;
+  next();
 }
 
 async function turn(rank: number, signal: AbortSignal): Promise<void> {
@@ -236,6 +251,7 @@ export async function ask<T>(url: string, rank: number, signal: AbortSignal, beg
     } finally {
       running--;
       if (long.has(rank)) reading = false;
+      if (rank === ranks.graph) endQuiet();
       next();
     }
     await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -267,7 +283,7 @@ export function useQuery<T>(url: string | null, rank: number, every = 0): Answer
   const period = useRef(every);
   period.current = every;
   const schedule = useRef(() => {});
-  useEffect(() => {
+  useLayoutEffect(() => { // before anything is drawn: the agent can work meanwhile
     if (url === null) {
       set({ busy: false, since: 0 });
       return;

@@ -22,7 +22,12 @@ import { Callers, DiffTable, Top, Tree } from "./tables.tsx";
 import { partsOf, partsOfDifference, TrustBadge } from "./trust.tsx";
 
 const page = document.getElementById("page")!;
-const hostname = printable(page.dataset.hostname ?? "");
+
+// What the agent can answer has to be known first: one without a history knows the last minute alone, and files have no processes. It says so
+// in the document; under npm run dev it is asked.
+const told = page.dataset.status!;
+const begun: Status = told.startsWith("{{") ? await (await fetch("/api/v1/status")).json() : JSON.parse(told);
+const hostname = printable(begun.hostname);
 
 const views: [View, string][] = [["flame", "Flame graph"], ["top", "Top"], ["tree", "Tree"], ["callers", "Callers"]];
 
@@ -37,21 +42,17 @@ function App() {
   const time = timeParams(s);
   const stack = stackParams(s);
   const status = useQuery<Status>("/api/v1/status", ranks.status, 10000);
-  const files = status.data?.files;
-  useFiles(files);
-
-  // What the agent can answer has to be known first: one without a history knows the last minute alone, and files have no processes.
-  const known = status.data !== undefined;
-  const history = status.data?.history !== false;
+  const { files, history, ...agent } = status.data ?? begun;
   const of = { ...time, ...stack };
   const compared = { ...of, ...beforeParams(s), scale: s.scale };
   const graphic = s.view === "flame" || s.view === "tree";
-  // A graph of the heaviest nodes is there soon; one of all that can be told apart, which is much to send, follows where nodes were left out.
+  // A graph of the heaviest nodes, those of a pixel or more, is there soon: the agent has the browser ask for it before this runs (firstQuery). One of all that can
+  // be told apart, which is much to send, follows where nodes were left out.
   const [seen, setSeen] = useState(""); // the address of that first graph
   const treeOf = (limit: number) => (s.compare ? address("/api/v1/difftree", { ...compared, limit }) : address("/api/v1/tree", { ...of, limit }));
-  const coarse = treeOf(20000);
+  const coarse = treeOf(s.view === "flame" ? 5000 : 20000);
   const detailed = s.view === "flame" && seen === coarse;
-  const shape = !known || !graphic ? null : detailed ? treeOf(200000) : coarse;
+  const shape = !graphic ? null : detailed ? treeOf(200000) : coarse;
   const rank = detailed ? ranks.detail : ranks.graph;
   const tree = useQuery<TreeAnswer>(s.compare ? null : shape, rank, every);
   const diffTree = useQuery<DiffTreeAnswer>(s.compare ? shape : null, rank, every);
@@ -60,20 +61,20 @@ function App() {
     if (s.view === "flame" && main.data?.omitted && main.url === coarse) setSeen(coarse);
   }, [s.view, main.data, main.url, coarse]);
   const rows = s.view === "top" ? 2000 : 10;
-  const top = useQuery<TopAnswer>(known && !s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/top", { ...of, by: "", limit: rows }) : null, ranks.table, every);
-  const diff = useQuery<DiffAnswer>(known && s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/diff", { ...compared, by: "", limit: rows }) : null, ranks.table, every);
-  const callers = useQuery<CallersAnswer>(known && s.view === "callers" && s.function ? address("/api/v1/callers", { ...of, by: "", function: s.function, limit: 1000 }) : null, ranks.graph, every);
-  const callersBefore = useQuery<CallersAnswer>(known && s.compare && s.view === "callers" && s.function ? address("/api/v1/callers", { ...beforeTimes(s), ...stack, by: "", function: s.function, limit: 1000 }) : null, ranks.graph, every);
+  const top = useQuery<TopAnswer>(!s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/top", { ...of, by: "", limit: rows }) : null, ranks.table, every);
+  const diff = useQuery<DiffAnswer>(s.compare && s.view !== "callers" && s.view !== "tree" ? address("/api/v1/diff", { ...compared, by: "", limit: rows }) : null, ranks.table, every);
+  const callers = useQuery<CallersAnswer>(s.view === "callers" && s.function ? address("/api/v1/callers", { ...of, by: "", function: s.function, limit: 1000 }) : null, ranks.graph, every);
+  const callersBefore = useQuery<CallersAnswer>(s.compare && s.view === "callers" && s.function ? address("/api/v1/callers", { ...beforeTimes(s), ...stack, by: "", function: s.function, limit: 1000 }) : null, ranks.graph, every);
 
   // The strip and the list show all of the range, with the conditions, but as they were before somebody chose from the list itself.
   const strip = { ...(history ? stripParams(s) : { live: "true" }), type: s.type, filter: s.filter, focus: s.focus, ignore: s.ignore };
   const seriesEvery = paused || rangeSeconds(s.range) === 0 ? 0 : Math.max(10000, every);
-  const series = useQuery<SeriesAnswer>(!known || files || s.heat ? null : address("/api/v1/series", { ...strip, by: s.stack }), ranks.strip, seriesEvery);
-  const list = useQuery<SeriesAnswer>(!known || files ? null : address("/api/v1/series", { ...strip, filter: withoutLabel(s, s.list), by: s.list }), ranks.sparks, seriesEvery);
+  const series = useQuery<SeriesAnswer>(files || s.heat ? null : address("/api/v1/series", { ...strip, by: s.stack }), ranks.strip, seriesEvery);
+  const list = useQuery<SeriesAnswer>(files ? null : address("/api/v1/series", { ...strip, filter: withoutLabel(s, s.list), by: s.list }), ranks.sparks, seriesEvery);
   const here = { ...time, type: s.type, filter: withoutLabel(s, s.list), focus: s.focus, ignore: s.ignore };
-  const processes = useQuery<ProcessesAnswer>(known && !files && s.list === "pid" ? address("/api/v1/processes", { ...here, limit: 1000 }) : null, ranks.list, every);
-  const listed = useQuery<LabelsAnswer>(!known || files || s.list === "pid" ? null : address("/api/v1/labels", { ...here, by: s.list, limit: 1000 }), ranks.list, every);
-  const facets = useQuery<LabelsAnswer>(!known ? null : address("/api/v1/labels", { ...time, type: s.type, filter: withoutLabel(s, facet), by: facet, limit: 100 }), ranks.facets, every && Math.max(every, 30000));
+  const processes = useQuery<ProcessesAnswer>(!files && s.list === "pid" ? address("/api/v1/processes", { ...here, limit: 1000 }) : null, ranks.list, every);
+  const listed = useQuery<LabelsAnswer>(files || s.list === "pid" ? null : address("/api/v1/labels", { ...here, by: s.list, limit: 1000 }), ranks.list, every);
+  const facets = useQuery<LabelsAnswer>(address("/api/v1/labels", { ...time, type: s.type, filter: withoutLabel(s, facet), by: facet, limit: 100 }), ranks.facets, every && Math.max(every, 30000));
 
   const found: Found | undefined = s.view === "callers" ? callers.data : s.view === "top" ? top.data : s.compare ? undefined : tree.data;
   const empty = s.view === "top" ? (s.compare ? diff.data?.count === 0 : top.data?.functions === 0)
@@ -106,8 +107,8 @@ function App() {
         <h1><a href="/" onClick={(e) => { if (e.ctrlKey || e.metaKey) return; e.preventDefault(); change({ ...initial, ...whole(files) }); }}>
           <img src="/static/flame.svg" alt="" width="22" height="22" />Pilotlight</a> <span>{files ? files.map((f) => printable(f.name)).join(" → ") : hostname}</span></h1>
         <QueryBox s={s} />
-        <p class={`state ${offline || status.data?.sampling === false ? "off" : "on"}`} role="status" title={status.data ? `${status.data.samples}\nup ${status.data.uptime}\ncosts ${status.data.cost}` : undefined}>
-          {status.error && !status.data ? status.error.message : offline ? "no answer" : files ? "" : status.data?.sampling === false ? status.data.state : "sampling"}
+        <p class={`state ${offline || !agent.sampling ? "off" : "on"}`} role="status" title={`${agent.samples}\nup ${agent.uptime}\ncosts ${agent.cost}`}>
+          {offline ? "no answer" : files ? "" : agent.sampling ? "sampling" : agent.state}
         </p>
         {moves(s) && !files && (
           <button type="button" class={`live ${paused ? "" : "on"}`} aria-pressed={!paused} title="P" onClick={() => setPaused(!paused)}>{paused ? "Paused" : "Live"}</button>
@@ -141,7 +142,7 @@ function App() {
               <span class="hint about">{about(s, found, diff.data)}</span>
             </div>
             <div role="tabpanel" id="view-panel" aria-labelledby={`tab-${s.view}`}>
-              {empty && !main.busy ? <Empty s={s} sampling={status.data?.sampling ?? true} whole={files && whole(files)} /> : (
+              {empty && !main.busy ? <Empty s={s} sampling={agent.sampling} whole={files && whole(files)} /> : (
                 <>
                   {s.view === "flame" && (
                     <>
@@ -164,8 +165,8 @@ function App() {
         {small && side}
       </main>
       <footer>
-        <span>Pilotlight {page.dataset.version}</span>
-        {!files && <span>{page.dataset.target}, {page.dataset.event} at {page.dataset.frequency} Hz</span>}
+        <span>Pilotlight {agent.version}</span>
+        {!files && <span>{agent.target}, {agent.event} at {agent.frequency} Hz</span>}
         {!files && <a href="/debug/pprof/">Collect a profile now</a>}
         {!files && <a href="/metrics">Metrics</a>}
         <a href="/api/v1/openapi.yaml">API</a>
@@ -210,14 +211,6 @@ function about(s: State, found: Found | undefined, diff: DiffAnswer | undefined)
 function withoutLabel(s: State, label: string): string {
   const all = conditions(s);
   return all.some((c) => c.label === label && c.op === "=") ? formatFilter(all.filter((c) => c.label !== label || c.op !== "=")) : s.filter;
-}
-
-// useFiles shows what files hold, for pilotlight web: all of one, or the difference of two.
-function useFiles(files: Status["files"]): void {
-  useEffect(() => {
-    if (!files?.length || state().range !== initial.range) return;
-    change(whole(files), "replace");
-  }, [files?.length]);
 }
 
 function toggleTheme(): void {
@@ -291,5 +284,7 @@ try {
   // as above
 }
 document.title = `Pilotlight · ${hostname}`;
+// Of files all is shown, of two the difference.
+if (begun.files && state().range === initial.range) change(whole(begun.files), "replace");
 page.replaceChildren();
 render(<Boundary><App /></Boundary>, page);
