@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -129,7 +130,8 @@ func lines[T any](t *testing.T, path string) []*T {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	// Of an address that connections do not begin at: one could take the port in the meantime, as happens within minutes.
+	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.2:0", 1+rand.IntN(254), rand.IntN(255)))
 	if err != nil {
 		t.Fatal(err)
 	}
