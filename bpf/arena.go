@@ -102,7 +102,7 @@ func (p *Programs) PutProcess(process Process) error {
 		sum ^= word
 	}
 	process.Check = sum
-	if err := p.cpu.Processes.Put(process.Tgid, process); err != nil {
+	if err := p.changeProcesses(func(m *ebpf.Map) error { return m.Put(process.Tgid, process) }); err != nil {
 		return fmt.Errorf("tell BPF of the code of process %d: %w", process.Tgid, err)
 	}
 	return nil
@@ -110,8 +110,20 @@ func (p *Programs) PutProcess(process Process) error {
 
 // DeleteProcess takes a process back: its stacks are copied from then on, as those of one that was never put in.
 func (p *Programs) DeleteProcess(tgid uint32) error {
-	if err := p.cpu.Processes.Delete(tgid); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	err := p.changeProcesses(func(m *ebpf.Map) error { return m.Delete(tgid) })
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("take the code of process %d back from BPF: %w", tgid, err)
 	}
 	return nil
+}
+
+// changeProcesses changes what the programs know of processes, and then has them look again: they remember it by thread.
+func (p *Programs) changeProcesses(change func(*ebpf.Map) error) error {
+	p.processes.Lock()
+	defer p.processes.Unlock()
+	if err := change(p.cpu.Processes); err != nil {
+		return err
+	}
+	p.changes++
+	return p.cpu.ProcessChanges.Put(uint32(0), p.changes)
 }

@@ -372,10 +372,10 @@ static __always_inline struct stack_result walk_stack(struct perf_event_data *ct
 	begin_walk(ctx, s, user_mode);
 	if (unlikely(w->compat)) {
 		take_leaf(s, REASON_COMPAT_TASK);
-	} else if (!unlikely(!find_process(&w->process, tgid, exec_id) && !find_parent(&w->process, exec_id))) {
+	} else if (!unlikely(!find_code_of(w, bpf_get_current_pid_tgid(), tgid, exec_id))) {
 		copy |= w->process.flags & PROCESS_COPY;
 		walk_frames(bpf_get_current_pid_tgid());
-		if (!unlikely(!still_published(&w->process)))
+		if (!unlikely(!still_published(w)))
 			*generation = w->process.generation;
 		else
 			take_back(s, REASON_STALE_MAPPING);

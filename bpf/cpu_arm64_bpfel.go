@@ -158,12 +158,13 @@ const (
 )
 
 type CpuRememberedWalk struct {
-	_          structs.HostLayout
-	Tid        uint32
-	Generation uint32
-	First      uint32
-	Pad        uint32
-	Place      struct {
+	_       structs.HostLayout
+	Tid     uint32
+	First   uint32
+	Changes uint32
+	Pad     uint32
+	Process CpuProcess
+	Place   struct {
 		_        structs.HostLayout
 		Range    CpuCodeRange
 		RowStart uint64
@@ -271,6 +272,7 @@ type CpuScratch struct {
 		Unremembered uint32
 		OwnFrames    uint32
 		Candidate    uint32
+		Changes      uint32
 		Slots        uint16
 		Interrupted  uint8
 		BaseKnown    uint8
@@ -278,6 +280,7 @@ type CpuScratch struct {
 		Raw          uint8
 		Reason       uint8
 		ValueKnown   uint8
+		_            [4]byte
 		Place        struct {
 			_        structs.HostLayout
 			Range    CpuCodeRange
@@ -421,6 +424,7 @@ const (
 	CpuMapCopies               = "copies"
 	CpuMapCopyBudgets          = "copy_budgets"
 	CpuMapCounters             = "counters"
+	CpuMapProcessChanges       = "process_changes"
 	CpuMapProcesses            = "processes"
 	CpuMapRemembered           = "remembered"
 	CpuMapSamples              = "samples"
@@ -514,17 +518,18 @@ type CpuProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CpuMapSpecs struct {
-	Arena         *ebpf.MapSpec `ebpf:"arena"`
-	CgroupMatches *ebpf.MapSpec `ebpf:"cgroup_matches"`
-	Copies        *ebpf.MapSpec `ebpf:"copies"`
-	CopyBudgets   *ebpf.MapSpec `ebpf:"copy_budgets"`
-	Counters      *ebpf.MapSpec `ebpf:"counters"`
-	Processes     *ebpf.MapSpec `ebpf:"processes"`
-	Remembered    *ebpf.MapSpec `ebpf:"remembered"`
-	Samples       *ebpf.MapSpec `ebpf:"samples"`
-	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
-	StackTraces   *ebpf.MapSpec `ebpf:"stack_traces"`
-	Targets       *ebpf.MapSpec `ebpf:"targets"`
+	Arena          *ebpf.MapSpec `ebpf:"arena"`
+	CgroupMatches  *ebpf.MapSpec `ebpf:"cgroup_matches"`
+	Copies         *ebpf.MapSpec `ebpf:"copies"`
+	CopyBudgets    *ebpf.MapSpec `ebpf:"copy_budgets"`
+	Counters       *ebpf.MapSpec `ebpf:"counters"`
+	ProcessChanges *ebpf.MapSpec `ebpf:"process_changes"`
+	Processes      *ebpf.MapSpec `ebpf:"processes"`
+	Remembered     *ebpf.MapSpec `ebpf:"remembered"`
+	Samples        *ebpf.MapSpec `ebpf:"samples"`
+	Scratch        *ebpf.MapSpec `ebpf:"scratch"`
+	StackTraces    *ebpf.MapSpec `ebpf:"stack_traces"`
+	Targets        *ebpf.MapSpec `ebpf:"targets"`
 }
 
 // CpuVariableSpecs contains global variables before they are loaded into the kernel.
@@ -588,17 +593,18 @@ func (o *CpuObjects) Close() error {
 //
 // It can be passed to LoadCpuObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CpuMaps struct {
-	Arena         *ebpf.Map `ebpf:"arena"`
-	CgroupMatches *ebpf.Map `ebpf:"cgroup_matches"`
-	Copies        *ebpf.Map `ebpf:"copies"`
-	CopyBudgets   *ebpf.Map `ebpf:"copy_budgets"`
-	Counters      *ebpf.Map `ebpf:"counters"`
-	Processes     *ebpf.Map `ebpf:"processes"`
-	Remembered    *ebpf.Map `ebpf:"remembered"`
-	Samples       *ebpf.Map `ebpf:"samples"`
-	Scratch       *ebpf.Map `ebpf:"scratch"`
-	StackTraces   *ebpf.Map `ebpf:"stack_traces"`
-	Targets       *ebpf.Map `ebpf:"targets"`
+	Arena          *ebpf.Map `ebpf:"arena"`
+	CgroupMatches  *ebpf.Map `ebpf:"cgroup_matches"`
+	Copies         *ebpf.Map `ebpf:"copies"`
+	CopyBudgets    *ebpf.Map `ebpf:"copy_budgets"`
+	Counters       *ebpf.Map `ebpf:"counters"`
+	ProcessChanges *ebpf.Map `ebpf:"process_changes"`
+	Processes      *ebpf.Map `ebpf:"processes"`
+	Remembered     *ebpf.Map `ebpf:"remembered"`
+	Samples        *ebpf.Map `ebpf:"samples"`
+	Scratch        *ebpf.Map `ebpf:"scratch"`
+	StackTraces    *ebpf.Map `ebpf:"stack_traces"`
+	Targets        *ebpf.Map `ebpf:"targets"`
 }
 
 func (m *CpuMaps) Close() error {
@@ -608,6 +614,7 @@ func (m *CpuMaps) Close() error {
 		m.Copies,
 		m.CopyBudgets,
 		m.Counters,
+		m.ProcessChanges,
 		m.Processes,
 		m.Remembered,
 		m.Samples,

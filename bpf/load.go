@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -95,6 +96,9 @@ type Programs struct {
 	// exited is their map; nil where they are not loaded.
 	exited *ebpf.Map
 	arena  Arena
+
+	processes sync.Mutex
+	changes   uint32 // of processes
 }
 
 // Try makes the smallest of maps. Who may not even do that learns it here, before the much that Load and its caller read.

@@ -30,6 +30,7 @@ struct walk {
 	u32 unremembered; /* so many frames from the leaf on: up to the last that was interrupted or left by a rule of the table */
 	u32 own_frames; /* those that the walk took itself, the others are remembered ones; 0: all */
 	u32 candidate; /* the remembered frame that the walk may come to next */
+	u32 changes; /* of processes, when the walk began */
 	u16 slots; /* where the last frame's registers were saved, see leave_by_code; SLOTS_UNKNOWN: by another rule */
 	u8 interrupted; /* the instruction at pc was not executed yet; else a call stands before it */
 	u8 base_known;
@@ -55,9 +56,10 @@ struct remembered_frame {
 /* The last walk of a thread, the root's frame last. Frames before first are of no walk. */
 struct remembered_walk {
 	u32 tid;
-	u32 generation; /* of the code ranges that it went by */
 	u32 first;
+	u32 changes; /* of processes: until there is another one, process is what they say */
 	u32 pad;
+	struct process process; /* by whose code ranges it went */
 	struct code_place place; /* where the thread was */
 	struct remembered_frame frame[LIMIT_REMEMBERED_FRAMES];
 };

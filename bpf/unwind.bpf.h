@@ -31,6 +31,25 @@ struct {
 	__type(value, struct process);
 } processes SEC(".maps");
 
+/*
+ * Key 0, value: how often processes was changed, which is written when a change is done. Who knows what processes said of one, and that
+ * there was no change since, need not look again.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u32);
+} process_changes SEC(".maps");
+
+static __always_inline u32 changes_of_processes(void)
+{
+	u32 zero = 0;
+	const volatile u32 *changes = bpf_map_lookup_elem(&process_changes, &zero);
+
+	return changes ? *changes : 0;
+}
+
 /* All ones where a < b, else 0; both are less than 2^63. */
 static __always_inline u64 less(u64 a, u64 b)
 {
