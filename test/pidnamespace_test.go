@@ -124,7 +124,7 @@ func TestTargetsInPIDNamespace(t *testing.T) {
 		}
 		for _, s := range r.profile.Sample {
 			if pid, exe := labelPID(s), label(s, "exe"); pid < 1 || exe == "" {
-				t.Errorf("a sample of process %d, %q", pid, exe)
+				t.Errorf("a sample of process %d, %q: %v, %v", pid, exe, s.Label, names(frames(s)))
 			}
 			if isLoad(s) && label(s, "exe") != load {
 				t.Errorf("burn_load in %q, not %q", label(s, "exe"), load)
