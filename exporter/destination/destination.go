@@ -91,12 +91,16 @@ func Start(o Options, q queue.Options) (*Destination, error) {
 func (d *Destination) Put(h queue.Header, m *Message) error {
 	body, err := m.body(d.options.Compression)
 	if err != nil {
+		d.queue.Lose(h)
 		return err
 	}
 	h.Encoding = d.options.Compression
 	d.queue.Put(h, body)
 	return nil
 }
+
+// Lose counts what no message could be made of.
+func (d *Destination) Lose(h queue.Header) { d.queue.Lose(h) }
 
 func (d *Destination) run(ctx context.Context) {
 	defer close(d.done)

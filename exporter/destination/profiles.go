@@ -1,6 +1,7 @@
 package destination
 
 import (
+	"errors"
 	"log/slog"
 
 	"github.com/pilotlight/pilotlight/exporter/otlp"
@@ -22,17 +23,22 @@ func NewProfileExporter(e *otlp.Encoder, to []*Destination, log *slog.Logger) *P
 
 // Export returns when the profile is in the queue of every destination.
 func (e *ProfileExporter) Export(p *profile.Profile) {
-	err := e.encoder.Encode(p, func(m otlp.Message) error {
-		h := queue.Header{Start: p.Start, End: p.Start.Add(p.Duration), Samples: m.Samples, Items: m.Profiles}
+	h := queue.Header{Start: p.Start, End: p.Start.Add(p.Duration)}
+	left := p.Account.Exported
+	err := e.encoder.Encode(p, func(m otlp.Message) (err error) {
+		h.Samples, h.Items = m.Samples, m.Profiles
+		left -= m.Samples
 		message := NewMessage(m.Data)
 		for _, d := range e.destinations {
-			if err := d.Put(h, message); err != nil {
-				return err
-			}
+			err = errors.Join(err, d.Put(h, message))
 		}
-		return nil
+		return err
 	})
 	if err != nil {
-		e.log.Error("a profile could not be encoded for OTLP and is not sent", "samples", p.Account.Exported, "err", err)
+		h.Samples, h.Items = left, 0
+		for _, d := range e.destinations {
+			d.Lose(h)
+		}
+		e.log.Error("a profile could not be encoded for OTLP and is not sent", "samples", left, "err", err)
 	}
 }

@@ -53,10 +53,11 @@ const (
 	DropRefused = "refused"    // the receiver does not take it, and would not later
 	DropNoSpace = "no_space"   // the disk refused it, and memory was full
 	DropDamaged = "damaged"    // its file was not what had been written
+	DropUnmade  = "unmade"     // no batch could be made of the samples
 )
 
 // DropReasons are all of them.
-var DropReasons = []string{DropFull, DropExpired, DropRefused, DropNoSpace, DropDamaged}
+var DropReasons = []string{DropFull, DropExpired, DropRefused, DropNoSpace, DropDamaged, DropUnmade}
 
 // Options of a Queue. Bounds that are 0 have their defaults.
 type Options struct {
@@ -318,12 +319,7 @@ func (q *Queue) Put(h Header, body []byte) {
 	if q.closed {
 		return
 	}
-	q.account.Collected.add(h.Samples)
-	e := &entry{number: q.next, stored: stored{Header: h, Collected: q.account.Collected, Put: time.Now().Round(0)}}
-	q.next++
-	if h.End.After(q.account.Last) {
-		q.account.Last = h.End
-	}
+	e := q.collect(h)
 	err := errInMemory
 	if q.options.Dir != "" {
 		e.bytes = int64(len(body)) + fileBytes
@@ -345,8 +341,7 @@ func (q *Queue) Put(h Header, body []byte) {
 			q.options.Log.Info("the queue is on disk again", "queue", q.options.Dir)
 		}
 	}
-	q.entries = append(q.entries, e)
-	q.pending += e.Samples
+	q.add(e)
 	if err == nil {
 		q.moveToDisk()
 	}
@@ -355,6 +350,35 @@ func (q *Queue) Put(h Header, body []byte) {
 	case q.arrived <- struct{}{}:
 	default:
 	}
+}
+
+// Lose counts samples of which no batch could be made.
+func (q *Queue) Lose(h Header) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return
+	}
+	e := q.collect(h)
+	e.body = []byte{} // it has no file
+	q.add(e)
+	q.drop([]*entry{e}, DropUnmade)
+}
+
+// collect begins an entry, and counts what is in it.
+func (q *Queue) collect(h Header) *entry {
+	q.account.Collected.add(h.Samples)
+	e := &entry{number: q.next, stored: stored{Header: h, Collected: q.account.Collected, Put: time.Now().Round(0)}}
+	q.next++
+	if h.End.After(q.account.Last) {
+		q.account.Last = h.End
+	}
+	return e
+}
+
+func (q *Queue) add(e *entry) {
+	q.entries = append(q.entries, e)
+	q.pending += e.Samples
 }
 
 // moveToDisk takes a few of those to disk that waited in memory because of it.

@@ -191,6 +191,33 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// What no batch could be made of counts, over a restart too, and is nothing that anyone waits for.
+func TestLose(t *testing.T) {
+	for _, dir := range []string{t.TempDir(), ""} {
+		q := open(t, Options{Dir: dir})
+		put(q, 1, 10)
+		q.Lose(Header{Samples: 5})
+		put(q, 2, 10)
+		for want := range uint64(2) {
+			b := next(t, q)
+			if b.Samples != want+1 {
+				t.Errorf("got batch %d", b.Samples)
+			}
+			q.Settle(b, Outcome{})
+		}
+		checkSum(t, q)
+		if dir != "" {
+			if err := q.Close(); err != nil {
+				t.Fatal(err)
+			}
+			q = open(t, Options{Dir: dir})
+		}
+		if s := q.Stats(); s.Dropped[DropUnmade] != 5 || s.Collected != 8 || s.Delivered != 3 || s.PendingBatches != 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+}
+
 func TestDamagedAccount(t *testing.T) {
 	dir := t.TempDir()
 	q := open(t, Options{Dir: dir})
