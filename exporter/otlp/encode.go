@@ -259,13 +259,15 @@ type message struct {
 	commented      bool
 	maxText        int // 0: any
 
-	// locationOf, functionOf are indices by the numbers of a numbering; 0: not yet.
-	locationOf, functionOf []int32
-	packed                 []byte // the locations of the stack under way
-	lines                  []lineParts
-	byMapping              map[*profile.Mapping]int32
-	byKind                 map[profile.FrameKind][]int32
-	byLabels               map[*profile.Labels]labelled
+	// locationOf, functionOf are indices by the numbers of a numbering; 0: not yet. Those of locations, of which a stack has many, are
+	// as they go on the wire: the bytes of the varint, and how many these are in the highest byte.
+	locationOf []uint64
+	functionOf []int32
+	packed     []byte // the locations of the stack under way
+	lines      []lineParts
+	byMapping  map[*profile.Mapping]int32
+	byKind     map[profile.FrameKind][]int32
+	byLabels   map[*profile.Labels]labelled
 }
 
 // resourceProfiles is a ResourceProfiles with one ScopeProfiles: each encoded but for what is in it.
@@ -577,25 +579,30 @@ func (m *message) labels(b *batch, l *profile.Labels) labelled {
 }
 
 func (m *message) stack(b *batch, s *profile.Sample) int32 {
-	packed := m.packed[:0]
+	end := 0
 	for _, side := range []*profile.Stack{s.Kernel, s.User} {
 		if side == nil {
 			continue
 		}
-		for _, n := range b.encoder.numbers.stack(side) {
+		numbers := b.encoder.numbers.stack(side)
+		if most := end + 8*len(numbers); most > len(m.packed) {
+			m.packed = append(m.packed, make([]byte, most)...)
+		}
+		packed := m.packed
+		for _, n := range numbers {
 			i := *at(&m.locationOf, n)
 			if i == 0 {
 				i = m.location(b, n)
 			}
-			packed = protowire.AppendVarint(packed, uint64(i))
+			binary.LittleEndian.PutUint64(packed[end:], i) // the next one stands on what is too much
+			end += int(i >> 56)
 		}
 	}
-	m.packed = packed
-	return m.packedStack(packed)
+	return m.packedStack(m.packed[:end])
 }
 
 // location adds a location by its number.
-func (m *message) location(b *batch, number uint32) int32 {
+func (m *message) location(b *batch, number uint32) uint64 {
 	l := &b.encoder.numbers.locations[number]
 	m.lines = m.lines[:0]
 	for _, line := range l.lines {
@@ -606,9 +613,12 @@ func (m *message) location(b *batch, number uint32) int32 {
 		kind = m.texts(nil, [2]string{keyFrameType, pprof.Text(string(l.kind))})
 		m.byKind[l.kind] = kind
 	}
+	var varint [8]byte
 	i := m.newLocation(locationParts{m.mapping(l.mapping), l.address, m.lines, kind})
-	*at(&m.locationOf, number) = i
-	return i
+	varint[7] = byte(binary.PutUvarint(varint[:], uint64(i)))
+	of := at(&m.locationOf, number)
+	*of = binary.LittleEndian.Uint64(varint[:])
+	return *of
 }
 
 // function gives the index of a function by its number.
@@ -626,9 +636,9 @@ func (m *message) function(b *batch, number uint32) int32 {
 }
 
 // at is the place in a list that has one for each number.
-func at(list *[]int32, number uint32) *int32 {
+func at[T int32 | uint64](list *[]T, number uint32) *T {
 	if int(number) >= len(*list) {
-		*list = append(*list, make([]int32, max(int(number)+1-len(*list), len(*list), 256))...)
+		*list = append(*list, make([]T, max(int(number)+1-len(*list), len(*list), 256))...)
 	}
 	return &(*list)[number]
 }
