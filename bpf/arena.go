@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"unsafe"
@@ -121,9 +122,8 @@ func (p *Programs) DeleteProcess(tgid uint32) error {
 func (p *Programs) changeProcesses(change func(*ebpf.Map) error) error {
 	p.processes.Lock()
 	defer p.processes.Unlock()
-	if err := change(p.cpu.Processes); err != nil {
-		return err
-	}
+	err := change(p.cpu.Processes)
 	p.changes++
-	return p.cpu.ProcessChanges.Put(uint32(0), p.changes)
+	_, counted := p.counted.WriteAt(binary.NativeEndian.AppendUint32(nil, p.changes), 0) // no system call, which could fail when the change is done
+	return errors.Join(err, counted)
 }

@@ -273,6 +273,7 @@ type CpuScratch struct {
 		OwnFrames    uint32
 		Candidate    uint32
 		Changes      uint32
+		WindowAt     uint32
 		Slots        uint16
 		Interrupted  uint8
 		BaseKnown    uint8
@@ -280,7 +281,6 @@ type CpuScratch struct {
 		Raw          uint8
 		Reason       uint8
 		ValueKnown   uint8
-		_            [4]byte
 		Place        struct {
 			_        structs.HostLayout
 			Range    CpuCodeRange
@@ -442,6 +442,7 @@ const (
 	CpuVarFilterTargets        = "filter_targets"
 	CpuVarMaxFrames            = "max_frames"
 	CpuVarPidNamespaceInode    = "pid_namespace_inode"
+	CpuVarRememberedWalks      = "remembered_walks"
 	CpuVarRingWakeupBytes      = "ring_wakeup_bytes"
 	CpuVarSoftirqSize          = "softirq_size"
 	CpuVarSoftirqStart         = "softirq_start"
@@ -546,6 +547,7 @@ type CpuVariableSpecs struct {
 	FilterTargets        *ebpf.VariableSpec `ebpf:"filter_targets"`
 	MaxFrames            *ebpf.VariableSpec `ebpf:"max_frames"`
 	PidNamespaceInode    *ebpf.VariableSpec `ebpf:"pid_namespace_inode"`
+	RememberedWalks      *ebpf.VariableSpec `ebpf:"remembered_walks"`
 	RingWakeupBytes      *ebpf.VariableSpec `ebpf:"ring_wakeup_bytes"`
 	SoftirqSize          *ebpf.VariableSpec `ebpf:"softirq_size"`
 	SoftirqStart         *ebpf.VariableSpec `ebpf:"softirq_start"`
@@ -638,6 +640,7 @@ type CpuVariables struct {
 	FilterTargets        *ebpf.Variable `ebpf:"filter_targets"`
 	MaxFrames            *ebpf.Variable `ebpf:"max_frames"`
 	PidNamespaceInode    *ebpf.Variable `ebpf:"pid_namespace_inode"`
+	RememberedWalks      *ebpf.Variable `ebpf:"remembered_walks"`
 	RingWakeupBytes      *ebpf.Variable `ebpf:"ring_wakeup_bytes"`
 	SoftirqSize          *ebpf.Variable `ebpf:"softirq_size"`
 	SoftirqStart         *ebpf.Variable `ebpf:"softirq_start"`

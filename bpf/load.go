@@ -98,7 +98,8 @@ type Programs struct {
 	arena  Arena
 
 	processes sync.Mutex
-	changes   uint32 // of processes
+	changes   uint32       // of processes
+	counted   *ebpf.Memory // which tells the programs of them
 }
 
 // Try makes the smallest of maps. Who may not even do that learns it here, before the much that Load and its caller read.
@@ -164,6 +165,9 @@ func loadPrograms(o Options) (*Programs, error) {
 		return nil, fmt.Errorf("load the CPU sampler: %w", err)
 	}
 	p.arena.outer = p.cpu.Arena
+	if p.counted, err = p.cpu.ProcessChanges.Memory(); err != nil {
+		return nil, errors.Join(fmt.Errorf("map what tells the CPU sampler of changes: %w", err), p.Close())
+	}
 	if !o.filtersTargets() {
 		return p, nil
 	}
@@ -209,6 +213,11 @@ func sampler(o Options, kernel *btf.Spec) (*ebpf.CollectionSpec, error) {
 	if o.filtersTargets() {
 		specs.Targets.MaxEntries = targetEntries
 	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, fmt.Errorf("how many CPUs there may be: %w", err)
+	}
+	specs.Remembered.MaxEntries = rememberedWalks(cpus)
 	for _, v := range []struct {
 		variable *ebpf.VariableSpec
 		value    any
@@ -227,6 +236,7 @@ func sampler(o Options, kernel *btf.Spec) (*ebpf.CollectionSpec, error) {
 		{specs.TaskBtf, flag(o.use(CurrentTaskBTF))},
 		{specs.TaskPtRegs, flag(o.use(CurrentTaskBTF) && o.use(TaskPtRegs))},
 		{specs.Walks, flag(o.Walks)},
+		{specs.RememberedWalks, specs.Remembered.MaxEntries},
 		{specs.CopyAll, flag(o.CopyAll)},
 		{specs.CopiesWakeupBytes, copies / 2},
 		{specs.CopiesPerSecond, o.CopiesPerSecond},
@@ -236,6 +246,16 @@ func sampler(o Options, kernel *btf.Spec) (*ebpf.CollectionSpec, error) {
 		}
 	}
 	return spec, nil
+}
+
+// rememberedWalks is how many walks each CPU remembers: all together no more than 4,096, 8.8 MB, which 64 CPUs have. There may be far more than there are: of virtual
+// machines that can be given more, hundreds.
+func rememberedWalks(cpus int) uint32 {
+	walks := uint32(CpuLimitLIMIT_REMEMBERED_WALKS)
+	for walks > 8 && int(walks)*cpus > 4096 {
+		walks /= 2
+	}
+	return walks
 }
 
 // leaveOutUserReads lets calls of bpf_probe_read_user fail at once: a kernel looks at functions that are not called as well, and does not
@@ -405,7 +425,7 @@ func (c *StackCounters) add(o *StackCounters) {
 // MapBytes is the memory that the kernel holds for all maps.
 func (p *Programs) MapBytes() (uint64, error) {
 	var sum uint64
-	for _, m := range []*ebpf.Map{p.cpu.Counters, p.cpu.Samples, p.cpu.Scratch, p.cpu.StackTraces, p.cpu.Targets, p.cpu.CgroupMatches, p.cpu.Processes, p.cpu.Arena, p.cpu.Copies, p.cpu.CopyBudgets, p.cpu.Remembered, p.exited} {
+	for _, m := range []*ebpf.Map{p.cpu.Counters, p.cpu.Samples, p.cpu.Scratch, p.cpu.StackTraces, p.cpu.Targets, p.cpu.CgroupMatches, p.cpu.Processes, p.cpu.Arena, p.cpu.Copies, p.cpu.CopyBudgets, p.cpu.Remembered, p.cpu.ProcessChanges, p.exited} {
 		if m == nil {
 			continue
 		}

@@ -31,6 +31,7 @@ struct walk {
 	u32 own_frames; /* those that the walk took itself, the others are remembered ones; 0: all */
 	u32 candidate; /* the remembered frame that the walk may come to next */
 	u32 changes; /* of processes, when the walk began */
+	u32 window_at; /* how many frames were left or looked at when the window was read */
 	u16 slots; /* where the last frame's registers were saved, see leave_by_code; SLOTS_UNKNOWN: by another rule */
 	u8 interrupted; /* the instruction at pc was not executed yet; else a call stands before it */
 	u8 base_known;

@@ -38,6 +38,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32);
 	__type(value, u32);
 } process_changes SEC(".maps");
@@ -176,6 +177,8 @@ __noinline u32 find_code(u64 address)
 	return p->code;
 }
 
+#define LONG_WINDOW_FRAMES 4
+
 /*
  * Reads a piece of the stack, from an address up: the next frames lie there
  * too, and each read costs as much as a frame. Where the stack ends within, what
@@ -185,10 +188,16 @@ __noinline int read_window(u64 address)
 {
 	struct scratch *s = this_cpu_scratch();
 	u64 size = LIMIT_SHORT_WINDOW_WORDS * sizeof(u64), ahead;
+	u32 at;
 
 	/* A walk that jumps about is no real one, and each read costs as much as a frame. */
 	if (unlikely(!s || s->walk.reads >= LIMIT_STACK_FRAMES))
 		return 1;
+	/* Where a long one held few frames, others lie as far apart. */
+	at = s->walk.frames + s->walk.candidate;
+	if (s->walk.window_bytes > size && at - s->walk.window_at < LONG_WINDOW_FRAMES)
+		s->walk.ahead = 0;
+	s->walk.window_at = at;
 	ahead = s->walk.ahead - address;
 	if (s->walk.ahead > address && ahead > size)
 		size = ahead < sizeof(s->window) ? ahead : sizeof(s->window);

@@ -38,9 +38,11 @@
 
 const volatile u32 task_pt_regs; /* the kernel has bpf_task_pt_regs */
 
+const volatile u32 remembered_walks = LIMIT_REMEMBERED_WALKS; /* a power of two */
+
 /*
- * Key: the last bits of a thread's id, in the initial namespace; value: the last walk of such a thread on this CPU. Written and read here. 64
- * elements, 134 KB a CPU: more threads than take turns on one. Where two have the same bits, or a thread came from another CPU,
+ * Key: the last bits of a thread's id, in the initial namespace; value: the last walk of such a thread on this CPU. Written and read here. Size set by Go:
+ * 64 elements, 138 KB a CPU, are more threads than take turns on one; where there are more than 64 CPUs, fewer. Where two have the same bits, or a thread came from another CPU,
  * the next walk goes all the way. A hash of all threads cost two cold cache lines more, and other CPUs could change what is read.
  */
 struct {
@@ -52,7 +54,7 @@ struct {
 
 static __always_inline struct remembered_walk *remembered_of(u32 tid)
 {
-	u32 slot = tid & (LIMIT_REMEMBERED_WALKS - 1);
+	u32 slot = tid & (remembered_walks - 1);
 
 	return bpf_map_lookup_elem(&remembered, &slot);
 }

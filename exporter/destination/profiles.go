@@ -37,7 +37,9 @@ func (e *ProfileExporter) Export(p *profile.Profile) {
 	if err != nil {
 		h.Samples, h.Items = left, 0
 		for _, d := range e.destinations {
-			d.Lose(h)
+			if left > 0 {
+				d.Lose(h)
+			}
 		}
 		e.log.Error("a profile could not be encoded for OTLP and is not sent", "samples", left, "err", err)
 	}

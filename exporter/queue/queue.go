@@ -461,7 +461,10 @@ func (q *Queue) write(e *entry, body []byte) (err error) {
 		return err
 	}
 	e.bytes = int64(len(data)) + fileBytes
-	return writeFile(q.path(e.number), data)
+	if err = writeFile(q.path(e.number), data); err != nil {
+		os.Remove(q.path(e.number)) // where it is there, and not for sure
+	}
+	return err
 }
 
 // writeFile replaces a file as a whole. Without power a moment later it is there, or the one before.
