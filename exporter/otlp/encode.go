@@ -276,11 +276,13 @@ type resourceProfiles struct {
 	profiles        []*profileOf
 }
 
-// profileOf is a Profile: encoded but for its samples, which are encoded[of][from:to].
+// profileOf is a Profile: encoded but for its samples, which are encoded[of][from:to]. Fields are written in the order of their numbers, as protobuf does.
 type profileOf struct {
-	encoded      []byte
-	of, from, to int
+	before, after []byte
+	of, from, to  int
 }
+
+func (p *profileOf) bytes() int { return len(p.before) + p.to - p.from + len(p.after) }
 
 const (
 	ofCounts = iota
@@ -345,16 +347,17 @@ func (m *message) encode() []byte {
 		r := &m.resources[i]
 		inScope := len(r.scope)
 		for _, p := range r.profiles {
-			inScope += 1 + protowire.SizeBytes(len(p.encoded)+p.to-p.from)
+			inScope += 1 + protowire.SizeBytes(p.bytes())
 		}
 		b = appendLength(b, 1, len(r.resource)+1+protowire.SizeBytes(inScope))
 		b = append(b, r.resource...)
 		b = appendLength(b, 2, inScope)
 		b = append(b, r.scope...)
 		for _, p := range r.profiles {
-			b = appendLength(b, 2, len(p.encoded)+p.to-p.from)
-			b = append(b, p.encoded...)
+			b = appendLength(b, 2, p.bytes())
+			b = append(b, p.before...)
 			b = append(b, m.encoded[p.of][p.from:p.to]...)
+			b = append(b, p.after...)
 		}
 	}
 	b = appendLength(b, 2, m.dictionary.bytes())
@@ -440,9 +443,11 @@ func (m *message) resource(b *batch) {
 
 // begin begins a profile of a resource.
 func (m *message) begin(r *resourceProfiles, of int, without *profilespb.Profile) *profileOf {
-	p := &profileOf{encoded: marshal(without), of: of, from: len(m.encoded[of]), to: len(m.encoded[of])}
+	p := &profileOf{before: marshal(&profilespb.Profile{SampleType: without.SampleType}), of: of, from: len(m.encoded[of]), to: len(m.encoded[of])}
+	without.SampleType = nil // the one field before the samples
+	p.after = marshal(without)
 	r.profiles = append(r.profiles, p)
-	m.bytes += lengthOf + len(p.encoded)
+	m.bytes += lengthOf + p.bytes()
 	return p
 }
 

@@ -274,8 +274,8 @@ func messages(t *testing.T, p *profile.Profile, o Options) []*Data {
 			return err
 		}
 		m := d.message
-		if again, err := proto.Marshal(m); err != nil || len(again) != len(message.Data) {
-			t.Errorf("message %d has %d bytes, and as protobuf writes it %d: %v", len(all), len(message.Data), len(again), err)
+		if again, err := proto.Marshal(m); err != nil || !bytes.Equal(again, message.Data) {
+			t.Errorf("message %d, of %d bytes, is another as protobuf writes it, of %d: %v", len(all), len(message.Data), len(again), err)
 		}
 		samples, taken, profiles := 0, uint64(0), uint64(0)
 		for _, r := range m.ResourceProfiles {
