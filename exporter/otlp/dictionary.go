@@ -198,18 +198,7 @@ func (d *dictionary) packedStack(locations []byte) int32 {
 	return t.entries - 1
 }
 
-// function gives the index of a function.
-func (d *dictionary) function(parts functionParts) int32 {
-	d.encodeFunction(parts)
-	return d.intern(tableFunctions)
-}
-
-// newFunction adds one that is known to be new.
-func (d *dictionary) newFunction(parts functionParts) int32 {
-	d.encodeFunction(parts)
-	return d.add(tableFunctions)
-}
-
+// encodeFunction puts a function into the buffer.
 func (d *dictionary) encodeFunction(parts functionParts) {
 	b := appendNumber(d.buffer[:0], 1, uint64(parts.name))
 	b = appendNumber(b, 2, uint64(parts.system))
@@ -230,18 +219,7 @@ type lineParts struct {
 	line, column int64
 }
 
-// location gives the index of a location.
-func (d *dictionary) location(parts locationParts) int32 {
-	d.encodeLocation(parts)
-	return d.intern(tableLocations)
-}
-
-// newLocation adds one that is known to be new.
-func (d *dictionary) newLocation(parts locationParts) int32 {
-	d.encodeLocation(parts)
-	return d.add(tableLocations)
-}
-
+// encodeLocation puts a location into the buffer.
 func (d *dictionary) encodeLocation(parts locationParts) {
 	b := appendNumber(d.buffer[:0], 1, uint64(parts.mapping))
 	b = appendNumber(b, 2, parts.address)

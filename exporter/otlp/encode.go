@@ -619,8 +619,8 @@ func (m *message) location(b *batch, number uint32) uint64 {
 		m.byKind[l.kind] = kind
 	}
 	var varint [8]byte
-	i := m.newLocation(locationParts{m.mapping(l.mapping), l.address, m.lines, kind})
-	varint[7] = byte(binary.PutUvarint(varint[:], uint64(i)))
+	m.encodeLocation(locationParts{m.mapping(l.mapping), l.address, m.lines, kind})
+	varint[7] = byte(binary.PutUvarint(varint[:], uint64(m.add(tableLocations))))
 	of := at(&m.locationOf, number)
 	*of = binary.LittleEndian.Uint64(varint[:])
 	return *of
@@ -635,7 +635,8 @@ func (m *message) function(b *batch, number uint32) int32 {
 	if *f == (numberedFunction{}) {
 		return 0
 	}
-	i := m.newFunction(functionParts{m.string(f.name), m.string(f.system), m.string(f.file), f.startLine})
+	m.encodeFunction(functionParts{m.string(f.name), m.string(f.system), m.string(f.file), f.startLine})
+	i := m.add(tableFunctions)
 	*at(&m.functionOf, number) = i
 	return i
 }

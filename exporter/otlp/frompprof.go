@@ -111,7 +111,8 @@ func (f *fromPprof) location(l *pb.Location) int32 {
 	for _, line := range l.Line {
 		out.lines = append(out.lines, lineParts{f.function(line.Function), line.Line, line.Column})
 	}
-	i := f.dictionary.location(out)
+	f.encodeLocation(out)
+	i := f.intern(tableLocations)
 	f.locations[l] = i
 	return i
 }
@@ -120,9 +121,10 @@ func (f *fromPprof) function(of *pb.Function) int32 {
 	if i, ok := f.functions[of]; ok {
 		return i
 	}
-	i := f.dictionary.function(functionParts{
+	f.encodeFunction(functionParts{
 		name: f.string(pprof.Text(of.Name)), system: f.string(pprof.Text(of.SystemName)), file: f.string(pprof.Text(of.Filename)), startLine: of.StartLine,
 	})
+	i := f.intern(tableFunctions)
 	f.functions[of] = i
 	return i
 }

@@ -275,17 +275,27 @@ func (c *vector) next(n int) (count, from int, err error) {
 	return count, from, nil
 }
 
+// each goes through so many values, page by page: to at..at+n-1 of them belong those that stand in the page from a place on.
+func (c *vector) each(values int, read func(at, n, from int)) error {
+	for at := 0; at < values; {
+		n, from, err := c.next(values - at)
+		if err != nil {
+			return err
+		}
+		read(at, n, from)
+		at += n
+	}
+	return nil
+}
+
 // readIDs fills dst with strings as words, or with 32-bit numbers.
 func (c *vector) readIDs(dst []uint32) error {
 	if c.absent {
 		clear(dst)
 		return nil
 	}
-	for len(dst) > 0 {
-		n, from, err := c.next(len(dst))
-		if err != nil {
-			return err
-		}
+	return c.each(len(dst), func(at, n, from int) {
+		dst := dst[at : at+n]
 		switch {
 		case c.page.Dictionary() != nil:
 			for i, index := range c.values.Int32()[from : from+n] {
@@ -293,7 +303,7 @@ func (c *vector) readIDs(dst []uint32) error {
 			}
 		case c.values.Kind() == encoding.ByteArray:
 			bytes, offsets := c.values.ByteArray()
-			for i := range n {
+			for i := range dst {
 				dst[i] = c.words.id(bytes[offsets[from+i]:offsets[from+i+1]])
 			}
 		default:
@@ -301,9 +311,7 @@ func (c *vector) readIDs(dst []uint32) error {
 				dst[i] = uint32(v)
 			}
 		}
-		dst = dst[n:]
-	}
-	return nil
+	})
 }
 
 // readIndexes fills dst with where strings stand in ids: each has one there, or several where pages are not of the dictionary.
@@ -311,60 +319,44 @@ func (c *vector) readIndexes(dst []uint32) error {
 	if _, err := c.dictionary(); err != nil {
 		return err
 	}
-	for len(dst) > 0 {
-		n, from, err := c.next(len(dst))
-		if err != nil {
-			return err
-		}
+	return c.each(len(dst), func(at, n, from int) {
+		dst := dst[at : at+n]
 		if c.page.Dictionary() != nil {
 			for i, index := range c.values.Int32()[from : from+n] {
 				dst[i] = uint32(index)
 			}
-		} else {
-			bytes, offsets := c.values.ByteArray()
-			for i := range n {
-				dst[i] = uint32(len(c.ids))
-				c.ids = append(c.ids, c.words.id(bytes[offsets[from+i]:offsets[from+i+1]]))
-			}
+			return
 		}
-		dst = dst[n:]
-	}
-	return nil
+		bytes, offsets := c.values.ByteArray()
+		for i := range dst {
+			dst[i] = uint32(len(c.ids))
+			c.ids = append(c.ids, c.words.id(bytes[offsets[from+i]:offsets[from+i+1]]))
+		}
+	})
 }
 
 // readLongs fills dst with 64-bit numbers.
 func (c *vector) readLongs(dst []int64) error {
-	for len(dst) > 0 {
-		n, from, err := c.next(len(dst))
-		if err != nil {
-			return err
-		}
-		if c.page.Dictionary() != nil {
-			for i, index := range c.values.Int32()[from : from+n] {
-				dst[i] = c.longs[index]
-			}
-		} else {
+	return c.each(len(dst), func(at, n, from int) {
+		dst := dst[at : at+n]
+		if c.page.Dictionary() == nil {
 			copy(dst, c.values.Int64()[from:from+n])
+			return
 		}
-		dst = dst[n:]
-	}
-	return nil
+		for i, index := range c.values.Int32()[from : from+n] {
+			dst[i] = c.longs[index]
+		}
+	})
 }
 
 // readBools fills dst.
 func (c *vector) readBools(dst []bool) error {
-	for len(dst) > 0 {
-		n, from, err := c.next(len(dst))
-		if err != nil {
-			return err
-		}
+	return c.each(len(dst), func(at, n, from int) {
 		bits := c.values.Boolean()
 		for i := range n {
-			dst[i] = bits[(from+i)/8]>>((from+i)%8)&1 != 0
+			dst[at+i] = bits[(from+i)/8]>>((from+i)%8)&1 != 0
 		}
-		dst = dst[n:]
-	}
-	return nil
+	})
 }
 
 // lengths reads how long the lists of a column are, in order, from the levels of its pages. Its values are read by another column.
