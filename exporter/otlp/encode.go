@@ -257,7 +257,8 @@ type message struct {
 	taken          uint64     // by the profiler
 	bytes          int        // at most, without the dictionary
 	commented      bool
-	maxText        int // 0: any
+	err            error // of a part of it
+	maxText        int   // 0: any
 
 	// locationOf, functionOf are indices by the numbers of a numbering; 0: not yet. Those of locations, of which a stack has many, are
 	// as they go on the wire: the bytes of the varint, and how many these are in the highest byte.
@@ -321,6 +322,9 @@ func (b *batch) flush() error {
 	m := b.message
 	if len(m.resources) == 0 {
 		return nil
+	}
+	if m.err != nil {
+		return fmt.Errorf("make OTLP profile: %w", m.err)
 	}
 	if m.commented {
 		b.comments = nil
@@ -425,8 +429,8 @@ func (m *message) resource(b *batch) {
 		}
 	}
 	r := resourceProfiles{
-		resource: marshal(&profilespb.ResourceProfiles{Resource: &resourcepb.Resource{Attributes: attributes, DroppedAttributesCount: dropped}}),
-		scope:    marshal(&profilespb.ScopeProfiles{Scope: &commonpb.InstrumentationScope{Name: scopeName, Version: pprof.Text(b.encoder.options.Version)}}),
+		resource: m.marshal(&profilespb.ResourceProfiles{Resource: &resourcepb.Resource{Attributes: attributes, DroppedAttributesCount: dropped}}),
+		scope:    m.marshal(&profilespb.ScopeProfiles{Scope: &commonpb.InstrumentationScope{Name: scopeName, Version: pprof.Text(b.encoder.options.Version)}}),
 	}
 	counts := m.profile(b, profile.TypeSamples)
 	if len(b.comments) > 0 && !m.commented {
@@ -443,17 +447,18 @@ func (m *message) resource(b *batch) {
 
 // begin begins a profile of a resource.
 func (m *message) begin(r *resourceProfiles, of int, without *profilespb.Profile) *profileOf {
-	p := &profileOf{before: marshal(&profilespb.Profile{SampleType: without.SampleType}), of: of, from: len(m.encoded[of]), to: len(m.encoded[of])}
+	p := &profileOf{before: m.marshal(&profilespb.Profile{SampleType: without.SampleType}), of: of, from: len(m.encoded[of]), to: len(m.encoded[of])}
 	without.SampleType = nil // the one field before the samples
-	p.after = marshal(without)
+	p.after = m.marshal(without)
 	r.profiles = append(r.profiles, p)
 	m.bytes += lengthOf + p.bytes()
 	return p
 }
 
-// marshal encodes a message whose strings are valid.
-func marshal(m proto.Message) []byte {
-	b, _ := proto.Marshal(m)
+// marshal encodes a part of the message, whose strings are valid; if not, the message fails.
+func (m *message) marshal(part proto.Message) []byte {
+	b, err := proto.Marshal(part)
+	m.err = cmp.Or(m.err, err)
 	return b
 }
 
