@@ -3,7 +3,9 @@ package flame
 import (
 	"cmp"
 	"math"
+	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
@@ -130,7 +132,9 @@ func (s *Stacks) sorted() []int32 {
 	for i := range keys {
 		keys[i].sample = int32(i)
 	}
-	s.sort(keys, 0)
+	by := sorter{stacks: s, helpers: make(chan struct{}, runtime.GOMAXPROCS(0)-1)}
+	by.sort(keys, 0)
+	by.wait.Wait()
 	order := make([]int32, len(keys))
 	for i := range keys {
 		order[i] = keys[i].sample
@@ -144,22 +148,48 @@ type sortKey struct {
 	sample    int32
 }
 
+// sorter sorts samples: other goroutines sort those that are equal until some depth, for each CPU that the program may use.
+type sorter struct {
+	stacks  *Stacks
+	helpers chan struct{} // that are at work
+	wait    sync.WaitGroup
+}
+
+// helped is from how many samples on another goroutine is worth its start.
+const helped = 512
+
 // sort orders samples that are equal until a depth by their frames from there on.
-func (s *Stacks) sort(keys []sortKey, depth int) {
+func (s *sorter) sort(keys []sortKey, depth int) {
 	if len(keys) < 2 {
 		return
 	}
 	for i := range keys {
 		k := &keys[i]
-		if k.functions = uint64(s.at(k.sample, depth)+1) << 32; k.functions != 0 {
-			k.functions |= uint64(s.at(k.sample, depth+1) + 1)
+		if k.functions = uint64(s.stacks.at(k.sample, depth)+1) << 32; k.functions != 0 {
+			k.functions |= uint64(s.stacks.at(k.sample, depth+1) + 1)
 		}
 	}
 	s.part(keys, depth)
 }
 
+// sortEqual has another goroutine sort, if there is one.
+func (s *sorter) sortEqual(keys []sortKey, depth int) {
+	if len(keys) >= helped {
+		select {
+		case s.helpers <- struct{}{}:
+			s.wait.Go(func() {
+				s.sort(keys, depth)
+				<-s.helpers
+			})
+			return
+		default:
+		}
+	}
+	s.sort(keys, depth)
+}
+
 // part orders samples whose keys are those of a depth: quicksort.
-func (s *Stacks) part(keys []sortKey, depth int) {
+func (s *sorter) part(keys []sortKey, depth int) {
 	for len(keys) > 1 {
 		pivot := keys[len(keys)/2].functions
 		low, high := 0, len(keys)
@@ -177,7 +207,7 @@ func (s *Stacks) part(keys []sortKey, depth int) {
 			}
 		}
 		if uint32(pivot) != 0 { // they do not end here
-			s.sort(keys[low:high], depth+2)
+			s.sortEqual(keys[low:high], depth+2)
 		}
 		s.part(keys[:low], depth)
 		keys = keys[high:]
@@ -199,10 +229,9 @@ func (s *Stacks) nodes(order []int32, visit func(*weights)) (count int) {
 			}
 		}
 	}
+	shared := s.shared(order)
 	for i, sample := range order {
-		if i > 0 {
-			leave(s.common(order[i-1], sample))
-		}
+		leave(int(shared[i]))
 		of := len(s.Samples[sample].Frames)
 		if s.Grouped {
 			of++
@@ -216,6 +245,22 @@ func (s *Stacks) nodes(order []int32, visit func(*weights)) (count int) {
 	}
 	leave(0)
 	return count
+}
+
+// shared gives for each sample until which depth it has the functions of the one before it. Each is a miss of the cache or two, and none depends on another.
+func (s *Stacks) shared(order []int32) []int32 {
+	depths := make([]int32, len(order))
+	var wait sync.WaitGroup
+	part := max(helped, (len(order)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
+	for from := 0; from < len(order); from += part {
+		wait.Go(func() {
+			for i := max(1, from); i < min(from+part, len(order)); i++ {
+				depths[i] = int32(s.common(order[i-1], order[i]))
+			}
+		})
+	}
+	wait.Wait()
+	return depths
 }
 
 // common is until which depth two samples have the same functions.
