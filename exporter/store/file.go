@@ -176,47 +176,68 @@ func byStart(a, b file) int {
 
 // list finds the files in a data directory, those of all hosts; other calls visit with what is not one, such as files that were
 // not finished. A directory that is not there is empty. Of what cannot be looked at an error tells; the rest is found all the same.
-func list(dir string, other func(path string, info fs.FileInfo)) ([]file, error) {
-	var files []file
+func list(dir string, other func(path string, info fs.FileInfo)) (files []file, err error) {
+	err = walk(dir, func(path string, entry fs.DirEntry, f *file) error {
+		info, err := entry.Info()
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // it has just been removed
+		case err != nil:
+			return err
+		case f != nil:
+			f.bytes = info.Size()
+			files = append(files, *f)
+		case other != nil:
+			other(path, info)
+		}
+		return nil
+	})
+	return files, err
+}
+
+// names is list without the sizes of files, which take a system call each.
+func names(dir string, other func(path string)) (files []file, err error) {
+	err = walk(dir, func(path string, _ fs.DirEntry, f *file) error {
+		if f != nil {
+			files = append(files, *f)
+		} else {
+			other(path)
+		}
+		return nil
+	})
+	return files, err
+}
+
+// walk visits what is in a data directory; f is nil for what is no file of the layout. It goes on after errors.
+func walk(dir string, visit func(path string, entry fs.DirEntry, f *file) error) error {
 	var errs []error
 	root := filepath.Join(dir, "v"+strconv.Itoa(Version))
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			return nil // it has just been removed
-		}
-		if err == nil && entry.IsDir() {
-			return nil
-		}
-		var info fs.FileInfo
-		if err == nil {
-			info, err = entry.Info()
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
+		case err != nil:
 			errs = append(errs, err)
+			return nil
+		case entry.IsDir():
 			return nil
 		}
 		relative, err := filepath.Rel(root, path)
 		if err != nil {
 			return err
 		}
-		f, ok := parsePath(relative)
-		if !ok || !info.Mode().IsRegular() {
-			if other != nil {
-				other(path, info)
-			}
-			return nil
+		of := (*file)(nil)
+		if f, ok := parsePath(relative); ok && entry.Type().IsRegular() {
+			of = &f
 		}
-		f.bytes = info.Size()
-		files = append(files, f)
+		if err := visit(path, entry, of); err != nil {
+			errs = append(errs, err)
+		}
 		return nil
 	})
 	if err := errors.Join(append(errs, err)...); err != nil {
-		return files, fmt.Errorf("list the history in %s: %w", dir, err)
+		return fmt.Errorf("list the history in %s: %w", dir, err)
 	}
-	return files, nil
+	return nil
 }
 
 // parsePath understands a path below the version's directory.

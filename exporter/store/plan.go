@@ -1,7 +1,6 @@
 package store
 
 import (
-	"io/fs"
 	"math"
 	"path/filepath"
 	"slices"
@@ -208,13 +207,13 @@ func (h *history) replan(u unit, times timeRange, coarse bool) []unit {
 // is seen; a second look sees what replaced those. Damaged files that were set aside are told. Of what cannot be looked at the error tells: the rest is there.
 func (r *Reader) look() (history, []string, error) {
 	var aside []string
-	other := func(path string, _ fs.FileInfo) {
+	other := func(path string) {
 		if strings.HasSuffix(path, damagedSuffix) {
 			aside = append(aside, path)
 		}
 	}
-	first, _ := list(r.dir, nil) // what stands in the way of the first look stands in that of the second
-	second, err := list(r.dir, other)
+	first, _ := names(r.dir, func(string) {}) // what stands in the way of the first look stands in that of the second
+	second, err := names(r.dir, other)
 	seen := make(map[string]bool, len(second))
 	for i := range second {
 		seen[second[i].path()] = true
