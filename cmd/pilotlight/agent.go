@@ -123,10 +123,11 @@ func agent(f *agentFlags) error {
 	if risk := web.Risk(options.Listen, options.Security); risk != "" {
 		fmt.Fprintf(os.Stderr, "pilotlight: warning: %s\n", risk)
 	}
-	// A guest takes one core at most. It also saves a fifth of the CPU time: with more, the Go
+	// A guest takes one core at most, but for answers of the history. It also saves a fifth of the CPU time: with more, the Go
 	// scheduler wakes threads that look for work which is done before they find it.
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(1)
+		options.Hurry = newBurst().take
 	}
 	// Nor does it take twice what it needs before it looks what it can give back: that would be 14 MB more with 20,000 stacks, to save a
 	// fiftieth of its CPU time.

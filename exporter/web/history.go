@@ -286,11 +286,7 @@ func (s *Server) ask(allowed []string, more []historyParameter, make func(contex
 		q, err := s.parse(r.URL.RawQuery, allowed, more)
 		if err == nil {
 			err = s.limited(r.Context(), q, func(ctx context.Context) error {
-				answer, err := make(ctx, q)
-				if err != nil {
-					return err
-				}
-				body, err := json.Marshal(answer)
+				body, err := s.made(ctx, q, make)
 				if err != nil {
 					return err
 				}
@@ -302,6 +298,24 @@ func (s *Server) ask(allowed []string, more []historyParameter, make func(contex
 			s.refuseQuery(w, r, err)
 		}
 	}
+}
+
+// made makes an answer, which takes its time.
+func (s *Server) made(ctx context.Context, q *historyQuery, make func(context.Context, *historyQuery) (any, error)) ([]byte, error) {
+	defer s.hurry(q)()
+	answer, err := make(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(answer)
+}
+
+// hurry is not for what is in memory, which is asked for once a second.
+func (s *Server) hurry(q *historyQuery) (done func()) {
+	if s.options.Hurry == nil || q.live {
+		return func() {}
+	}
+	return s.options.Hurry()
 }
 
 // writeJSON zips what goes to another machine. On this one that would cost more than it saves.
@@ -384,7 +398,9 @@ func (s *Server) pastProfile(w http.ResponseWriter, r *http.Request, more ...his
 		return
 	}
 	err = s.limited(r.Context(), q, func(ctx context.Context) error {
+		done := s.hurry(q)
 		p, answer, err := q.history.Read(ctx, q.Query, query.Labels...)
+		done()
 		if err != nil {
 			return err
 		}

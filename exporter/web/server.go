@@ -38,6 +38,8 @@ type Options struct {
 	Metrics http.Handler
 	// History answers what asks for the past; nil: there is none.
 	History History
+	// Hurry, if not nil, is called when an answer of the history begins to be made, and what it returns when that has been done.
+	Hurry func() (done func())
 	// Files are shown in place of all that, if there are any: one, or two to be compared.
 	Files []File
 	// Listen is the address as the user gave it; requests may name it as their Host.
