@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -115,6 +116,9 @@ func total(w io.Writer) error {
 		sum.add(t)
 	}
 	failed := sum.failed() + stagesFailed
+	for _, line := range sum.briefly() {
+		fmt.Fprintln(w, line)
+	}
 	fmt.Fprintf(w, "%d passed, %d failed\n", sum.count("pass"), failed)
 	if failed > 0 || len(paths) == 0 {
 		return errFailed
@@ -203,6 +207,11 @@ func (t *tally) add(o *tally) {
 	for name := range o.broken {
 		t.broken[name] = true
 	}
+	for key, lines := range o.output {
+		if o.outcome[key] == "fail" {
+			t.output[key] = append(t.output[key], lines...)
+		}
+	}
 }
 
 func (t *tally) count(outcome string) int {
@@ -229,6 +238,28 @@ func (t *tally) describe() string {
 		text += fmt.Sprintf(", %d skipped", n)
 	}
 	return text
+}
+
+// told is the begin of what a test tells.
+var told = regexp.MustCompile(`^\s+\w+_test\.go:\d+: `)
+
+// agentSaid begins what a test tells of its agent.
+const agentSaid = "the agent said:"
+
+// briefly names the tests that failed, each with the last lines that it told: who has only the end of a long log finds the reason there.
+func (t *tally) briefly() (lines []string) {
+	const most, width = 8, 300
+	for _, key := range slices.Sorted(maps.Keys(t.outcome)) {
+		if t.outcome[key] != "fail" {
+			continue
+		}
+		lines = append(lines, "FAIL  "+key)
+		of := slices.DeleteFunc(slices.Clone(t.output[key]), func(line string) bool { return !told.MatchString(line) || strings.Contains(line, agentSaid) })
+		for _, line := range of[max(0, len(of)-most):] {
+			lines = append(lines, line[:min(len(line), width)])
+		}
+	}
+	return lines
 }
 
 // shown is what explains the failures: what failing tests, packages that

@@ -95,6 +95,21 @@ func TestStagesAndTotal(t *testing.T) {
 			t.Errorf("line %d has no %q:\n%s", i, want, strings.Join(lines, "\n"))
 		}
 	}
+	out.Reset()
+	told := `{"Action":"output","Package":"p","Test":"TestC","Output":"    c_test.go:7: why\n"}
+{"Action":"output","Package":"p","Test":"TestC","Output":"    http_test.go:57: the agent said:\n"}
+{"Action":"output","Package":"p","Test":"TestC","Output":"        much\n"}
+{"Action":"fail","Package":"p","Test":"TestC"}`
+	if err := stage(&out, "system", []string{"echo", told}); err != errFailed {
+		t.Fatal(err)
+	}
+	out.Reset()
+	if err := total(&out); err != errFailed {
+		t.Fatal(err)
+	}
+	if got, want := out.String(), "FAIL  p TestC\n    c_test.go:7: why\n1 passed, 2 failed\n"; got != want {
+		t.Errorf("the end is %q, not %q", got, want)
+	}
 	if last := lines[len(lines)-1]; last != "1 passed, 1 failed" {
 		t.Errorf("the last line is %q", last)
 	}
