@@ -88,6 +88,7 @@ type Collector struct {
 	counters bpf.Counters
 
 	requests chan func()
+	ending   atomic.Bool   // nothing is sampled after this round
 	pause    time.Duration // after the next glance
 	// coldPause is how long copied stacks wait at least.
 	coldPause time.Duration
@@ -156,7 +157,10 @@ func New(o Options, s *sampler.Sampler, sb *process.Sideband, poller *perfevent.
 // hands the last interval over. It returns early only when the sampler or the poller fails.
 func (c *Collector) Run(ctx context.Context) error {
 	defer close(c.stopped)
-	defer context.AfterFunc(ctx, c.poller.Interrupt)()
+	defer context.AfterFunc(ctx, func() {
+		c.ending.Store(true)
+		c.poller.Interrupt()
+	})()
 	c.files.Meanwhile(c.meanwhile)
 	c.publisher.Meanwhile(c.meanwhile)
 	defer c.files.Meanwhile(nil) // files are closed later than the rings
@@ -314,8 +318,12 @@ func (c *Collector) round() {
 		}
 	}
 	apply(until)
-	c.processes.Refresh(until)
-	c.publisher.Update()
+	if c.ending.Load() { // somebody waits for the end, and for later samples there is nothing to be done
+		c.publisher.Close()
+	} else {
+		c.processes.Refresh(until)
+		c.publisher.Update()
+	}
 	c.namer.forgetCopies(c.until)
 	c.until = until
 	c.pending, c.held = append(c.pending[:0], c.pending[applied:]...), max(0, c.held-applied)
