@@ -641,7 +641,7 @@ func (m *message) function(b *batch, number uint32) int32 {
 		return 0
 	}
 	m.encodeFunction(functionParts{m.string(f.name), m.string(f.system), m.string(f.file), f.startLine})
-	i := m.add(tableFunctions)
+	i := m.addFunction()
 	*at(&m.functionOf, number) = i
 	return i
 }

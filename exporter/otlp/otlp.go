@@ -13,6 +13,7 @@
 //	no two messages of a profile have the same time, and no two processes of one service.instance.id: Pyroscope takes the second for the first, sent again
 //	a sample has one value, or times alone: Pyroscope refuses both at once
 //	each frame has a name: those without vanish in Pyroscope
+//	each function stands twice, and lines refer to the second: Parca takes the entry before the one that they refer to
 //
 // Other people's files are not trusted: what they take in memory and time is bounded. The package does no I/O but by readers and
 // writers, and sends nothing.

@@ -466,6 +466,38 @@ func TestSplit(t *testing.T) {
 	}
 }
 
+// A function stands twice, and nothing refers to the first of both: Parca takes the entry before.
+// test/parca shows it with Parca itself.
+func TestReadByParca(t *testing.T) {
+	p := example(8)
+	all := messages(t, p, Options{MaxSamples: 7})
+	fromPprof, err := FromPprof(random(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 3 {
+		t.Errorf("%d messages", len(all))
+	}
+	for i, d := range append(all, fromPprof) {
+		table := d.message.Dictionary.FunctionTable
+		if len(table) < 3 || len(table)%2 != 1 {
+			t.Fatalf("message %d has %d functions", i, len(table))
+		}
+		for n := 2; n < len(table); n += 2 {
+			if !proto.Equal(table[n-1], table[n]) {
+				t.Errorf("message %d: functions %v, %v", i, table[n-1], table[n])
+			}
+		}
+		for _, l := range d.message.Dictionary.LocationTable {
+			for _, line := range l.Lines {
+				if line.FunctionIndex%2 != 0 {
+					t.Errorf("message %d: a line refers to function %d", i, line.FunctionIndex)
+				}
+			}
+		}
+	}
+}
+
 // A sample with more times than a message holds keeps its stack in each.
 func TestSplitTimes(t *testing.T) {
 	p := example(6)
