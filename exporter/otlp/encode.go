@@ -281,6 +281,7 @@ type resourceProfiles struct {
 type profileOf struct {
 	before, after []byte
 	of, from, to  int
+	startNanos    int64
 }
 
 func (p *profileOf) bytes() int { return len(p.before) + p.to - p.from + len(p.after) }
@@ -447,7 +448,7 @@ func (m *message) resource(b *batch) {
 
 // begin begins a profile of a resource.
 func (m *message) begin(r *resourceProfiles, of int, without *profilespb.Profile) *profileOf {
-	p := &profileOf{before: m.marshal(&profilespb.Profile{SampleType: without.SampleType}), of: of, from: len(m.encoded[of]), to: len(m.encoded[of])}
+	p := &profileOf{before: m.marshal(&profilespb.Profile{SampleType: without.SampleType}), of: of, from: len(m.encoded[of]), to: len(m.encoded[of]), startNanos: int64(without.TimeUnixNano)}
 	without.SampleType = nil // the one field before the samples
 	p.after = m.marshal(without)
 	r.profiles = append(r.profiles, p)
@@ -534,7 +535,8 @@ func (m *message) sample(b *batch, s *profile.Sample) {
 		} else {
 			e = appendLength(e, 5, 8*len(times))
 			for _, at := range times {
-				e = protowire.AppendFixed64(e, uint64(b.profile.Start.Add(at).UnixNano()))
+				// Not before a profile that begins some nanoseconds later than p: Parca refuses the whole message for one such time.
+				e = protowire.AppendFixed64(e, uint64(max(b.profile.Start.Add(at).UnixNano(), to.startNanos)))
 			}
 		}
 		before := len(m.encoded[to.of])

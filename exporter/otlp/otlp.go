@@ -11,6 +11,7 @@
 //	period_type is always there: Pyroscope refuses profiles without, and shows none whose period is 0
 //	each process has a service.instance.id: Pyroscope leaves out attributes that are no text, such as process.pid
 //	no two messages of a profile have the same time, and no two processes of one service.instance.id: Pyroscope takes the second for the first, sent again
+//	no sample is older than its profile: Parca refuses the message
 //	a sample has one value, or times alone: Pyroscope refuses both at once
 //	each frame has a name: those without vanish in Pyroscope
 //	each function stands twice, and lines refer to the second: Parca takes the entry before the one that they refer to

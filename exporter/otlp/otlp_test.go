@@ -466,11 +466,15 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-// A function stands twice, and nothing refers to the first of both: Parca takes the entry before.
-// test/parca shows it with Parca itself.
+// A function stands twice, and nothing refers to the first of both: Parca takes the entry before. Nor was a sample taken before its profile began, which Parca refuses.
+// test/parca shows both with Parca itself.
 func TestReadByParca(t *testing.T) {
 	p := example(8)
-	all := messages(t, p, Options{MaxSamples: 7})
+	for i := range p.Samples {
+		s := &p.Samples[i]
+		s.Count, s.Times = 2, []time.Duration{0, p.Duration - 1}
+	}
+	all := messages(t, p, Options{Timestamps: true, MaxSamples: 7})
 	fromPprof, err := FromPprof(random(1))
 	if err != nil {
 		t.Fatal(err)
@@ -492,6 +496,17 @@ func TestReadByParca(t *testing.T) {
 			for _, line := range l.Lines {
 				if line.FunctionIndex%2 != 0 {
 					t.Errorf("message %d: a line refers to function %d", i, line.FunctionIndex)
+				}
+			}
+		}
+		for _, r := range d.message.ResourceProfiles {
+			for _, p := range r.ScopeProfiles[0].Profiles {
+				for _, s := range p.Samples {
+					for _, at := range s.TimestampsUnixNano {
+						if at < p.TimeUnixNano || at >= p.TimeUnixNano+p.DurationNano {
+							t.Errorf("message %d: a sample at %d in a profile of %d for %d", i, at, p.TimeUnixNano, p.DurationNano)
+						}
+					}
 				}
 			}
 		}
