@@ -81,6 +81,8 @@ test: build/summary ## test everything, installing what that needs (Debian, root
 		$(STAGE) engines-setup test/engines/setup.sh; \
 		$(STAGE) engines go test -C test/engines -json -count=1 -timeout 30m ./...; \
 		$(STAGE) otlp go test -C test/otlp -json -count=1 -timeout 30m ./...; \
+		$(STAGE) pyroscope go test -C test/pyroscope -json -count=1 -timeout 30m ./...; \
+		$(STAGE) parca go test -C test/parca -json -count=1 -timeout 30m ./...; \
 		$(STAGE) openapi go test -C test/openapi -json -count=1 -timeout 30m ./...; \
 		$(STAGE) browser-setup test/browser/setup.sh; \
 		$(STAGE) browser node --test --test-reporter=./test/browser/reporter.mjs test/browser/page.test.mjs; \
@@ -128,7 +130,7 @@ lint: ## vet, staticcheck, format; shellcheck and clang-format where they are th
 	@files=$$(gofmt -l .) && { [ -z "$$files" ] || { echo "not formatted, run make format: $$files"; exit 1; }; }
 	@go vet ./... && go vet -tags vm ./test ./test/rights
 	@$(STATICCHECK) ./... && $(STATICCHECK) -tags vm ./test ./test/rights
-	@staticcheck=$$($(subst go tool,go tool -n,$(STATICCHECK))) && for module in test/engines test/openapi test/otlp test/collector; do \
+	@staticcheck=$$($(subst go tool,go tool -n,$(STATICCHECK))) && for module in test/engines test/openapi test/otlp test/parca test/pyroscope test/collector; do \
 		(cd $$module && go vet ./... && $$staticcheck ./...) || exit 1; done
 	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SOURCES); fi
 	@if command -v clang-format-19 >/dev/null; then clang-format-19 --dry-run -Werror $(BPF_SOURCES); fi

@@ -41,6 +41,8 @@ type Config struct {
 	ExcludeSelf bool
 	// Relabel, if not nil, changes the labels of samples or drops them; see collect.Options.
 	Relabel func(*profile.Labels) *profile.Labels
+	// KeepLabel, if not nil, says which further labels of goroutines samples have, by key; nil: all. See collect.Options.
+	KeepLabel func(key string) bool
 	// PerThread keeps the samples of threads apart, by a tid label.
 	PerThread bool
 	// Interval and Sink: every so often Sink gets a profile of everything. It is
@@ -171,6 +173,7 @@ func (p *Profiler) open() (err error) {
 		Period:    int64(p.sampler.Period()),
 		Target:    collect.Filter{Comm: p.config.Target.Comm},
 		Relabel:   p.config.Relabel,
+		KeepLabel: p.config.KeepLabel,
 		PerThread: p.config.PerThread,
 		Interval:  p.config.Interval,
 		Sink:      p.config.Sink,

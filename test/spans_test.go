@@ -85,11 +85,11 @@ type spanSample struct {
 }
 
 // recordSpans records a workload as OTLP, with the time of each sample.
-func recordSpans(t *testing.T, w *workload, seconds int) []spanSample {
+func recordSpans(t *testing.T, w *workload, seconds int, args ...string) []spanSample {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "spans.otlp.pb")
-	command := exec.Command(pilotlight, "record", "-p", strconv.Itoa(w.pid()), "-F", "499", "-d", fmt.Sprintf("%ds", seconds),
-		"--format", "otlp", "--timestamps", "-o", path)
+	command := exec.Command(pilotlight, append([]string{"record", "-p", strconv.Itoa(w.pid()), "-F", "499", "-d", fmt.Sprintf("%ds", seconds),
+		"--format", "otlp", "--timestamps", "-o", path}, args...)...)
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", command, err, out)
 	}
@@ -276,6 +276,65 @@ func TestSpansGo(t *testing.T) {
 		t.Run(w.name, func(t *testing.T) {
 			profileSpans(t, functions, build(t, w.program), w.args...)
 		})
+	}
+}
+
+// Of the further labels of a Go program samples have those that are asked for, and the ids of the span whichever these are. Samples that differ by the others
+// alone are added up.
+func TestSpansGoLabels(t *testing.T) {
+	w := start(t, build(t, "gospans"), filepath.Join(t.TempDir(), "spans"))
+	for _, c := range []struct {
+		args []string
+		want []string
+	}{
+		{nil, []string{"http.route", "tenant"}},
+		{[]string{"--go-labels", "all"}, []string{"http.route", "tenant"}},
+		{[]string{"--go-labels", "tenant, absent"}, []string{"tenant"}},
+		{[]string{"--go-labels", "none"}, nil},
+	} {
+		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
+			linked := 0
+			for _, s := range recordSpans(t, w, 1, c.args...) {
+				if len(s.link.SpanId) == 0 {
+					continue
+				}
+				linked++
+				var got []string
+				for key := range s.labels {
+					if !strings.HasPrefix(key, "thread.") {
+						got = append(got, key)
+					}
+				}
+				if slices.Sort(got); !slices.Equal(got, c.want) {
+					t.Fatalf("a sample has %q, want %q", got, c.want)
+				}
+			}
+			if linked < 100 {
+				t.Errorf("%d samples have a span", linked)
+			}
+		})
+	}
+}
+
+// The agent has the choice from its file too.
+func TestSpansGoLabelsOfAgent(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(config, []byte("go-labels: [tenant]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := start(t, build(t, "gospans"), filepath.Join(t.TempDir(), "spans"))
+	a := startAgent(t, "-p", strconv.Itoa(w.pid()), "--config", config)
+	p, err := a.collect(t, "seconds=2&filter="+url.QueryEscape(`trace_id!=""`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Sample) < 50 {
+		t.Errorf("%d samples", len(p.Sample))
+	}
+	for _, s := range p.Sample {
+		if label(s, "tenant") != "none" || label(s, "http.route") != "" {
+			t.Fatalf("a sample has %v", s.Label)
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ type samplingFlags struct {
 	perThread   bool
 	ringBytes   uint32
 	stacks      uint32
+	goLabels    goLabels
 	kernel      kernelFlags
 }
 
@@ -42,6 +43,7 @@ func (f *samplingFlags) add(flags *pflag.FlagSet) {
 	flags.IntVarP(&f.frequency, "frequency", "F", profiler.DefaultFrequencyHz, "samples a second of each busy CPU, `HZ`")
 	flags.BoolVar(&f.excludeSelf, "exclude-self", false, "leave pilotlight itself out")
 	flags.BoolVar(&f.perThread, "per-thread", false, "keep threads apart, by a tid label")
+	flags.Var(&f.goLabels, "go-labels", "labels of runtime/pprof that samples of Go programs have, beside trace_id and span_id: all, none, or `KEYS` with commas")
 	flags.Uint32Var(&f.ringBytes, "ring-bytes", 0, "size of the ring buffer of samples, a power of two, at least a page (default: fits CPUs and frequency)")
 	f.kernel.add(flags)
 	flags.Uint32Var(&f.stacks, "stack-entries", 0,
@@ -65,6 +67,7 @@ func (f *samplingFlags) config() (profiler.Config, error) {
 		Event: sampler.Event(f.event), FrequencyHz: f.frequency, ExcludeSelf: f.excludeSelf, PerThread: f.perThread,
 		RingBytes: f.ringBytes, StackEntries: f.stacks,
 		KernelBTF: f.kernel.btf,
+		KeepLabel: f.goLabels.keep(),
 		Target:    profiler.Target{Children: f.children, Cgroup: f.cgroup, Container: f.container},
 	}
 	var err error

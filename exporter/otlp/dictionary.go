@@ -206,6 +206,14 @@ func (d *dictionary) encodeFunction(parts functionParts) {
 	d.buffer = appendNumber(b, 4, uint64(parts.startLine))
 }
 
+// addFunction gives the index of the function in the buffer, which is known to be new. It stands there twice, and lines refer to the second: Parca
+// (up to v0.28.0 at least) takes the entry before that which a line refers to, and would call each function by another's name. The protocol allows
+// duplicates, as long as they mean nothing.
+func (d *dictionary) addFunction() int32 {
+	d.add(tableFunctions)
+	return d.add(tableFunctions)
+}
+
 // locationParts are all that a location is made of.
 type locationParts struct {
 	mapping    int32

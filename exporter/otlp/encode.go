@@ -55,37 +55,80 @@ type Encoder struct {
 	message message // its memory serves one after the other
 
 	options Options
-	extra   []string        // keys of Options.Resource, in order
-	names   map[string]bool // of attributes that samples can have beside what their processes say of themselves
+	// bounded says that messages are for receivers, and names and numbers of attributes are such as all of them take.
+	bounded bool
+	extra   []profile.Attribute // Options.Resource, in order
+	names   map[string]string   // keys that samples can have beside what their processes say of themselves, by what they are to a receiver
 }
+
+// key is an attribute's key as a receiver takes it: for one with other characters than letters, digits, dots and underscores Pyroscope refuses the whole message.
+func (e *Encoder) key(key string) string {
+	if !e.bounded {
+		return key
+	}
+	key = strings.Map(func(r rune) rune {
+		if r != '.' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') {
+			return '_'
+		}
+		return r
+	}, key)
+	if key != "" && key[0] >= '0' && key[0] <= '9' {
+		key = "_" + key
+	}
+	return key
+}
+
+// name is what the key is to a receiver: to Pyroscope dots are underscores, and it refuses a message with two values of one name.
+func (e *Encoder) name(key string) string {
+	if !e.bounded {
+		return key
+	}
+	return strings.ReplaceAll(key, ".", "_")
+}
+
+// left is how many names processes and programs may give to a sample. Of those that are known the comment and the span are none of a series; service.name counts twice.
+func (e *Encoder) left() int { return ReceiversMaxLabels - (len(e.names) - 2 + 1) }
 
 // NewEncoder refuses bounds that are too narrow for any sample, and more attributes of resources than receivers take beside the
 // encoder's own.
 func NewEncoder(o Options) (*Encoder, error) {
-	e := &Encoder{options: o, extra: slices.Sorted(maps.Keys(o.Resource))}
+	e := &Encoder{options: o, bounded: o.MaxBytes != 0 || o.MaxSamples != 0, names: make(map[string]string)}
 	switch {
 	case o.MaxBytes != 0 && o.MaxBytes < minMaxBytes:
 		return nil, fmt.Errorf("OTLP messages of %d bytes: want %d or more", o.MaxBytes, minMaxBytes)
 	case o.MaxSamples != 0 && o.MaxSamples < 2: // a sample is written twice where it has a value of its own
 		return nil, fmt.Errorf("OTLP messages of %d samples: want 2 or more", o.MaxSamples)
 	}
-	names := map[string]bool{
-		keyServiceName: true, keyInstanceID: true, keyPID: true, keyTitle: true, keyExecutableName: true, keyExecutablePath: true, keyCgroup: true, keyContainerID: true,
-		keyPodUID: true, keyUnit: true, keyThreadName: true, keyThreadID: true, keyComment: true, labelTraceID: true, labelSpanID: true,
+	own := []string{
+		keyServiceName, keyInstanceID, keyPID, keyTitle, keyExecutableName, keyExecutablePath, keyCgroup, keyContainerID,
+		keyPodUID, keyUnit, keyThreadName, keyThreadID, keyComment, labelTraceID, labelSpanID,
 	}
-	size := 0
-	for _, key := range e.extra {
-		if !utf8.ValidString(key + o.Resource[key]) {
-			return nil, fmt.Errorf("resource attribute %q: it is no UTF-8", key)
+	for _, key := range own {
+		e.names[e.name(key)] = key
+	}
+	if e.bounded {
+		e.names["__name__"], e.names["__delta__"], e.names["__otel__"] = "", "", "" // are Pyroscope's own
+	}
+	size, seen := 0, make(map[string]bool)
+	for _, given := range slices.Sorted(maps.Keys(o.Resource)) {
+		value := o.Resource[given]
+		if !utf8.ValidString(given + value) {
+			return nil, fmt.Errorf("resource attribute %q: it is no UTF-8", given)
 		}
-		names[key] = true
-		size += len(key) + len(o.Resource[key])
+		key := e.key(given)
+		name := e.name(key)
+		if other, ok := e.names[name]; ok && other != key || seen[name] {
+			continue
+		}
+		seen[name] = true
+		e.names[name] = key
+		e.extra = append(e.extra, profile.Attribute{Key: key, Value: value})
+		size += len(key) + len(value)
 	}
-	if len(names) > ReceiversMaxLabels {
+	if e.left() < 0 {
 		return nil, fmt.Errorf("%d resource attributes: receivers take %d labels of a sample, of which %d are the profiler's own; give fewer",
-			len(e.extra), ReceiversMaxLabels, len(names)-len(e.extra))
+			len(e.extra), ReceiversMaxLabels, ReceiversMaxLabels-e.left()-len(e.extra))
 	}
-	e.names = names
 	if o.MaxBytes != 0 && size > o.MaxBytes/4 {
 		return nil, fmt.Errorf("resource attributes of %d bytes: want %d or less", size, o.MaxBytes/4)
 	}
@@ -257,8 +300,10 @@ type message struct {
 	taken          uint64     // by the profiler
 	bytes          int        // at most, without the dictionary
 	commented      bool
-	err            error // of a part of it
-	maxText        int   // 0: any
+	known          map[string]string // keys of the resource of the process under way, by their names
+	left           int               // names that are left for its samples
+	err            error             // of a part of it
+	maxText        int               // 0: any
 
 	// locationOf, functionOf are indices by the numbers of a numbering; 0: not yet. Those of locations, of which a stack has many, are
 	// as they go on the wire: the bytes of the varint, and how many these are in the highest byte.
@@ -281,6 +326,7 @@ type resourceProfiles struct {
 type profileOf struct {
 	before, after []byte
 	of, from, to  int
+	startNanos    int64
 }
 
 func (p *profileOf) bytes() int { return len(p.before) + p.to - p.from + len(p.after) }
@@ -406,28 +452,30 @@ func (m *message) resource(b *batch) {
 		own = append(own, [2]string{keyExecutableName, path.Base(k.exe)})
 	}
 	var attributes []*commonpb.KeyValue
-	known := make(map[string]bool)
+	e := b.encoder
+	known := make(map[string]string)
 	for _, pair := range own {
 		if pair[1] != "" {
-			known[pair[0]] = true
-			attributes = append(attributes, keyValue(pair[0], stringValue(m.text(pair[1]))))
+			known[e.name(pair[0])] = pair[0]
+			attributes = append(attributes, keyValue(pair[0], stringValue(m.value(b, pair[1]))))
 		}
 	}
 	if k.pid != 0 {
-		known[keyPID] = true
+		known[e.name(keyPID)] = keyPID
 		attributes = append(attributes, keyValue(keyPID, intValue(int64(k.pid))))
 	}
 	said, dropped := m.said(b, known)
 	attributes = append(attributes, said...)
-	if k.pid != 0 && !known[keyInstanceID] {
-		known[keyInstanceID] = true
+	if k.pid != 0 && known[e.name(keyInstanceID)] == "" {
+		known[e.name(keyInstanceID)] = keyInstanceID
 		attributes = append(attributes, keyValue(keyInstanceID, stringValue(instanceID(b.encoder.options.Resource[keyHostName], int64(k.pid)))))
 	}
-	for _, key := range b.encoder.extra {
-		if !known[key] {
-			attributes = append(attributes, keyValue(key, stringValue(b.encoder.options.Resource[key])))
+	for _, a := range e.extra {
+		if known[e.name(a.Key)] == "" {
+			attributes = append(attributes, keyValue(a.Key, stringValue(m.value(b, a.Value))))
 		}
 	}
+	m.known = known
 	r := resourceProfiles{
 		resource: m.marshal(&profilespb.ResourceProfiles{Resource: &resourcepb.Resource{Attributes: attributes, DroppedAttributesCount: dropped}}),
 		scope:    m.marshal(&profilespb.ScopeProfiles{Scope: &commonpb.InstrumentationScope{Name: scopeName, Version: pprof.Text(b.encoder.options.Version)}}),
@@ -447,7 +495,7 @@ func (m *message) resource(b *batch) {
 
 // begin begins a profile of a resource.
 func (m *message) begin(r *resourceProfiles, of int, without *profilespb.Profile) *profileOf {
-	p := &profileOf{before: m.marshal(&profilespb.Profile{SampleType: without.SampleType}), of: of, from: len(m.encoded[of]), to: len(m.encoded[of])}
+	p := &profileOf{before: m.marshal(&profilespb.Profile{SampleType: without.SampleType}), of: of, from: len(m.encoded[of]), to: len(m.encoded[of]), startNanos: int64(without.TimeUnixNano)}
 	without.SampleType = nil // the one field before the samples
 	p.after = m.marshal(without)
 	r.profiles = append(r.profiles, p)
@@ -464,27 +512,30 @@ func (m *message) marshal(part proto.Message) []byte {
 
 // said are the attributes of the process under way that it says itself, and notes them as known. Where messages are bounded some are dropped: those that
 // say least.
-func (m *message) said(b *batch, known map[string]bool) (attributes []*commonpb.KeyValue, dropped uint32) {
-	o := &b.encoder.options
-	bounded, names, bytes := o.MaxBytes != 0 || o.MaxSamples != 0, ReceiversMaxLabels-len(b.encoder.names), o.MaxBytes/16
+func (m *message) said(b *batch, known map[string]string) (attributes []*commonpb.KeyValue, dropped uint32) {
+	e, o := b.encoder, &b.encoder.options
+	bytes := o.MaxBytes / 16
+	m.left = e.left()
 	said := b.said
-	if bounded {
+	if e.bounded {
 		said = slices.SortedStableFunc(slices.Values(said), func(a, b profile.Attribute) int { return cmp.Compare(identity.Rank(a.Key), identity.Rank(b.Key)) })
 	}
 	for _, a := range said {
-		key, value := m.text(a.Key), m.text(a.Value)
-		if known[key] || key == "" || value == "" {
+		key, value := e.key(m.text(a.Key)), m.value(b, a.Value)
+		name := e.name(key)
+		if known[name] == key || key == "" || value == "" {
 			continue
 		}
-		if !b.encoder.names[key] {
-			names--
-		}
-		bytes -= len(key) + len(value)
-		if bounded && (names < 0 || o.MaxBytes != 0 && bytes < 0) {
+		other, own := e.names[name]
+		if !own && m.left == 0 && e.bounded || known[name] != "" || own && other != key || e.bounded && o.MaxBytes != 0 && len(key)+len(value) > bytes {
 			dropped++
 			continue
 		}
-		known[key] = true
+		if !own && e.bounded {
+			m.left--
+		}
+		bytes -= len(key) + len(value)
+		known[name] = key
 		attributes = append(attributes, keyValue(key, stringValue(value)))
 	}
 	return attributes, dropped
@@ -534,7 +585,8 @@ func (m *message) sample(b *batch, s *profile.Sample) {
 		} else {
 			e = appendLength(e, 5, 8*len(times))
 			for _, at := range times {
-				e = protowire.AppendFixed64(e, uint64(b.profile.Start.Add(at).UnixNano()))
+				// Not before a profile that begins some nanoseconds later than p: Parca refuses the whole message for one such time.
+				e = protowire.AppendFixed64(e, uint64(max(b.profile.Start.Add(at).UnixNano(), to.startNanos)))
 			}
 		}
 		before := len(m.encoded[to.of])
@@ -558,7 +610,7 @@ func (m *message) labels(b *batch, l *profile.Labels) labelled {
 	}
 	of, ok := m.byLabels[l]
 	if !ok {
-		of.attributes = m.texts(nil, [2]string{keyThreadName, m.text(l.Thread)})
+		of.attributes = m.texts(nil, [2]string{keyThreadName, m.value(b, l.Thread)})
 		if l.TID != 0 {
 			of.attributes = append(of.attributes, m.attribute(keyThreadID, intValue(int64(l.TID)), ""))
 		}
@@ -566,22 +618,27 @@ func (m *message) labels(b *batch, l *profile.Labels) labelled {
 			if l.PID != 0 {
 				of.attributes = append(of.attributes, m.attribute(keyPID, intValue(int64(l.PID)), ""))
 			}
-			of.attributes = m.texts(of.attributes, [2]string{keyTitle, m.text(l.Comm)}, [2]string{keyExecutablePath, m.text(l.Exe)},
-				[2]string{keyContainerID, m.text(l.ContainerID)}, [2]string{keyPodUID, m.text(l.PodUID)})
+			of.attributes = m.texts(of.attributes, [2]string{keyTitle, m.value(b, l.Comm)}, [2]string{keyExecutablePath, m.value(b, l.Exe)},
+				[2]string{keyContainerID, m.value(b, l.ContainerID)}, [2]string{keyPodUID, m.value(b, l.PodUID)})
 		}
 		if of.link = m.link(l.TraceID, l.SpanID); of.link == 0 {
 			of.attributes = m.texts(of.attributes, [2]string{labelTraceID, m.text(l.TraceID)}, [2]string{labelSpanID, m.text(l.SpanID)})
 		}
-		further := l.Further
-		if b.encoder.options.MaxSamples != 0 { // for a receiver, which takes so many
-			further = further[:min(len(further), ReceiversMaxLabels-len(b.encoder.names))]
-		}
-		seen := make(map[string]bool, len(further))
-		for _, label := range further {
-			if key := pprof.Text(label.Key); !pprof.Reserved(key) && !b.encoder.names[key] && !seen[key] {
-				seen[key] = true
-				of.attributes = m.texts(of.attributes, [2]string{key, m.text(label.Value)})
+		e, left := b.encoder, m.left
+		seen := make(map[string]bool, len(l.Further))
+		for _, label := range l.Further {
+			key := e.key(pprof.Text(label.Key))
+			name := e.name(key)
+			_, own := e.names[name]
+			if said := m.known[name]; pprof.Reserved(key) || own || seen[name] || e.bounded && said != "" && said != key {
+				continue
 			}
+			if e.bounded && left == 0 { // for a receiver, which takes so many
+				break
+			}
+			left--
+			seen[name] = true
+			of.attributes = m.texts(of.attributes, [2]string{key, m.value(b, label.Value)})
 		}
 		m.byLabels[l] = of
 	}
@@ -641,7 +698,7 @@ func (m *message) function(b *batch, number uint32) int32 {
 		return 0
 	}
 	m.encodeFunction(functionParts{m.string(f.name), m.string(f.system), m.string(f.file), f.startLine})
-	i := m.add(tableFunctions)
+	i := m.addFunction()
 	*at(&m.functionOf, number) = i
 	return i
 }
@@ -682,6 +739,14 @@ func keyOfBuildID(id string) string {
 
 // text makes a string fit for the message, and cuts it where it would take too much of it.
 func (m *message) text(s string) string { return cutText(s, m.maxText) }
+
+// value makes an attribute's value fit for the message: no longer than Pyroscope takes where it is for receivers.
+func (m *message) value(b *batch, s string) string {
+	if !b.encoder.bounded {
+		return m.text(s)
+	}
+	return cutText(s, min(cmp.Or(m.maxText, receiversMaxValue), receiversMaxValue))
+}
 
 // cutText makes a string fit for messages; a limit of 0 is none.
 func cutText(s string, limit int) string {

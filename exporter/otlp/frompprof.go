@@ -124,7 +124,11 @@ func (f *fromPprof) function(of *pb.Function) int32 {
 	f.encodeFunction(functionParts{
 		name: f.string(pprof.Text(of.Name)), system: f.string(pprof.Text(of.SystemName)), file: f.string(pprof.Text(of.Filename)), startLine: of.StartLine,
 	})
-	i := f.intern(tableFunctions)
+	i, ok := f.tables[tableFunctions].index[string(f.buffer)]
+	if !ok {
+		i = f.addFunction()
+		f.tables[tableFunctions].index[string(f.buffer)] = i
+	}
 	f.functions[of] = i
 	return i
 }

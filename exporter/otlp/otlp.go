@@ -9,10 +9,13 @@
 //	keys and values stand in the attributes themselves; Parca refuses references to the dictionary, Pyroscope loses service.name by them
 //	link_table[0] is empty: Parca refuses ids that are filled with zeros
 //	period_type is always there: Pyroscope refuses profiles without, and shows none whose period is 0
-//	each process has a service.instance.id: Pyroscope leaves out attributes that are no text, such as process.pid
+//	each process has a service.instance.id: Parca leaves out attributes that are no text, such as process.pid, and so do Pyroscopes of old
 //	no two messages of a profile have the same time, and no two processes of one service.instance.id: Pyroscope takes the second for the first, sent again
+//	no sample is older than its profile: Parca refuses the message
 //	a sample has one value, or times alone: Pyroscope refuses both at once
+//	keys are letters, digits, dots and underscores, no two the same but for dots, and no more than 30 with Pyroscope's own, or else Pyroscope refuses the message
 //	each frame has a name: those without vanish in Pyroscope
+//	each function stands twice, and lines refer to the second: Parca takes the entry before the one that they refer to
 //
 // Other people's files are not trusted: what they take in memory and time is bounded. The package does no I/O but by readers and
 // writers, and sends nothing.
@@ -33,8 +36,9 @@ import (
 const (
 	ReceiversMaxBytes   = 4 << 20 // gRPC's of a message, Pyroscope's of a profile
 	ReceiversMaxSamples = 16_000  // Pyroscope's of a profile
-	// ReceiversMaxLabels is how many names of labels Pyroscope takes, of resource and sample together.
+	// ReceiversMaxLabels is how many names of labels Pyroscope takes, of resource and sample together, with those that it gives itself.
 	ReceiversMaxLabels = 30
+	receiversMaxValue  = 2048 // bytes: Pyroscope's of a label's value
 )
 
 // scopeName says who wrote profiles.

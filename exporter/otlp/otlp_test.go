@@ -466,6 +466,53 @@ func TestSplit(t *testing.T) {
 	}
 }
 
+// A function stands twice, and nothing refers to the first of both: Parca takes the entry before. Nor was a sample taken before its profile began, which Parca refuses.
+// test/parca shows both with Parca itself.
+func TestReadByParca(t *testing.T) {
+	p := example(8)
+	for i := range p.Samples {
+		s := &p.Samples[i]
+		s.Count, s.Times = 2, []time.Duration{0, p.Duration - 1}
+	}
+	all := messages(t, p, Options{Timestamps: true, MaxSamples: 7})
+	fromPprof, err := FromPprof(random(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 3 {
+		t.Errorf("%d messages", len(all))
+	}
+	for i, d := range append(all, fromPprof) {
+		table := d.message.Dictionary.FunctionTable
+		if len(table) < 3 || len(table)%2 != 1 {
+			t.Fatalf("message %d has %d functions", i, len(table))
+		}
+		for n := 2; n < len(table); n += 2 {
+			if !proto.Equal(table[n-1], table[n]) {
+				t.Errorf("message %d: functions %v, %v", i, table[n-1], table[n])
+			}
+		}
+		for _, l := range d.message.Dictionary.LocationTable {
+			for _, line := range l.Lines {
+				if line.FunctionIndex%2 != 0 {
+					t.Errorf("message %d: a line refers to function %d", i, line.FunctionIndex)
+				}
+			}
+		}
+		for _, r := range d.message.ResourceProfiles {
+			for _, p := range r.ScopeProfiles[0].Profiles {
+				for _, s := range p.Samples {
+					for _, at := range s.TimestampsUnixNano {
+						if at < p.TimeUnixNano || at >= p.TimeUnixNano+p.DurationNano {
+							t.Errorf("message %d: a sample at %d in a profile of %d for %d", i, at, p.TimeUnixNano, p.DurationNano)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
 // A sample with more times than a message holds keeps its stack in each.
 func TestSplitTimes(t *testing.T) {
 	p := example(6)
@@ -557,7 +604,7 @@ func TestEncoderRefuses(t *testing.T) {
 	}{
 		{Options{MaxBytes: 1}, "messages of 1 bytes"},
 		{Options{MaxSamples: 1}, "messages of 1 samples"},
-		{Options{Resource: attributes(18, 1)}, "18 resource attributes: receivers take 30 labels of a sample, of which 15"},
+		{Options{Resource: attributes(18, 1)}, "18 resource attributes: receivers take 30 labels of a sample, of which 14"},
 		{Options{Resource: attributes(2, minMaxBytes/8), MaxBytes: minMaxBytes}, "bytes"},
 		{Options{Resource: map[string]string{"a": "\xff"}}, "UTF-8"},
 	} {
@@ -642,8 +689,47 @@ func TestFurtherLabelsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := ReceiversMaxLabels - len(e.names); len(s.AttributeIndices) != want || want >= 8 {
+	if want := e.left(); len(s.AttributeIndices) != want || want >= 8 {
 		t.Errorf("%d attributes, of %d names", len(s.AttributeIndices), len(e.names))
+	}
+}
+
+// For receivers keys are such as all of them take, and no two of them the same to Pyroscope; in a file they are as they were said.
+func TestKeysForReceivers(t *testing.T) {
+	l := &profile.Labels{PID: 1, Comm: "a", Exe: "/" + strings.Repeat("x", 4000), Thread: "t",
+		Resource: []profile.Attribute{{Key: "my-team", Value: "1"}, {Key: "my_team", Value: "2"}, {Key: "service_name", Value: "3"}, {Key: "__delta__", Value: "4"}, {Key: "9é", Value: "5"}, {Key: "thread_name", Value: "6"}},
+		Further:  []profile.Attribute{{Key: "user/id", Value: "1"}, {Key: "user.id", Value: "2"}, {Key: "my.team", Value: "3"}, {Key: "thread_id", Value: "4"}, {Key: "__otel__", Value: "5"}},
+	}
+	p := &profile.Profile{Type: profile.TypeCPU, Start: began, Duration: time.Second, Period: 7, Samples: []profile.Sample{{User: &profile.Stack{Truncated: "no_rule"}, Labels: l, Count: 1, Value: 7}}}
+	keys := func(o Options) (resource, sample []string) {
+		o.Resource = map[string]string{"host-name": "h", "host_name": "i"}
+		d := messages(t, p, o)[0].message
+		r := d.ResourceProfiles[0]
+		for _, a := range r.Resource.Attributes {
+			if !strings.HasPrefix(a.Key, "process.") && !strings.HasPrefix(a.Key, "service.") {
+				resource = append(resource, a.Key+"="+a.Value.GetStringValue())
+			}
+			if n := len(a.Value.GetStringValue()); o.MaxBytes != 0 && n > 2048 {
+				t.Errorf("%s of %d bytes", a.Key, n)
+			}
+		}
+		for _, i := range r.ScopeProfiles[0].Profiles[0].Samples[0].AttributeIndices {
+			a := d.Dictionary.AttributeTable[i]
+			sample = append(sample, d.Dictionary.StringTable[a.KeyStrindex]+"="+a.Value.GetStringValue())
+		}
+		return resource, sample
+	}
+	for _, test := range []struct {
+		o                Options
+		resource, sample []string
+	}{
+		{Options{}, []string{"my-team=1", "my_team=2", "service_name=3", "__delta__=4", "9é=5", "thread_name=6", "host-name=h", "host_name=i"},
+			[]string{"thread.name=t", "user/id=1", "user.id=2", "my.team=3", "thread_id=4", "__otel__=5"}},
+		{Options{MaxBytes: ReceiversMaxBytes, MaxSamples: ReceiversMaxSamples}, []string{"my_team=1", "_9_=5", "host_name=h"}, []string{"thread.name=t", "user_id=1"}},
+	} {
+		if resource, sample := keys(test.o); !slices.Equal(resource, test.resource) || !slices.Equal(sample, test.sample) {
+			t.Errorf("%+v: %q, %q; want %q, %q", test.o, resource, sample, test.resource, test.sample)
+		}
 	}
 }
 
@@ -723,8 +809,8 @@ func TestAttributesDropped(t *testing.T) {
 	}{
 		{Options{}, 0, 15},
 		{Options{Resource: host}, 0, 15},
-		{Options{Resource: host, MaxBytes: ReceiversMaxBytes, MaxSamples: ReceiversMaxSamples}, 2, 13},
-		{Options{MaxBytes: ReceiversMaxBytes, MaxSamples: ReceiversMaxSamples}, 0, 15},
+		{Options{Resource: host, MaxBytes: ReceiversMaxBytes, MaxSamples: ReceiversMaxSamples}, 4, 11},
+		{Options{MaxBytes: ReceiversMaxBytes, MaxSamples: ReceiversMaxSamples}, 2, 13},
 	} {
 		r := messages(t, p, test.o)[0].message.ResourceProfiles[0].Resource
 		said := 0

@@ -37,6 +37,8 @@ type Options struct {
 	// Relabel, if not nil, gives the labels that samples are to have in place of others: the same pointer where nothing changes, nil where they are
 	// dropped. It changes nothing, and gives the same for the same.
 	Relabel func(*profile.Labels) *profile.Labels
+	// KeepLabel, if not nil, says which further labels of goroutines samples are to have, by key, and gives the same for the same; nil: all.
+	KeepLabel func(key string) bool
 	// PerThread keeps the samples of threads apart.
 	PerThread bool
 	// Interval is how often Sink gets a profile of everything; 0: never.

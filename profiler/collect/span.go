@@ -34,7 +34,8 @@ func newFurtherCache() recent.Cache[string, string] {
 	return recent.New(maxFurtherBytes, func(k, _ string) int { return 96 + len(k) })
 }
 
-// packed gives labels as they came in the form in which they are kept, one copy of equal ones.
+// packed gives labels as they came in the form in which they are kept, one copy of equal ones, without those that are not to be kept: samples that differ
+// by these alone are added up.
 func (c *Collector) packed(labels []byte) string {
 	if len(labels) == 0 {
 		return ""
@@ -43,8 +44,24 @@ func (c *Collector) packed(labels []byte) string {
 	if known, ok := c.further.Get(text); ok {
 		return known
 	}
-	c.further.Put(text, text)
-	return text
+	kept := text
+	if c.options.KeepLabel != nil {
+		kept = keptLabels(text, c.options.KeepLabel)
+	}
+	c.further.Put(text, kept)
+	return kept
+}
+
+// keptLabels leaves the labels whose keys are to be kept, packed as before.
+func keptLabels(packed string, keep func(key string) bool) string {
+	var kept []byte
+	bpf.Labels([]byte(packed), func(key, value []byte) {
+		if keep(string(key)) {
+			kept = append(kept, byte(len(key)), byte(len(value)))
+			kept = append(append(kept, key...), value...)
+		}
+	})
+	return string(kept)
 }
 
 // ofSpan gives labels together with the ids and the further labels that came with a sample, one pointer for equal ones; the labels themselves where none came.

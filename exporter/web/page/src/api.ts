@@ -3,7 +3,7 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Weight } from "./flame/model.ts";
 import type { Place } from "./flame/view.ts";
-import { fixedRange, iso, isLive, rangeSeconds, selected, type State } from "./state.ts";
+import { fixedRange, iso, isLive, ofSpans, rangeSeconds, selected, type State } from "./state.ts";
 
 export interface Trust {
   stacks: number;
@@ -352,12 +352,12 @@ export function address(path: string, params: Params): string {
   return path + (text === "" ? "" : "?" + text);
 }
 
-// The times of a view, for the API. pinned gives absolute ones, which mean the same tomorrow.
+// The times of a view, for the API. pinned gives absolute ones, which mean the same tomorrow; but of spans, which only the memory knows.
 export function timeParams(s: State, pinned = false): Params {
   if (selected(s)) return { from: iso(s.from), to: iso(s.to) };
   const fixed = fixedRange(s.range);
   if (fixed) return { from: iso(fixed[0]), to: iso(fixed[1]) };
-  if (isLive(s) && !pinned) return s.compare ? { from: "-60s" } : { live: "true" };
+  if (isLive(s) && (!pinned || ofSpans(s))) return s.compare ? { from: "-60s" } : { live: "true" };
   const seconds = isLive(s) ? 60 : rangeSeconds(s.range);
   if (!pinned) return { from: `-${seconds}s` };
   const now = Math.floor(Date.now() / 1000) * 1000;

@@ -5,7 +5,7 @@ import type { Answer, LabelsAnswer } from "./api.ts";
 import { printable } from "./flame/text.ts";
 import { count, percent } from "./format.ts";
 import { addCondition, conditions, labelText, Menu, removeCondition, shown } from "./parts.tsx";
-import { formatQuery, labels, parseQuery, QueryError, type Query } from "./query.ts";
+import { formatQuery, parseQuery, QueryError, type Query } from "./query.ts";
 import { change, fixedRange, iso, type State } from "./state.ts";
 
 const parts = ["type", "filter", "by", "focus", "ignore", "hide"] as const;
@@ -72,8 +72,11 @@ function span(from = "-15m", to = "now"): string {
   return range;
 }
 
-export function Chips({ s, facet, facets, setFacet }: {
-  s: State; facet: string; facets: Answer<LabelsAnswer>; setFacet: (label: string) => void;
+// offered are labels to choose from, with that which is chosen although it is none of them: the agent says what is wrong with it.
+const offered = (labels: string[], chosen: string) => (chosen === "" || labels.includes(chosen) ? labels : [...labels, chosen]);
+
+export function Chips({ s, labels, facet, facets, setFacet }: {
+  s: State; labels: string[]; facet: string; facets: Answer<LabelsAnswer>; setFacet: (label: string) => void;
 }) {
   const active = conditions(s);
   const stacks = [["focus", s.focus], ["ignore", s.ignore], ["hide", s.hide]] as const;
@@ -122,7 +125,7 @@ export function Chips({ s, facet, facets, setFacet }: {
         Group by{" "}
         <select data-test="group-by" value={s.by} onChange={(e) => change({ by: e.currentTarget.value, zoom: [] })}>
           <option value="">nothing</option>
-          {labels.map((l) => <option key={l} value={l}>{labelText(l)}</option>)}
+          {offered(labels, s.by).map((l) => <option key={l} value={l}>{labelText(l)}</option>)}
         </select>
       </label>
     </div>

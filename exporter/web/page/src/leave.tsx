@@ -4,7 +4,7 @@ import { address, beforeParams, beforeTimes, stackParams, timeParams, type Param
 import { Fragment } from "preact";
 import { Copy, Menu } from "./parts.tsx";
 import { shell } from "./query.ts";
-import { formatState, iso, stripSpan, selected, isLive, rangeSeconds, type State } from "./state.ts";
+import { formatState, iso, stripSpan, selected, isLive, ofSpans, rangeSeconds, type State } from "./state.ts";
 
 function flags(params: Params): string {
   return Object.entries(params).filter(([, v]) => v !== undefined && v !== "").map(([k, v]) => ` --${k.replaceAll("_", "-")} ${shell(String(v))}`).join("");
@@ -32,9 +32,9 @@ function commands(s: State): { pprof: string; pilotlight: string } {
   };
 }
 
-// pinned is the address of this view with times that stay.
+// pinned is the address of this view with times that stay; of spans, which the history does not keep, as it is.
 function pinned(s: State): string {
-  if (selected(s) || rangeSeconds(s.range) === 0) return location.origin + location.pathname + formatState(s);
+  if (selected(s) || rangeSeconds(s.range) === 0 || ofSpans(s)) return location.origin + location.pathname + formatState(s);
   const [from, to] = stripSpan(s).map((t) => Math.floor(t / 1000) * 1000);
   const patch: Partial<State> = { range: `${iso(from)}/${iso(to)}` };
   if (isLive(s)) Object.assign(patch, { from: to - 60000, to });
@@ -69,7 +69,7 @@ export function Leave({ s, files }: { s: State; files: boolean }) {
       <p class="command"><code>{pinned(s)}</code><Copy text={() => pinned(s)} label="Copy a link to this view" test="copy-link" /></p>
       <h3>The same in a shell</h3>
       <p class="command"><code>{c.pprof}</code><Copy text={() => c.pprof} label="Copy the pprof command" /></p>
-      {!files && <p class="command"><code>{c.pilotlight}</code><Copy text={() => c.pilotlight} label="Copy the pilotlight command" /></p>}
+      {!files && !ofSpans(s) && <p class="command"><code>{c.pilotlight}</code><Copy text={() => c.pilotlight} label="Copy the pilotlight command" /></p>}
     </Menu>
   );
 }

@@ -14,9 +14,9 @@ import { focusSearch, Graph } from "./graph.tsx";
 import { Help } from "./help.tsx";
 import { Leave } from "./leave.tsx";
 import { Busy, conditions, Empty, Fold, Problem, useSmall } from "./parts.tsx";
-import { formatFilter, labels } from "./query.ts";
+import { formatFilter, labels, spanLabels } from "./query.ts";
 import { Side } from "./side.tsx";
-import { change, fixedRange, freeze, initial, isLive, moves, rangeSeconds, selected, state, stripSpan, unsorted, useAppState, whole, type State, type View } from "./state.ts";
+import { change, fixedRange, freeze, initial, isLive, moves, ofSpans, rangeSeconds, selected, state, stripSpan, unsorted, useAppState, whole, type State, type View } from "./state.ts";
 import { Strip, toggleCompare } from "./strip.tsx";
 import { Callers, DiffTable, Top, Tree } from "./tables.tsx";
 import { partsOf, partsOfDifference, TrustBadge } from "./trust.tsx";
@@ -35,7 +35,7 @@ function App() {
   const s = useAppState();
   const [paused, setPaused] = useState(false);
   const [help, setHelp] = useState(false);
-  const [facet, setFacet] = useState("comm");
+  const [chosen, setFacet] = useState("comm");
   const small = useSmall();
   const every = refreshEvery(s, paused);
 
@@ -43,6 +43,9 @@ function App() {
   const stack = stackParams(s);
   const status = useQuery<Status>("/api/v1/status", ranks.status, 10000);
   const { files, history, ...agent } = status.data ?? begun;
+  // Of spans the last minute and files tell; what was chosen there is no choice elsewhere.
+  const known = files || (isLive(s) && !s.compare) ? [...labels, ...spanLabels] : labels;
+  const facet = known.includes(chosen) ? chosen : "comm";
   const of = { ...time, ...stack };
   const compared = { ...of, ...beforeParams(s), scale: s.scale };
   const graphic = s.view === "flame" || s.view === "tree";
@@ -66,8 +69,10 @@ function App() {
   const callers = useQuery<CallersAnswer>(s.view === "callers" && s.function ? address("/api/v1/callers", { ...of, by: "", function: s.function, limit: 1000 }) : null, ranks.graph, every);
   const callersBefore = useQuery<CallersAnswer>(s.compare && s.view === "callers" && s.function ? address("/api/v1/callers", { ...beforeTimes(s), ...stack, by: "", function: s.function, limit: 1000 }) : null, ranks.graph, every);
 
-  // The strip and the list show all of the range, with the conditions, but as they were before somebody chose from the list itself.
-  const strip = { ...(history ? stripParams(s) : { live: "true" }), type: s.type, filter: s.filter, focus: s.focus, ignore: s.ignore };
+  // The strip and the list show all of the range, with the conditions, but as they were before somebody chose from the list itself; of spans the last
+  // minute, which is all that is known of them.
+  const past = history && !(isLive(s) && ofSpans({ ...s, by: "" }));
+  const strip = { ...(past ? stripParams(s) : { live: "true" }), type: s.type, filter: s.filter, focus: s.focus, ignore: s.ignore };
   const seriesEvery = paused || rangeSeconds(s.range) === 0 ? 0 : Math.max(10000, every);
   const series = useQuery<SeriesAnswer>(files || s.heat ? null : address("/api/v1/series", { ...strip, by: s.stack }), ranks.strip, seriesEvery);
   const list = useQuery<SeriesAnswer>(files ? null : address("/api/v1/series", { ...strip, filter: withoutLabel(s, s.list), by: s.list }), ranks.sparks, seriesEvery);
@@ -94,8 +99,8 @@ function App() {
   // A small screen has the graph first, and what narrows it below.
   const narrowing = (
     <>
-      {!files && <Strip s={s} small={small} series={series} list={labels} history={history} />}
-      <Fold small={small} title="Filters and groups" test="fold-filters"><Chips s={s} facet={facet} facets={facets} setFacet={setFacet} /></Fold>
+      {!files && <Strip s={s} small={small} series={series} list={labels} history={past} />}
+      <Fold small={small} title="Filters and groups" test="fold-filters"><Chips s={s} labels={known} facet={facet} facets={facets} setFacet={setFacet} /></Fold>
     </>
   );
   const side = !files && <Fold small={small} title="What runs" test="fold-list"><Side s={s} series={list} processes={processes} labels={listed} seconds={found?.seconds || seconds} /></Fold>;

@@ -9,7 +9,7 @@ import { change, selected, state, type State } from "./state.ts";
 
 const labelNames: Record<string, string> = {
   comm: "program", pid: "process", tid: "thread id", thread: "thread", exe: "executable", cgroup: "cgroup", container_id: "container",
-  service: "service", pod_uid: "pod", unit: "systemd unit",
+  service: "service", pod_uid: "pod", unit: "systemd unit", trace_id: "trace", span_id: "span",
 };
 
 export const labelText = (label: string) => labelNames[label] ?? label;

@@ -14,6 +14,10 @@ test("a query is taken apart as the agent does", () => {
     { label: "pid", op: "=", value: "12" },
     { label: "exe", op: "!~", value: "/usr/.*" },
   ]);
+  assert.deepEqual(parseFilter('trace_id="4bf92f3577b34da6a3ce929d0e0e4736",span_id!=""'), [
+    { label: "trace_id", op: "=", value: "4bf92f3577b34da6a3ce929d0e0e4736" },
+    { label: "span_id", op: "!=", value: "" },
+  ]);
   assert.deepEqual(parseFilter(" "), []);
 });
 

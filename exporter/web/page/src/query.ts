@@ -8,6 +8,9 @@ import { unprintable } from "./flame/text.ts";
 
 export const labels = ["comm", "pid", "tid", "thread", "exe", "cgroup", "container_id", "service", "pod_uid", "unit"];
 
+// spanLabels can be named too where profiles are in memory: the last minute, and files. The history does not keep them.
+export const spanLabels = ["trace_id", "span_id"];
+
 export type Op = "=" | "!=" | "=~" | "!~";
 const ops: Op[] = ["!=", "=~", "!~", "="];
 
@@ -102,7 +105,7 @@ class Scanner {
       this.spaces();
       const start = this.at;
       const label = this.word();
-      if (!labels.includes(label)) throw new QueryError(start, `expected a label: ${labels.join(", ")}`);
+      if (!labels.includes(label) && !spanLabels.includes(label)) throw new QueryError(start, `expected a label: ${[...labels, ...spanLabels].join(", ")}`);
       this.spaces();
       const op = ops.find((o) => this.take(o));
       if (!op) throw this.expected("=, !=, =~ or !~");

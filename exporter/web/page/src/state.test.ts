@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 Object.assign(globalThis, { location: { search: "" }, addEventListener: () => {} });
-const { parseState, formatState, initial, shift, whole } = await import("./state.ts");
+const { parseState, formatState, initial, ofSpans, shift, whole } = await import("./state.ts");
 
 test("a range of the address is one that there is", () => {
   for (const range of ["constructor", "__proto__", "toString", "5m"]) assert.equal(parseState(`?range=${range}`).range, initial.range, range);
@@ -38,4 +38,9 @@ test("a time keeps its length, wherever it is moved to", () => {
     }
   }
   assert.deepEqual(shift([-120_000, -60_000], -15_000, [0, 900_000]), [-120_000, -60_000]); // what lies before comes no nearer by that
+});
+
+test("a view is of spans where it names them, whatever else is wrong with it", () => {
+  for (const of of [{ by: "span_id" }, { filter: 'comm="a",trace_id="b"' }, { filter: "span_id=~.*" }]) assert.ok(ofSpans({ ...initial, ...of }), JSON.stringify(of));
+  for (const of of [{}, { by: "comm" }, { filter: 'comm="trace_id"' }, { filter: "trace_id" }]) assert.ok(!ofSpans({ ...initial, ...of }), JSON.stringify(of));
 });

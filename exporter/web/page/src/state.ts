@@ -1,6 +1,7 @@
 // What the page shows is all in its address: a copied link shows the same, and Back goes back.
 
 import { useEffect, useState } from "preact/hooks";
+import { parseFilter, spanLabels } from "./query.ts";
 
 export type View = "flame" | "top" | "tree" | "callers";
 export type Color = "kind" | "module" | "diff";
@@ -131,6 +132,15 @@ export function stripSpan(state: State, now = Date.now()): [number, number] {
 export const selected = (state: State) => state.to > 0;
 // isLive says that the last minute is shown, as it goes on.
 export const isLive = (state: State) => state.range === "now" && !selected(state);
+// ofSpans says that what is shown is about traces or spans, which are known of the last minute and of files alone.
+export function ofSpans(state: State): boolean {
+  if (spanLabels.includes(state.by)) return true;
+  try {
+    return parseFilter(state.filter).some((c) => spanLabels.includes(c.label));
+  } catch {
+    return false; // the agent says what is wrong with it
+  }
+}
 // moves says that what is shown changes with the time.
 export const moves = (state: State) => !selected(state) && rangeSeconds(state.range) > 0;
 
