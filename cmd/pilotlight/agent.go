@@ -260,6 +260,8 @@ func serve(ctx context.Context, server *web.Server, listener net.Listener, p *pr
 			cancel()
 			return errors.Join(err, <-served)
 		case <-ctx.Done():
+			// At once, not when the server has ended: what clients wait for is complete then, and nothing more is sampled meanwhile.
+			_ = p.Stop() // its Close tells
 			return <-served
 		case <-look:
 			if !p.HasTargets() {

@@ -165,6 +165,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	})()
 	c.files.Meanwhile(c.meanwhile)
 	c.publisher.Meanwhile(c.meanwhile)
+	c.kernel.meanwhile = c.meanwhile
 	defer c.files.Meanwhile(nil) // files are closed later than the rings
 
 	var whole *Window
@@ -287,6 +288,7 @@ func (c *Collector) round() {
 	var until uint64
 	c.fetched, until = clocks()
 	c.opened, c.urgent = 0, false
+	c.kernel.settled = c.ending.Load() // it takes a tenth of a second, and on a slow machine seconds
 	c.gather()
 	c.batch, c.arrived = c.arrived, c.batch[:0]
 	c.sampler.Copies(c.namer.keepCopy)
@@ -388,7 +390,7 @@ func (c *Collector) meanwhile() {
 	}
 }
 
-// gatherPause is how long files are opened before the rings are looked at again. A ring of the side-band takes 7 ms of a process that
+// gatherPause is how long files are opened, or the kernel's names read, before the rings are looked at again. A ring of the side-band takes 7 ms of a process that
 // does nothing but map files.
 const gatherPause = time.Millisecond
 

@@ -19,6 +19,10 @@ type KernelNames struct {
 	interval time.Duration
 	changed  bool
 	problem  error
+	// meanwhile, if not nil, is called every few milliseconds while the names are read.
+	meanwhile func()
+	// settled says that they are not read again.
+	settled bool
 }
 
 // kallsymsInterval is how often an unknown address makes us read the table again: modules come and go.
@@ -41,6 +45,9 @@ func (k *KernelNames) read(also io.Writer) {
 		return
 	}
 	var r io.Reader = k.file
+	if k.meanwhile != nil {
+		r = &attentive{r, k.meanwhile, time.Now()}
+	}
 	if also != nil {
 		r = io.TeeReader(r, also)
 	}
@@ -51,6 +58,21 @@ func (k *KernelNames) read(also io.Writer) {
 		return
 	}
 	k.table, k.problem = table, nil
+}
+
+// attentive does something else every gatherPause between two reads.
+type attentive struct {
+	io.Reader
+	meanwhile func()
+	last      time.Time
+}
+
+func (a *attentive) Read(b []byte) (int, error) {
+	if now := time.Now(); now.Sub(a.last) > gatherPause {
+		a.meanwhile()
+		a.last = now
+	}
+	return a.Reader.Read(b)
 }
 
 // open opens the file or goes back to its beginning. The kernel decides at the opening
@@ -85,7 +107,7 @@ func (k *KernelNames) lookup(addr uint64) (kallsyms.Symbol, bool) {
 			return s, true
 		}
 	}
-	if time.Now().Before(k.retry) {
+	if k.settled || time.Now().Before(k.retry) {
 		return kallsyms.Symbol{}, false
 	}
 	k.read(nil)

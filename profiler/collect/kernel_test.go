@@ -3,7 +3,9 @@ package collect
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/pilotlight/pilotlight/symbolizer/kallsyms"
@@ -64,6 +66,35 @@ func TestKernelNamesTryAgain(t *testing.T) {
 	if err := os.WriteFile(path, []byte("ffffffff81001000 T do_exit\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if s, ok := k.lookup(0xffffffff81001010); !ok || s.Name != "do_exit" {
+		t.Errorf("found %+v, problem %v", s, k.Problem())
+	}
+}
+
+// While the names are read, which takes long, other things are done; and at the end they are not read again.
+func TestKernelNamesAreAttentive(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kallsyms")
+	if err := os.WriteFile(path, []byte("ffffffff81001000 T do_exit\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	calls := 0
+	k := &KernelNames{path: path, meanwhile: func() { calls++ }}
+	defer k.Close()
+	slow := &attentive{iotest.OneByteReader(strings.NewReader("slow")), k.meanwhile, time.Now()}
+	for range 2 {
+		time.Sleep(2 * gatherPause)
+		if n, err := slow.Read(make([]byte, 1)); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if calls != 2 {
+		t.Errorf("%d calls beside two reads that came late", calls)
+	}
+	k.settled = true
+	if s, ok := k.lookup(0xffffffff81001010); ok {
+		t.Errorf("at the end the names were read, and %+v found", s)
+	}
+	k.settled = false
 	if s, ok := k.lookup(0xffffffff81001010); !ok || s.Name != "do_exit" {
 		t.Errorf("found %+v, problem %v", s, k.Problem())
 	}
