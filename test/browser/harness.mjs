@@ -53,6 +53,11 @@ export async function workload(name) {
   return child;
 }
 
+/** A program of Go that works for spans: each of two goroutines, burnFirst and burnSecond, for a trace of nine spans after the other. */
+export async function goSpans() {
+  return (await start(build("./test/workloads/gospans", "gospans"), [join(scratch, "spans")], /ready/)).child;
+}
+
 /** A part of the made-up shop that pictures are taken of. */
 export async function shop(part) {
   const path = join(scratch, `shop-${part}`);

@@ -9,7 +9,7 @@ import { gzipSync } from "node:zlib";
 import Ajv from "ajv";
 import { alone } from "./flame.mjs";
 import { take } from "./pictures.mjs";
-import { agent, close, json, ofADay, scratch, shows, unpaced, until, visit, workload } from "./harness.mjs";
+import { agent, close, goSpans, json, ofADay, scratch, shows, unpaced, until, visit, workload } from "./harness.mjs";
 
 const require = createRequire(import.meta.url);
 const hostile = "<img src=x onerror=alert(1)>";
@@ -299,6 +299,20 @@ test("the token is asked for once", async (t) => {
   const again = await context.newPage();
   await again.goto(guarded.url);
   await again.waitForSelector(ready);
+});
+
+test("a goroutine is seen by its traces", async (t) => {
+  const spans = await goSpans();
+  const page = await open(t, `${(await agent([spans.pid])).url}/?view=top`);
+  const shown = () => page.textContent("body");
+  await until("both goroutines in the document", async () => /burnFirst[^]*burnSecond|burnSecond[^]*burnFirst/.test(await shown()));
+  await page.locator(at("query")).fill('filter=trace_id=~"70696c6f746c6967687400000001.*"'); // those of the second
+  await page.keyboard.press("Enter");
+  await until("one alone", async () => (await shown()).includes("burnSecond") && !(await shown()).includes("burnFirst"));
+  assert.match(page.url(), /trace_id/);
+  await page.locator(at("group-by")).selectOption("trace_id");
+  await page.goto(page.url().replace("view=top", "view=tree"));
+  await until("its traces", async () => /70696c6f746c6967687400000001[0-9a-f]{4}/.test(await shown()));
 });
 
 test("the graph by itself", async () => {
