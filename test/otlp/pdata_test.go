@@ -15,33 +15,8 @@ import (
 	"go.opentelemetry.io/collector/pdata/pprofile"
 
 	"github.com/pilotlight/pilotlight/exporter/otlp"
-	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/test/received"
 )
-
-var began = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
-
-// example is a profile of two processes, with times.
-func example() *profile.Profile {
-	app := &profile.Mapping{Path: "/usr/bin/app", BuildID: "abcdef0123", EndsHash: "00112233445566778899aabbccddeeff", Start: 0x401000, Limit: 0x402000, Offset: 0x1000, HasFunctions: true, HasLines: true}
-	kernel := &profile.Mapping{Path: "[kernel.kallsyms]", HasFunctions: true}
-	line := func(name, file string, start, line int) profile.Line {
-		return profile.Line{Function: &profile.Function{Name: name, File: file, StartLine: start}, Line: line}
-	}
-	read := &profile.Location{Kind: profile.FrameKernel, Mapping: kernel, Address: 0xffffffff81234567, Lines: []profile.Line{line("vfs_read", "", 0, 0)}}
-	inlined := &profile.Location{Kind: profile.FrameNative, Mapping: app, Address: 0x401010, Lines: []profile.Line{line("leaf", "a.c", 10, 12), line("_ZN3geo4areaINS_6CircleELi7EEEdRKT_", "a.c", 20, 25)}}
-	unnamed := &profile.Location{Kind: profile.FrameNative, Mapping: app, Address: 0x401ff0, Lines: []profile.Line{line("[app+0x1ff0]", "", 0, 0)}, Unnamed: "no_symbol"}
-	return &profile.Profile{
-		Type: profile.TypeCPU, Start: began, Duration: 10 * time.Second, Period: 10309278,
-		Samples: []profile.Sample{
-			{Kernel: &profile.Stack{Locations: []*profile.Location{read}}, User: &profile.Stack{Locations: []*profile.Location{inlined, unnamed}},
-				Labels: &profile.Labels{PID: 10, TID: 11, Comm: "app", Thread: "worker", Exe: "/usr/bin/app", Cgroup: "/x.scope", ContainerID: "0123"},
-				Count:  2, Value: 2 * 10309278, Times: []time.Duration{time.Millisecond, 3 * time.Second}},
-			{User: &profile.Stack{Locations: []*profile.Location{unnamed}, Truncated: "unmapped_pc"}, Labels: &profile.Labels{PID: 12, Comm: "other"},
-				Count: 1, Value: 5, Times: []time.Duration{time.Second}},
-		},
-		Account: profile.Account{Taken: 4, Exported: 3, Lost: []profile.Loss{{Reason: "ring_full", Count: 1}}},
-	}
-}
 
 func unmarshal(t *testing.T, data []byte) pprofile.Profiles {
 	t.Helper()
@@ -99,7 +74,7 @@ func equal(t *testing.T, what string, got, want any) {
 // pdata sees every field as it was.
 func TestPdataReadsWhatIsWritten(t *testing.T) {
 	var out bytes.Buffer
-	if err := otlp.Write(&out, example(), otlp.Options{Version: "v1.2.3", Timestamps: true}); err != nil {
+	if err := otlp.Write(&out, received.Example(), otlp.Options{Version: "v1.2.3", Timestamps: true}); err != nil {
 		t.Fatal(err)
 	}
 	p := unmarshal(t, out.Bytes())
@@ -128,7 +103,7 @@ func TestPdataReadsWhatIsWritten(t *testing.T) {
 		},
 		{unnamed, {Name: "[truncated: unmapped pc]", System: "[truncated: unmapped pc]"}},
 	}
-	times := [][]uint64{{uint64(began.Add(time.Millisecond).UnixNano()), uint64(began.Add(3 * time.Second).UnixNano())}, {uint64(began.Add(time.Second).UnixNano())}}
+	times := [][]uint64{{uint64(received.Began.UnixNano()), uint64(received.Began.Add(10*time.Second - 1).UnixNano())}, {uint64(received.Began.Add(time.Second).UnixNano())}}
 	values := []int64{2 * 10309278, 5}
 	labels := []map[string]string{{"thread.name": "Str worker", "thread.id": "Int 11"}, {}}
 	for i := range 2 {
@@ -139,7 +114,7 @@ func TestPdataReadsWhatIsWritten(t *testing.T) {
 		for n, of := range profiles.All() {
 			equal(t, "type", typeOf(of.SampleType()), []string{"samples/count", "cpu/nanoseconds"}[n])
 			equal(t, "period", fmt.Sprint(typeOf(of.PeriodType()), of.Period()), "cpu/nanoseconds10309278")
-			equal(t, "time", fmt.Sprint(of.Time().AsTime(), of.DurationNano()), fmt.Sprint(began, uint64(10*time.Second)))
+			equal(t, "time", fmt.Sprint(of.Time().AsTime(), of.DurationNano()), fmt.Sprint(received.Began, uint64(10*time.Second)))
 			if of.Samples().Len() != 1 {
 				t.Fatalf("%d samples", of.Samples().Len())
 			}
@@ -228,7 +203,7 @@ func TestPdataReadsWhatCameFromPprof(t *testing.T) {
 // What pdata makes of it again, with references to the dictionary in its attributes, means what it did.
 func TestReadsWhatPdataWrites(t *testing.T) {
 	var out bytes.Buffer
-	want := example()
+	want := received.Example()
 	if err := otlp.Write(&out, want, otlp.Options{Timestamps: true}); err != nil {
 		t.Fatal(err)
 	}

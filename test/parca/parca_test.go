@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -28,6 +27,7 @@ import (
 
 	"github.com/pilotlight/pilotlight/exporter/otlp"
 	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/test/received"
 )
 
 // row is what Parca keeps of a sample.
@@ -37,15 +37,7 @@ type row struct {
 	Duration      int64
 	Period, Value int64
 	Labels        map[string]string
-	Frames        []frame // innermost first
-}
-
-// frame is a line of a location.
-type frame struct {
-	Name, System, File string
-	Start, Line        int64
-	Address            uint64 // of the location
-	Mapping, BuildID   string
+	Frames        []received.Frame // innermost first
 }
 
 // server is Parca's receiver of OTLP, listening. In the place of its database stands a list: what a query reads there is what was put there.
@@ -185,10 +177,10 @@ func numberAt(column arrow.Array, i int) (int64, error) {
 }
 
 // framesOf decodes stacks by Parca's own decoder.
-func framesOf(stacks *array.List) ([][]frame, error) {
+func framesOf(stacks *array.List) ([][]received.Frame, error) {
 	values := stacks.ListValues().(*array.Dictionary)
 	encoded := values.Dictionary().(*array.Binary)
-	out := make([][]frame, stacks.Len())
+	out := make([][]received.Frame, stacks.Len())
 	for i := range out {
 		for j, end := stacks.ValueOffsets(i); j < end; j++ {
 			frames, err := decode(encoded.Value(values.GetValueIndex(int(j))))
@@ -201,7 +193,7 @@ func framesOf(stacks *array.List) ([][]frame, error) {
 	return out, nil
 }
 
-func decode(location []byte) ([]frame, error) {
+func decode(location []byte) ([]received.Frame, error) {
 	w := parca.NewWriter(memory.DefaultAllocator, nil)
 	defer w.Release()
 	w.LocationsList.Append(true)
@@ -231,9 +223,9 @@ func decode(location []byte) ([]frame, error) {
 		}
 		return texts.ValueString(int(indices.Value(i)))
 	}
-	frames := make([]frame, r.Line.Len())
+	frames := make([]received.Frame, r.Line.Len())
 	for i := range frames {
-		frames[i] = frame{
+		frames[i] = received.Frame{
 			Name: text(r.LineFunctionNameIndices, r.LineFunctionNameDict, i), System: text(r.LineFunctionSystemNameIndices, r.LineFunctionSystemNameDict, i),
 			File: text(r.LineFunctionFilenameIndices, r.LineFunctionFilenameDict, i), Start: r.LineFunctionStartLine.Value(i), Line: r.LineNumber.Value(i),
 			Address: r.Address.Value(0), Mapping: text(r.MappingFileIndices, r.MappingFileDict, 0), BuildID: text(r.MappingBuildIDIndices, r.MappingBuildIDDict, 0),
@@ -242,30 +234,11 @@ func decode(location []byte) ([]frame, error) {
 	return frames, nil
 }
 
-var began = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
-
-// example is a profile of two processes, with times: that of the tests with pdata.
+// example is received.Example with a label of its program.
 func example() *profile.Profile {
-	app := &profile.Mapping{Path: "/usr/bin/app", BuildID: "abcdef0123", EndsHash: "00112233445566778899aabbccddeeff", Start: 0x401000, Limit: 0x402000, Offset: 0x1000, HasFunctions: true, HasLines: true}
-	kernel := &profile.Mapping{Path: "[kernel.kallsyms]", HasFunctions: true}
-	line := func(name, file string, start, line int) profile.Line {
-		return profile.Line{Function: &profile.Function{Name: name, File: file, StartLine: start}, Line: line}
-	}
-	read := &profile.Location{Kind: profile.FrameKernel, Mapping: kernel, Address: 0xffffffff81234567, Lines: []profile.Line{line("vfs_read", "", 0, 0)}}
-	inlined := &profile.Location{Kind: profile.FrameNative, Mapping: app, Address: 0x401010, Lines: []profile.Line{line("leaf", "a.c", 10, 12), line("_ZN3geo4areaINS_6CircleELi7EEEdRKT_", "a.c", 20, 25)}}
-	unnamed := &profile.Location{Kind: profile.FrameNative, Mapping: app, Address: 0x401ff0, Lines: []profile.Line{line("[app+0x1ff0]", "", 0, 0)}, Unnamed: "no_symbol"}
-	return &profile.Profile{
-		Type: profile.TypeCPU, Start: began, Duration: 10 * time.Second, Period: 10309278,
-		Samples: []profile.Sample{
-			{Kernel: &profile.Stack{Locations: []*profile.Location{read}}, User: &profile.Stack{Locations: []*profile.Location{inlined, unnamed}},
-				Labels: &profile.Labels{PID: 10, TID: 11, Comm: "app", Thread: "worker", Exe: "/usr/bin/app", Cgroup: "/x.scope", ContainerID: "0123",
-					Further: []profile.Attribute{{Key: "http.route", Value: "/users"}}},
-				Count: 2, Value: 2 * 10309278, Times: []time.Duration{0, 10*time.Second - 1}},
-			{User: &profile.Stack{Locations: []*profile.Location{unnamed}, Truncated: "unmapped_pc"}, Labels: &profile.Labels{PID: 12, Comm: "other"},
-				Count: 1, Value: 5, Times: []time.Duration{time.Second}},
-		},
-		Account: profile.Account{Taken: 4, Exported: 3, Lost: []profile.Loss{{Reason: "ring_full", Count: 1}}},
-	}
+	p := received.Example()
+	p.Samples[0].Labels.Further = []profile.Attribute{{Key: "http.route", Value: "/users"}}
+	return p
 }
 
 const name = "github_com_pilotlight_pilotlight:"
@@ -275,23 +248,14 @@ var labelName = strings.NewReplacer(".", "_", "-", "_")
 
 // Parca keeps every sample of every process with its stack, its time and its labels, of messages with times and of those without.
 func TestParcaKeepsWhatIsWritten(t *testing.T) {
-	unnamed := frame{"[app+0x1ff0]", "[app+0x1ff0]", "", 0, 0, 0x401ff0, "/usr/bin/app", "abcdef0123"}
-	stacks := [2][]frame{
-		{
-			{"vfs_read", "vfs_read", "", 0, 0, 0xffffffff81234567, "[kernel.kallsyms]", ""},
-			{"leaf", "leaf", "a.c", 10, 12, 0x401010, "/usr/bin/app", "abcdef0123"},
-			{"geo::area<geo::Circle, 7>", "_ZN3geo4areaINS_6CircleELi7EEEdRKT_", "a.c", 20, 25, 0x401010, "/usr/bin/app", "abcdef0123"},
-			unnamed,
-		},
-		{unnamed, {Name: "[truncated: unmapped pc]", System: "[truncated: unmapped pc]"}},
-	}
+	stacks := received.ExampleFrames()
 	// Those that are no text, such as process.pid and thread.id, Parca leaves out; service.instance.id and thread.name stand for them.
 	labels := [2]map[string]string{
 		{"service_name": "app", "service_instance_id": "10", "process_title": "app", "process_executable_name": "app", "process_executable_path": "/usr/bin/app",
 			"process_linux_cgroup": "/x.scope", "container_id": "0123", "thread_name": "worker", "http_route": "/users"},
 		{"service_name": "other", "service_instance_id": "12", "process_title": "other"},
 	}
-	at := func(d time.Duration) int64 { return began.Add(d).UnixNano() }
+	at := func(d time.Duration) int64 { return received.Began.Add(d).UnixNano() }
 	kept := func(of int, kind string, nanos, value int64) row {
 		return row{name + kind + ":cpu:nanoseconds", nanos, int64(10 * time.Second), 10309278, value, labels[of], stacks[of]}
 	}
@@ -310,14 +274,14 @@ func TestParcaKeepsWhatIsWritten(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint("times=", c.times), func(t *testing.T) {
 			s := startParca(t)
-			encode(t, example(), otlp.Options{Version: "v1.2.3", Timestamps: c.times, MaxBytes: otlp.ReceiversMaxBytes, MaxSamples: otlp.ReceiversMaxSamples, Seed: [16]byte{1}}, func(data []byte) {
+			received.Encode(t, example(), otlp.Options{Version: "v1.2.3", Timestamps: c.times, MaxBytes: otlp.ReceiversMaxBytes, MaxSamples: otlp.ReceiversMaxSamples, Seed: [16]byte{1}}, func(data []byte) {
 				if err := send(s, data); err != nil {
 					t.Fatal(err)
 				}
 			})
 			got := s.kept(t)
 			order(got)
-			equalRows(t, got, c.want)
+			received.CheckEqual(t, got, c.want)
 			for _, r := range got {
 				if q, err := parca.ParseQuery(r.Type + `:delta{service_name="app"}`); err != nil || !q.Delta || q.Meta.PeriodType != (parca.ValueType{Type: "cpu", Unit: "nanoseconds"}) {
 					t.Errorf("%s is no type to ask for: %+v, %v", r.Type, q, err)
@@ -341,7 +305,7 @@ func TestParcaKeepsAllMessages(t *testing.T) {
 	}
 	for _, times := range []bool{false, true} {
 		s, messages := startParca(t), 0
-		encode(t, p, otlp.Options{Timestamps: times, MaxBytes: otlp.ReceiversMaxBytes, MaxSamples: 10}, func(data []byte) {
+		received.Encode(t, p, otlp.Options{Timestamps: times, MaxBytes: otlp.ReceiversMaxBytes, MaxSamples: 10}, func(data []byte) {
 			messages++
 			if err := send(s, data); err != nil {
 				t.Fatalf("message %d: %v", messages, err)
@@ -357,33 +321,8 @@ func TestParcaKeepsAllMessages(t *testing.T) {
 	}
 }
 
-func encode(t *testing.T, p *profile.Profile, o otlp.Options, do func([]byte)) {
-	t.Helper()
-	e, err := otlp.NewEncoder(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := e.Encode(p, func(m otlp.Message) error { do(m.Data); return nil }); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func order(rows []row) {
 	slices.SortFunc(rows, func(a, b row) int {
 		return cmp.Or(strings.Compare(a.Labels["service_name"], b.Labels["service_name"]), strings.Compare(a.Type, b.Type), cmp.Compare(a.Nanos, b.Nanos))
 	})
-}
-
-func equalRows(t *testing.T, got, want []row) {
-	t.Helper()
-	for i := range max(len(got), len(want)) {
-		switch {
-		case i >= len(got):
-			t.Errorf("not kept: %+v", want[i])
-		case i >= len(want):
-			t.Errorf("too much: %+v", got[i])
-		case !reflect.DeepEqual(got[i], want[i]):
-			t.Errorf("got\n%+v\nwant\n%+v", got[i], want[i])
-		}
-	}
 }

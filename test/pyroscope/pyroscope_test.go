@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +30,7 @@ import (
 
 	"github.com/pilotlight/pilotlight/exporter/otlp"
 	"github.com/pilotlight/pilotlight/profiler/profile"
+	"github.com/pilotlight/pilotlight/test/received"
 )
 
 // row is what Pyroscope makes of a sample.
@@ -39,14 +39,7 @@ type row struct {
 	Nanos, Duration int64
 	Period, Value   int64
 	Labels          map[string]string // of the series, and of the sample in it
-	Frames          []frame           // innermost first
-}
-
-// frame is a line of a location. Where functions have names Pyroscope keeps no addresses.
-type frame struct {
-	Name, System, File string
-	Start, Line        int64
-	Mapping, BuildID   string
+	Frames          []received.Frame  // innermost first, without addresses
 }
 
 // receiver is Pyroscope's receiver of OTLP, listening, with the limits that it has by default. In the place of its distributor stands a list: what comes there is checked,
@@ -156,10 +149,17 @@ func (v *visitor) VisitSampleSeries(labels model.Labels, samples []*googlepb.Sam
 			m := v.p.Mapping[l.MappingId-1]
 			for _, line := range l.Line {
 				f := v.p.Function[line.FunctionId-1]
-				out.Frames = append(out.Frames, frame{text(f.Name), text(f.SystemName), text(f.Filename), f.StartLine, line.Line, text(m.Filename), text(m.BuildId)})
+				out.Frames = append(out.Frames, received.Frame{Name: text(f.Name), System: text(f.SystemName), File: text(f.Filename), Start: f.StartLine, Line: line.Line, Mapping: text(m.Filename), BuildID: text(m.BuildId)})
 			}
 		}
 		v.r.rows = append(v.r.rows, out)
+	}
+}
+
+// withoutAddresses leaves what Pyroscope keeps of frames whose functions have names.
+func withoutAddresses(frames []received.Frame) {
+	for i := range frames {
+		frames[i].Address = 0
 	}
 }
 
@@ -201,46 +201,23 @@ func send(r *receiver, message []byte) error {
 	return err
 }
 
-var began = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
-
 // soon is when profiles of that time are sent: Pyroscope takes none that are older than an hour.
-func soon() time.Time { return began.Add(time.Minute) }
+func soon() time.Time { return received.Began.Add(time.Minute) }
 
-// example is a profile of two processes, with times: that of the tests with pdata, with a span.
+// example is received.Example with a span and a label of its program.
 func example() *profile.Profile {
-	app := &profile.Mapping{Path: "/usr/bin/app", BuildID: "abcdef0123", EndsHash: "00112233445566778899aabbccddeeff", Start: 0x401000, Limit: 0x402000, Offset: 0x1000, HasFunctions: true, HasLines: true}
-	kernel := &profile.Mapping{Path: "[kernel.kallsyms]", HasFunctions: true}
-	line := func(name, file string, start, line int) profile.Line {
-		return profile.Line{Function: &profile.Function{Name: name, File: file, StartLine: start}, Line: line}
-	}
-	read := &profile.Location{Kind: profile.FrameKernel, Mapping: kernel, Address: 0xffffffff81234567, Lines: []profile.Line{line("vfs_read", "", 0, 0)}}
-	inlined := &profile.Location{Kind: profile.FrameNative, Mapping: app, Address: 0x401010, Lines: []profile.Line{line("leaf", "a.c", 10, 12), line("_ZN3geo4areaINS_6CircleELi7EEEdRKT_", "a.c", 20, 25)}}
-	unnamed := &profile.Location{Kind: profile.FrameNative, Mapping: app, Address: 0x401ff0, Lines: []profile.Line{line("[app+0x1ff0]", "", 0, 0)}, Unnamed: "no_symbol"}
-	return &profile.Profile{
-		Type: profile.TypeCPU, Start: began, Duration: 10 * time.Second, Period: 10309278,
-		Samples: []profile.Sample{
-			{Kernel: &profile.Stack{Locations: []*profile.Location{read}}, User: &profile.Stack{Locations: []*profile.Location{inlined, unnamed}},
-				Labels: &profile.Labels{PID: 10, TID: 11, Comm: "app", Thread: "worker", Exe: "/usr/bin/app", Cgroup: "/x.scope", ContainerID: "0123",
-					TraceID: "4bf92f3577b34da6a3ce929d0e0e4736", SpanID: "00f067aa0ba902b7", Further: []profile.Attribute{{Key: "http.route", Value: "/users"}}},
-				Count: 2, Value: 2 * 10309278, Times: []time.Duration{0, 10*time.Second - 1}},
-			{User: &profile.Stack{Locations: []*profile.Location{unnamed}, Truncated: "unmapped_pc"}, Labels: &profile.Labels{PID: 12, Comm: "other"},
-				Count: 1, Value: 5, Times: []time.Duration{time.Second}},
-		},
-		Account: profile.Account{Taken: 4, Exported: 3, Lost: []profile.Loss{{Reason: "ring_full", Count: 1}}},
-	}
+	p := received.Example()
+	l := p.Samples[0].Labels
+	l.TraceID, l.SpanID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+	l.Further = []profile.Attribute{{Key: "http.route", Value: "/users"}}
+	return p
 }
 
 // Pyroscope makes series of every process, with every sample, its stack and its labels, of messages with times and of those without: both are the same to it.
 func TestPyroscopeReadsWhatIsWritten(t *testing.T) {
-	unnamed := frame{"[app+0x1ff0]", "[app+0x1ff0]", "", 0, 0, "/usr/bin/app", "abcdef0123"}
-	stacks := [2][]frame{
-		{
-			{"vfs_read", "vfs_read", "", 0, 0, "[kernel.kallsyms]", ""},
-			{"leaf", "leaf", "a.c", 10, 12, "/usr/bin/app", "abcdef0123"},
-			{"geo::area<geo::Circle, 7>", "_ZN3geo4areaINS_6CircleELi7EEEdRKT_", "a.c", 20, 25, "/usr/bin/app", "abcdef0123"},
-			unnamed,
-		},
-		{unnamed, {Name: "[truncated: unmapped pc]", System: "[truncated: unmapped pc]"}},
+	stacks := received.ExampleFrames()
+	for _, frames := range stacks {
+		withoutAddresses(frames)
 	}
 	labels := [2]map[string]string{
 		{"service_name": "app", "service_instance_id": "10", "process_pid": "10", "process_title": "app", "process_executable_name": "app", "process_executable_path": "/usr/bin/app",
@@ -253,14 +230,14 @@ func TestPyroscopeReadsWhatIsWritten(t *testing.T) {
 		for key, value := range labels[of] {
 			l[key] = value
 		}
-		return row{"cpu:nanoseconds:cpu:nanoseconds", began.UnixNano(), int64(10 * time.Second), 10309278, value, l, stacks[of]}
+		return row{"cpu:nanoseconds:cpu:nanoseconds", received.Began.UnixNano(), int64(10 * time.Second), 10309278, value, l, stacks[of]}
 	}
 	// What it shows as CPU of the process are the samples; values that are no multiple of the period are a type of their own.
 	want := []row{kept(0, "cpu", 2*10309278), kept(0, "process_cpu", 2*10309278), kept(1, "cpu", 5), kept(1, "process_cpu", 10309278)}
 	for _, times := range []bool{false, true} {
 		t.Run(fmt.Sprint("times=", times), func(t *testing.T) {
 			r := startPyroscope(t, soon)
-			encode(t, example(), otlp.Options{Version: "v1.2.3", Timestamps: times, MaxBytes: otlp.ReceiversMaxBytes, MaxSamples: otlp.ReceiversMaxSamples, Seed: [16]byte{1}}, func(data []byte) {
+			received.Encode(t, example(), otlp.Options{Version: "v1.2.3", Timestamps: times, MaxBytes: otlp.ReceiversMaxBytes, MaxSamples: otlp.ReceiversMaxSamples, Seed: [16]byte{1}}, func(data []byte) {
 				if err := send(r, data); err != nil {
 					t.Fatal(err)
 				}
@@ -269,16 +246,7 @@ func TestPyroscopeReadsWhatIsWritten(t *testing.T) {
 			slices.SortFunc(got, func(a, b row) int {
 				return cmp.Or(strings.Compare(a.Labels["service_name"], b.Labels["service_name"]), strings.Compare(a.Labels["__name__"], b.Labels["__name__"]))
 			})
-			for i := range max(len(got), len(want)) {
-				switch {
-				case i >= len(got):
-					t.Errorf("not there: %+v", want[i])
-				case i >= len(want):
-					t.Errorf("too much: %+v", got[i])
-				case !reflect.DeepEqual(got[i], want[i]):
-					t.Errorf("got\n%+v\nwant\n%+v", got[i], want[i])
-				}
-			}
+			received.CheckEqual(t, got, want)
 		})
 	}
 }
@@ -301,7 +269,7 @@ func TestPyroscopeTakesAsMuchAsIsSent(t *testing.T) {
 		p.Samples = append(p.Samples, s)
 	}
 	r, messages := startPyroscope(t, soon), 0
-	encode(t, p, otlp.Options{MaxBytes: otlp.ReceiversMaxBytes, MaxSamples: otlp.ReceiversMaxSamples}, func(data []byte) {
+	received.Encode(t, p, otlp.Options{MaxBytes: otlp.ReceiversMaxBytes, MaxSamples: otlp.ReceiversMaxSamples}, func(data []byte) {
 		messages++
 		if err := send(r, data); err != nil {
 			t.Fatalf("message %d: %v", messages, err)
@@ -313,16 +281,5 @@ func TestPyroscopeTakesAsMuchAsIsSent(t *testing.T) {
 	}
 	if want := 20_000 * 2 * p.Period; sum != want || messages < 2 {
 		t.Errorf("%d of %d ns in %d messages", sum, want, messages)
-	}
-}
-
-func encode(t *testing.T, p *profile.Profile, o otlp.Options, do func([]byte)) {
-	t.Helper()
-	e, err := otlp.NewEncoder(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := e.Encode(p, func(m otlp.Message) error { do(m.Data); return nil }); err != nil {
-		t.Fatal(err)
 	}
 }
