@@ -16,7 +16,7 @@ STATICCHECK := go tool -modfile=test/tools/go.mod staticcheck
 # shortened. There only its concurrent use runs; the comparison runs without.
 COMPARED := ./symbolizer/pclntab
 # These start no goroutines, which a test of the tree holds: the race detector would find nothing, in five times the time.
-SEQUENTIAL := exporter/flame exporter/otlp exporter/pprof profiler/unwind symbolizer/demangle symbolizer/elfsym
+SEQUENTIAL := exporter/otlp exporter/pprof profiler/unwind symbolizer/demangle symbolizer/elfsym
 RACED = $(filter-out %/pclntab $(addprefix %/,$(SEQUENTIAL)),$(shell go list $(PACKAGES)))
 
 # Lengths; test-long raises them. -short makes the comparisons over large files coarser.

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -102,6 +103,21 @@ func randomProfile(r *rand.Rand) *profile.Profile {
 	return p
 }
 
+// largeProfile has so many stacks that several goroutines sort them: runs of those that have much in common, and of those that have nothing.
+func largeProfile(r *rand.Rand) *profile.Profile {
+	p := profileOf()
+	for range 20 * helped {
+		frames := []string{fmt.Sprint("f", r.IntN(1000)), fmt.Sprint("f", r.IntN(30))}
+		for i := range r.IntN(3) {
+			frames = append(frames, fmt.Sprint("f", i))
+		}
+		s := sampleOf(1+r.Int64N(5), append(frames, []string{"main", "thread"}[r.IntN(2)])...)
+		s.Labels = &profile.Labels{Comm: fmt.Sprint("c", r.IntN(3))}
+		p.Samples = append(p.Samples, s)
+	}
+	return p
+}
+
 // Trees are what their definition says, whole and with the heaviest nodes alone, of real profiles and of odd ones, whatever was selected; and Stacks
 // select as Select does.
 func TestTreesEqualTheirDefinition(t *testing.T) {
@@ -110,8 +126,12 @@ func TestTreesEqualTheirDefinition(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
 	for i := range 100 {
 		p := randomProfile(r)
+		if i == len(files) {
+			p = largeProfile(r)
+		}
 		if i < len(files) {
 			p = read(t, files[i])
 		}

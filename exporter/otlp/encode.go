@@ -468,7 +468,7 @@ func (m *message) resource(b *batch) {
 	attributes = append(attributes, said...)
 	if k.pid != 0 && known[e.name(keyInstanceID)] == "" {
 		known[e.name(keyInstanceID)] = keyInstanceID
-		attributes = append(attributes, keyValue(keyInstanceID, stringValue(instanceID(b.encoder.options.Resource[keyHostName], int64(k.pid)))))
+		attributes = append(attributes, keyValue(keyInstanceID, stringValue(m.value(b, instanceID(b.encoder.options.Resource[keyHostName], int64(k.pid))))))
 	}
 	for _, a := range e.extra {
 		if known[e.name(a.Key)] == "" {
@@ -516,6 +516,7 @@ func (m *message) said(b *batch, known map[string]string) (attributes []*commonp
 	e, o := b.encoder, &b.encoder.options
 	bytes := o.MaxBytes / 16
 	m.left = e.left()
+	profilers := maps.Clone(known) // what the profiler says itself is not dropped
 	said := b.said
 	if e.bounded {
 		said = slices.SortedStableFunc(slices.Values(said), func(a, b profile.Attribute) int { return cmp.Compare(identity.Rank(a.Key), identity.Rank(b.Key)) })
@@ -523,11 +524,12 @@ func (m *message) said(b *batch, known map[string]string) (attributes []*commonp
 	for _, a := range said {
 		key, value := e.key(m.text(a.Key)), m.value(b, a.Value)
 		name := e.name(key)
-		if known[name] == key || key == "" || value == "" {
+		if profilers[name] == key || key == "" || value == "" {
 			continue
 		}
 		other, own := e.names[name]
-		if !own && m.left == 0 && e.bounded || known[name] != "" || own && other != key || e.bounded && o.MaxBytes != 0 && len(key)+len(value) > bytes {
+		ofSamples := key == labelTraceID || key == labelSpanID || key == keyComment // left counts on it that no resource has them
+		if ofSamples || !own && m.left == 0 && e.bounded || known[name] != "" || own && other != key || e.bounded && o.MaxBytes != 0 && len(key)+len(value) > bytes {
 			dropped++
 			continue
 		}

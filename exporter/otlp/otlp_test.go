@@ -697,11 +697,12 @@ func TestFurtherLabelsAreBounded(t *testing.T) {
 // For receivers keys are such as all of them take, and no two of them the same to Pyroscope; in a file they are as they were said.
 func TestKeysForReceivers(t *testing.T) {
 	l := &profile.Labels{PID: 1, Comm: "a", Exe: "/" + strings.Repeat("x", 4000), Thread: "t",
-		Resource: []profile.Attribute{{Key: "my-team", Value: "1"}, {Key: "my_team", Value: "2"}, {Key: "service_name", Value: "3"}, {Key: "__delta__", Value: "4"}, {Key: "9é", Value: "5"}, {Key: "thread_name", Value: "6"}},
-		Further:  []profile.Attribute{{Key: "user/id", Value: "1"}, {Key: "user.id", Value: "2"}, {Key: "my.team", Value: "3"}, {Key: "thread_id", Value: "4"}, {Key: "__otel__", Value: "5"}},
+		Resource: []profile.Attribute{{Key: "my-team", Value: "1"}, {Key: "my_team", Value: "2"}, {Key: "service_name", Value: "3"}, {Key: "__delta__", Value: "4"}, {Key: "9é", Value: "5"}, {Key: "thread_name", Value: "6"},
+			{Key: "trace_id", Value: "7"}, {Key: "span_id", Value: "8"}, {Key: "pprof.profile.comment", Value: "9"}},
+		Further: []profile.Attribute{{Key: "user/id", Value: "1"}, {Key: "user.id", Value: "2"}, {Key: "my.team", Value: "3"}, {Key: "thread_id", Value: "4"}, {Key: "__otel__", Value: "5"}},
 	}
 	p := &profile.Profile{Type: profile.TypeCPU, Start: began, Duration: time.Second, Period: 7, Samples: []profile.Sample{{User: &profile.Stack{Truncated: "no_rule"}, Labels: l, Count: 1, Value: 7}}}
-	keys := func(o Options) (resource, sample []string) {
+	keys := func(o Options) (resource, sample []string, dropped uint32) {
 		o.Resource = map[string]string{"host-name": "h", "host_name": "i"}
 		d := messages(t, p, o)[0].message
 		r := d.ResourceProfiles[0]
@@ -717,18 +718,19 @@ func TestKeysForReceivers(t *testing.T) {
 			a := d.Dictionary.AttributeTable[i]
 			sample = append(sample, d.Dictionary.StringTable[a.KeyStrindex]+"="+a.Value.GetStringValue())
 		}
-		return resource, sample
+		return resource, sample, r.Resource.DroppedAttributesCount
 	}
 	for _, test := range []struct {
 		o                Options
 		resource, sample []string
+		dropped          uint32
 	}{
 		{Options{}, []string{"my-team=1", "my_team=2", "service_name=3", "__delta__=4", "9é=5", "thread_name=6", "host-name=h", "host_name=i"},
-			[]string{"thread.name=t", "user/id=1", "user.id=2", "my.team=3", "thread_id=4", "__otel__=5"}},
-		{Options{MaxBytes: ReceiversMaxBytes, MaxSamples: ReceiversMaxSamples}, []string{"my_team=1", "_9_=5", "host_name=h"}, []string{"thread.name=t", "user_id=1"}},
+			[]string{"thread.name=t", "user/id=1", "user.id=2", "my.team=3", "thread_id=4", "__otel__=5"}, 3},
+		{Options{MaxBytes: ReceiversMaxBytes, MaxSamples: ReceiversMaxSamples}, []string{"my_team=1", "_9_=5", "host_name=h"}, []string{"thread.name=t", "user_id=1"}, 7},
 	} {
-		if resource, sample := keys(test.o); !slices.Equal(resource, test.resource) || !slices.Equal(sample, test.sample) {
-			t.Errorf("%+v: %q, %q; want %q, %q", test.o, resource, sample, test.resource, test.sample)
+		if resource, sample, dropped := keys(test.o); !slices.Equal(resource, test.resource) || !slices.Equal(sample, test.sample) || dropped != test.dropped {
+			t.Errorf("%+v: %q, %q, %d dropped; want %q, %q, %d", test.o, resource, sample, dropped, test.resource, test.sample, test.dropped)
 		}
 	}
 }

@@ -310,6 +310,11 @@ func (s *Server) made(ctx context.Context, q *historyQuery, make func(context.Co
 	return json.Marshal(answer)
 }
 
+func (s *Server) read(ctx context.Context, q *historyQuery) (*profile.Profile, *store.Answer, error) {
+	defer s.hurry(q)()
+	return q.history.Read(ctx, q.Query, query.Labels...)
+}
+
 // hurry is not for what is in memory, which is asked for once a second.
 func (s *Server) hurry(q *historyQuery) (done func()) {
 	if s.options.Hurry == nil || q.live {
@@ -398,9 +403,7 @@ func (s *Server) pastProfile(w http.ResponseWriter, r *http.Request, more ...his
 		return
 	}
 	err = s.limited(r.Context(), q, func(ctx context.Context) error {
-		done := s.hurry(q)
-		p, answer, err := q.history.Read(ctx, q.Query, query.Labels...)
-		done()
+		p, answer, err := s.read(ctx, q)
 		if err != nil {
 			return err
 		}

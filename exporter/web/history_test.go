@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +29,11 @@ import (
 // withHistory serves a history of one interval, which began a minute ago.
 func withHistory(t *testing.T, samples ...profile.Sample) *running {
 	t.Helper()
+	return serve(t, Options{History: historyOf(t, samples...)})
+}
+
+func historyOf(t *testing.T, samples ...profile.Sample) *store.Reader {
+	t.Helper()
 	dir := t.TempDir()
 	s, err := store.Open(store.Options{Dir: dir, MinFree: 1})
 	if err != nil {
@@ -39,7 +45,26 @@ func withHistory(t *testing.T, samples ...profile.Sample) *running {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return serve(t, Options{History: store.NewReader(dir, nil)})
+	return store.NewReader(dir, nil)
+}
+
+// Answers of the history are made in a hurry, which ends with them; those of what is in memory are not.
+func TestHurry(t *testing.T) {
+	var began, ended atomic.Int32
+	s := serve(t, Options{History: historyOf(t, stack(1, "x", "f")), Hurry: func() func() {
+		began.Add(1)
+		return func() { ended.Add(1) }
+	}})
+	for i, path := range []string{"/api/v1/top", "/api/v1/profile", "/debug/pprof/profile?from=-5m", "/api/v1/top?filter=comm=~%22(%22"} {
+		s.get(t, path)
+		want := int32(min(i+1, 3)) // the last one is refused
+		if b, e := began.Load(), ended.Load(); b != want || e != want {
+			t.Errorf("%s: %d begun, %d ended, want %d", path, b, e, want)
+		}
+	}
+	if s.get(t, "/api/v1/top?live=true"); began.Load() != 3 {
+		t.Errorf("what is in memory is answered in a hurry")
+	}
 }
 
 // Every endpoint understands the same names, and counts the same samples.

@@ -90,7 +90,8 @@ type Collector struct {
 	counters bpf.Counters
 
 	requests chan func()
-	ending   atomic.Bool   // nothing is sampled after this round
+	ending   atomic.Bool   // Run has been told to end
+	final    bool          // nothing is sampled after this round
 	pause    time.Duration // after the next glance
 	// coldPause is how long copied stacks wait at least.
 	coldPause time.Duration
@@ -228,6 +229,7 @@ func (c *Collector) answer() {
 
 func (c *Collector) finish(whole *Window) error {
 	err := c.sampler.Stop()
+	c.final = true
 	c.round()
 	if whole != nil {
 		c.handOver(whole)
@@ -322,9 +324,7 @@ func (c *Collector) round() {
 		}
 	}
 	apply(until)
-	if c.ending.Load() { // somebody waits for the end, and for later samples there is nothing to be done
-		c.publisher.Close()
-	} else {
+	if !c.final { // somebody waits for the end then, and for later samples there is nothing to be done
 		c.processes.Refresh(until)
 		c.publisher.Update()
 	}

@@ -19,7 +19,7 @@ type KernelNames struct {
 	interval time.Duration
 	changed  bool
 	problem  error
-	// meanwhile, if not nil, is called every few milliseconds while the names are read.
+	// meanwhile, if not nil, is called every gatherPause while the names are read.
 	meanwhile func()
 	// settled says that they are not read again.
 	settled bool
@@ -70,7 +70,7 @@ type attentive struct {
 func (a *attentive) Read(b []byte) (int, error) {
 	if now := time.Now(); now.Sub(a.last) > gatherPause {
 		a.meanwhile()
-		a.last = now
+		a.last = time.Now()
 	}
 	return a.Reader.Read(b)
 }

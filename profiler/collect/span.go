@@ -31,7 +31,7 @@ func newSpanCache() recent.Cache[spanKey, *profile.Labels] {
 }
 
 func newFurtherCache() recent.Cache[string, string] {
-	return recent.New(maxFurtherBytes, func(k, _ string) int { return 96 + len(k) })
+	return recent.New(maxFurtherBytes, func(k, v string) int { return 96 + len(k) + len(v) })
 }
 
 // packed gives labels as they came in the form in which they are kept, one copy of equal ones, without those that are not to be kept: samples that differ

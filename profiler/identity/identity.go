@@ -25,7 +25,7 @@ type Said struct {
 
 // Bounds of what is kept of one process: 4 KB. Longer values are left out, not cut: half a version is another one.
 const (
-	// MaxAttributes leaves room for the profiler's own fifteen: receivers take 30 names of labels (Pyroscope).
+	// MaxAttributes is about what receivers take beside the profiler's own: 30 names of labels (Pyroscope).
 	MaxAttributes = 15
 	maxKey        = 128
 	maxValue      = 512

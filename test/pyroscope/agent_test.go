@@ -42,6 +42,7 @@ func checkAgent(t *testing.T, target received.Target, args ...string) {
 		}
 		return sum >= 100*period
 	}, append(args, "--otlp-endpoint", r.url, "--otlp-metrics-interval", "1h")...)
+	r.close()
 	got := r.kept(t)
 	found := make(map[string]bool)
 	for _, row := range got {

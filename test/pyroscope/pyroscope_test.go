@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/go-kit/log"
@@ -46,6 +47,7 @@ type row struct {
 // normalized and split into series by Pyroscope's own functions, as the distributor does.
 type receiver struct {
 	url    string
+	close  func() // waits for the requests under way
 	limits *validation.Overrides
 	now    func() time.Time
 	mutex  sync.Mutex
@@ -82,17 +84,18 @@ func startPyroscope(t *testing.T, now func() time.Time) *receiver {
 	s.Config.Protocols.SetUnencryptedHTTP2(true)
 	s.Start()
 	t.Cleanup(s.Close)
-	r.url = s.URL
+	r.url, r.close = s.URL, s.Close
 	return r
 }
 
 func (r *receiver) keepBody(request *http.Request) {
 	body, err := io.ReadAll(request.Body)
+	if err != nil { // the agent was killed
+		request.Body = io.NopCloser(iotest.ErrReader(err))
+		return
+	}
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	if err != nil {
-		r.errs = append(r.errs, err)
-	}
 	request.Body = io.NopCloser(bytes.NewReader(body))
 	r.bodies = append(r.bodies, body)
 }
@@ -258,7 +261,10 @@ func TestPyroscopeTakesAsMuchAsIsSent(t *testing.T) {
 	p.Samples = nil
 	for i := range 20_000 {
 		l := *template.Labels
-		l.TID = i + 1
+		l.TID, l.PodUID, l.Unit = i+1, "8d6f8c1e-0000-4000-8000-000000000000", "x.service"
+		for _, key := range []string{"trace_id", "span_id", "pprof.profile.comment"} {
+			l.Resource = append(l.Resource, profile.Attribute{Key: key, Value: "forged"})
+		}
 		for n := range 40 {
 			l.Resource = append(l.Resource, profile.Attribute{Key: fmt.Sprintf("said-%d", n), Value: "by the process"})
 			l.Further = append(l.Further, profile.Attribute{Key: fmt.Sprintf("further/%d", n), Value: "by the program"})

@@ -42,9 +42,15 @@ test("a graph is asked for first and alone, long queries one after another, and 
   const soon = [ask("/graph again", ranks.graph, signal), ask("/list again", ranks.list, signal)];
   await settle();
   assert.equal(begun.at(-1), "/graph again");
+  const frames: (() => void)[] = [];
+  Object.assign(globalThis, { document: { hidden: false }, requestAnimationFrame: (f: () => void) => frames.push(f) });
   open.get("/graph again")!();
   await settle();
+  assert.equal(begun.at(-1), "/graph again", "it is not drawn");
+  frames.shift()!();
+  await settle();
   assert.equal(begun.at(-1), "/list again");
+  Object.assign(globalThis, { document: undefined, requestAnimationFrame: undefined });
   open.get("/list again")!();
   await Promise.all(soon);
 });

@@ -187,10 +187,10 @@ export class Failure extends Error {
 // Queries that wait for their turn get it in the order of their ranks.
 export const ranks = { status: -1, graph: 0, table: 1, strip: 2, list: 3, sparks: 4, places: 5, facets: 6, detail: 7 };
 
-// What reads stacks takes the agent's one core for long: two at once would both be late, and beside one of them there is room for what is answered soon.
+// What reads stacks takes the agent's cores for long: two at once would both be late, and beside one of them there is room for what is answered soon.
 const long = new Set([ranks.graph, ranks.table, ranks.detail]);
 const atOnce = 2;
-// The graph is what the reader waits for. Until it is there, or has taken this long, nothing is asked for beside it, which the same core would have to answer.
+// The graph is what the reader waits for. Until it is drawn, or has taken this long, nothing is asked for beside it, which the same cores would have to answer.
 export const alone = 1500; // milliseconds
 let running = 0;
 let reading = false; // a long one runs
@@ -219,6 +219,15 @@ function endQuiet(): void {
   next();
 }
 
+// endQuietWhenDrawn waits until the graph that has just come is on the screen. Where nothing is drawn, it does not.
+function endQuietWhenDrawn(): void {
+  if (typeof requestAnimationFrame !== "function" || document.hidden) return endQuiet();
+  const mine = quiet;
+  requestAnimationFrame(() => setTimeout(() => {
+    if (quiet === mine) endQuiet(); // it may be another graph's by now
+  }));
+}
+
 async function turn(rank: number, signal: AbortSignal): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     const entry = { rank, start: () => { signal.removeEventListener("abort", leave); resolve(); } };
@@ -239,9 +248,10 @@ export async function ask<T>(url: string, rank: number, signal: AbortSignal, beg
     await turn(rank, signal);
     begins();
     let answer: Response;
+    let data: T | undefined;
     try {
       answer = await fetch(url, { signal });
-      if (answer.ok) return (await answer.json()) as T;
+      if (answer.ok) return data = (await answer.json()) as T;
       const text = (await answer.text()).trim();
       if (answer.status === 401) location.reload(); // it asks for the token
       if (answer.status !== 429 || attempt === 5) throw new Failure(answer.status, text);
@@ -251,7 +261,7 @@ export async function ask<T>(url: string, rank: number, signal: AbortSignal, beg
     } finally {
       running--;
       if (long.has(rank)) reading = false;
-      if (rank === ranks.graph) endQuiet();
+      if (rank === ranks.graph) data === undefined ? endQuiet() : endQuietWhenDrawn();
       next();
     }
     await new Promise((resolve) => setTimeout(resolve, 1000));
