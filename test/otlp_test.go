@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -130,13 +131,22 @@ func lines[T any](t *testing.T, path string) []*T {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	// Of an address that connections do not begin at: one could take the port in the meantime, as happens within minutes.
-	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.2:0", 1+rand.IntN(254), rand.IntN(255)))
-	if err != nil {
-		t.Fatal(err)
+	// Of an address that connections do not begin at, and a port that the kernel gives to nobody who asks for any: one could take it in the meantime.
+	const lowest, highest = 10_000, 30_000
+	for {
+		address := fmt.Sprintf("127.%d.%d.2:%d", 1+rand.IntN(254), rand.IntN(255), lowest+rand.IntN(highest-lowest))
+		l, err := net.Listen("tcp", address)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return address
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func waitFor(t *testing.T, what string, ready func() bool) {
