@@ -60,10 +60,10 @@ func (b *Builder) Count() (n uint64) {
 }
 
 // Build ends the profile. The Builder must not be used afterwards. Samples that were taken a moment after the end, while those before it were
-// fetched, were at its end: each time lies in the profile.
+// fetched, were at its end: each time lies in the profile. One that began after the last samples were fetched has no duration.
 func (b *Builder) Build(end time.Time, account Account) *Profile {
 	p := b.profile
-	p.Duration = end.Sub(p.Start)
+	p.Duration = max(0, end.Sub(p.Start))
 	p.Account = account
 	for i := range p.Samples {
 		for j, at := range p.Samples[i].Times {
