@@ -116,8 +116,10 @@ while True:
 			// Every sample is accounted for. A process is not known to whom the kernel dropped the record of it, as it does while others start and end all
 			// the time: that is told, and then those few that the programs walked by the list of its parent cannot be walked a second time.
 			// Nor is there a copy where there was no stack any more, of a process that was ending: its reason is in the profile.
-			n, dropped := compared.Load(), s.stats.Table.RecordsLost
-			gone := max(0, int64(s.incomplete()[bpf.ReasonStackUnreadable.String()])-int64(ends[bpf.ReasonStackUnreadable]))
+			n, dropped, gone := compared.Load(), s.stats.Table.RecordsLost, int64(0)
+			if w.name == "forks" {
+				gone = max(0, int64(s.incomplete()[bpf.ReasonStackUnreadable.String()])-int64(ends[bpf.ReasonStackUnreadable]))
+			}
 			missing := int64(s.stats.Exported) - n - int64(user.Copied) - int64(user.None)
 			missing -= min(max(0, missing), gone)
 			if missing > 0 && dropped > 0 {

@@ -1,12 +1,13 @@
 package collect
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
-	"testing/iotest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pilotlight/pilotlight/symbolizer/kallsyms"
 )
@@ -73,24 +74,29 @@ func TestKernelNamesTryAgain(t *testing.T) {
 
 // While the names are read, which takes long, other things are done; and at the end they are not read again.
 func TestKernelNamesAreAttentive(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kallsyms")
-	if err := os.WriteFile(path, []byte("ffffffff81001000 T do_exit\n"), 0o600); err != nil {
+	const line = "ffffffff81001000 T do_exit\n"
+	path, slow := filepath.Join(t.TempDir(), "kallsyms"), filepath.Join(t.TempDir(), "slow")
+	if err := errors.Join(os.WriteFile(path, []byte(line), 0o600), unix.Mkfifo(slow, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	calls := 0
-	k := &KernelNames{path: path, meanwhile: func() { calls++ }}
-	defer k.Close()
-	slow := &attentive{iotest.OneByteReader(strings.NewReader("slow")), k.meanwhile, time.Now()}
-	for range 2 {
-		time.Sleep(2 * gatherPause)
-		if n, err := slow.Read(make([]byte, 1)); n != 1 || err != nil {
-			t.Fatal(n, err)
+	written := make(chan error, 1)
+	go func() {
+		file, err := os.OpenFile(slow, os.O_WRONLY, 0)
+		for i := 0; i < 5 && err == nil; i++ {
+			_, err = file.WriteString(line)
+			time.Sleep(5 * gatherPause)
 		}
+		written <- errors.Join(err, file.Close())
+	}()
+	calls := 0
+	k := &KernelNames{path: slow, meanwhile: func() { calls++ }}
+	k.read(nil)
+	if err := errors.Join(k.Problem(), <-written); err != nil || calls < 3 {
+		t.Errorf("%d calls beside reads that took long; %v", calls, err)
 	}
-	if calls != 2 {
-		t.Errorf("%d calls beside two reads that came late", calls)
-	}
-	k.settled = true
+	k.Close()
+	k = &KernelNames{path: path, settled: true}
+	defer k.Close()
 	if s, ok := k.lookup(0xffffffff81001010); ok {
 		t.Errorf("at the end the names were read, and %+v found", s)
 	}
