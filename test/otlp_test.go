@@ -4,13 +4,19 @@ package test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +30,8 @@ import (
 
 	"github.com/google/pprof/profile"
 	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
+
+	"github.com/pilotlight/pilotlight/exporter/destination/receiver"
 )
 
 // buildCollector builds the OpenTelemetry Collector of the folder collector, from Go modules.
@@ -508,4 +516,80 @@ func checkMetrics(t *testing.T, messages []*otlpMetrics) {
 	if last["pilotlight.samples.taken"] < 100 || last["pilotlight.agent.cpu"] <= 0 || units["pilotlight.agent.cpu"] != "s" {
 		t.Errorf("%d metrics arrived: %v", len(last), slices.Sorted(maps.Keys(last)))
 	}
+}
+
+// Messages reach a receiver that only a proxy knows: over a tunnel where there is TLS, by gRPC too, and as requests to the proxy where there is none.
+func TestOTLPThroughProxy(t *testing.T) {
+	authority := httptest.NewTLSServer(nil) // has a certificate for example.com
+	defer authority.Close()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		scheme, protocol, method string
+		config                   *tls.Config
+	}{
+		{"http", "http/protobuf", http.MethodPost, nil},
+		{"https", "http/protobuf", http.MethodConnect, &tls.Config{Certificates: authority.TLS.Certificates}},
+		{"https", "grpc", http.MethodConnect, &tls.Config{Certificates: authority.TLS.Certificates}},
+	} {
+		t.Run(c.scheme+" "+c.protocol, func(t *testing.T) {
+			r, err := receiver.Start("127.0.0.1:0", c.config, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			var methods sync.Map
+			proxy := httptest.NewServer(proxyTo(r.Address(), &methods))
+			defer proxy.Close()
+			_, port, err := net.SplitHostPort(r.Address())
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(pilotlight, "doctor", "otlp", "--otlp-endpoint", c.scheme+"://example.com:"+port, "--otlp-protocol", c.protocol, "--otlp-certificate", file)
+			by := strings.Replace(proxy.URL, "http://", "http://user:password@", 1)
+			cmd.Env = append(os.Environ(), "HTTP_PROXY="+by, "HTTPS_PROXY="+by)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+			signals := make(map[string]bool)
+			for _, q := range r.Taken() {
+				signals[q.Signal] = true
+			}
+			if _, ok := methods.Load(c.method); !ok || len(signals) != 2 {
+				t.Errorf("%v arrived; the proxy saw %v", signals, &methods)
+			}
+		})
+	}
+}
+
+// proxyTo is a proxy that asks for its user's password, and takes all names for an address.
+func proxyTo(address string, methods *sync.Map) http.Handler {
+	plain := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Host = address }}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Proxy-Authorization") != "Basic dXNlcjpwYXNzd29yZA==" {
+			http.Error(w, "who are you?", http.StatusProxyAuthRequired)
+			return
+		}
+		methods.Store(r.Method, true)
+		if r.Method != http.MethodConnect {
+			plain.ServeHTTP(w, r)
+			return
+		}
+		to, err := net.Dial("tcp", address)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer to.Close()
+		w.WriteHeader(http.StatusOK)
+		from, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer from.Close()
+		go io.Copy(to, buffered)
+		_, _ = io.Copy(from, to) // until one of both ends
+	})
 }
