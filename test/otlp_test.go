@@ -518,6 +518,41 @@ func checkMetrics(t *testing.T, messages []*otlpMetrics) {
 	}
 }
 
+// By service, two processes of one program are one resource, and each sample says of which of them it is.
+func TestOTLPByService(t *testing.T) {
+	r, err := receiver.Start("127.0.0.1:0", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	one, other := start(t, build(t, "split"), "60"), start(t, build(t, "split"), "60")
+	a := startAgent(t, "-p", fmt.Sprintf("%d,%d", one.pid(), other.pid()), "--otlp-profiles-endpoint", "http://"+r.Address(), "--otlp-group", "service")
+	time.Sleep(2 * time.Second)
+	a.terminate(t)
+	resources, pids := 0, make(map[int64]bool)
+	for _, q := range r.Taken() {
+		d := q.Profiles.Dictionary
+		for _, of := range q.Profiles.ResourceProfiles {
+			resources++
+			for _, attribute := range of.Resource.Attributes {
+				if attribute.Key == "process.pid" || attribute.Key == "service.name" && attribute.Value.GetStringValue() != "split" {
+					t.Errorf("a resource with %v", attribute)
+				}
+			}
+			for _, s := range of.ScopeProfiles[0].Profiles[0].Samples {
+				for _, i := range s.AttributeIndices {
+					if attribute := d.AttributeTable[i]; d.StringTable[attribute.KeyStrindex] == "process.pid" {
+						pids[attribute.Value.GetIntValue()] = true
+					}
+				}
+			}
+		}
+	}
+	if want := map[int64]bool{int64(one.pid()): true, int64(other.pid()): true}; resources != len(r.Taken()) || resources == 0 || !maps.Equal(pids, want) {
+		t.Errorf("%d resources in %d messages, of processes %v, not %v", resources, len(r.Taken()), pids, want)
+	}
+}
+
 // Messages reach a receiver that only a proxy knows: over a tunnel where there is TLS, by gRPC too, and as requests to the proxy where there is none.
 func TestOTLPThroughProxy(t *testing.T) {
 	authority := httptest.NewTLSServer(nil) // has a certificate for example.com
