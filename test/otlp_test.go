@@ -32,6 +32,7 @@ import (
 	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
 
 	"github.com/pilotlight/pilotlight/exporter/destination/receiver"
+	"github.com/pilotlight/pilotlight/test/received"
 )
 
 // buildCollector builds the OpenTelemetry Collector of the folder collector, from Go modules.
@@ -532,21 +533,19 @@ func TestOTLPByService(t *testing.T) {
 	resources, pids := 0, make(map[int64]bool)
 	for _, q := range r.Taken() {
 		d := q.Profiles.Dictionary
-		for _, of := range q.Profiles.ResourceProfiles {
-			resources++
+		resources += len(q.Profiles.ResourceProfiles)
+		received.EachSample(q.Profiles.ResourceProfiles, func(of *profilespb.ResourceProfiles, _ *profilespb.Profile, s *profilespb.Sample) {
 			for _, attribute := range of.Resource.Attributes {
 				if attribute.Key == "process.pid" || attribute.Key == "service.name" && attribute.Value.GetStringValue() != "split" {
 					t.Errorf("a resource with %v", attribute)
 				}
 			}
-			for _, s := range of.ScopeProfiles[0].Profiles[0].Samples {
-				for _, i := range s.AttributeIndices {
-					if attribute := d.AttributeTable[i]; d.StringTable[attribute.KeyStrindex] == "process.pid" {
-						pids[attribute.Value.GetIntValue()] = true
-					}
+			for _, i := range s.AttributeIndices {
+				if attribute := d.AttributeTable[i]; d.StringTable[attribute.KeyStrindex] == "process.pid" {
+					pids[attribute.Value.GetIntValue()] = true
 				}
 			}
-		}
+		})
 	}
 	if want := map[int64]bool{int64(one.pid()): true, int64(other.pid()): true}; resources != len(r.Taken()) || resources == 0 || !maps.Equal(pids, want) {
 		t.Errorf("%d resources in %d messages, of processes %v, not %v", resources, len(r.Taken()), pids, want)

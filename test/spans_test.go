@@ -19,7 +19,8 @@ import (
 
 	"github.com/google/pprof/profile"
 	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
-	"google.golang.org/protobuf/proto"
+
+	"github.com/pilotlight/pilotlight/test/received"
 )
 
 // spanOf is a span that a workload worked for, by its own account. Number is -1 where it worked for none.
@@ -98,30 +99,23 @@ func recordSpans(t *testing.T, w *workload, seconds int, args ...string) []spanS
 	if err != nil {
 		t.Fatal(err)
 	}
-	var message profilespb.ProfilesData
-	if err := proto.Unmarshal(data, &message); err != nil {
-		t.Fatal(err)
-	}
+	message := received.Message(t, data)
 	d := message.Dictionary
 	var samples []spanSample
-	for _, r := range message.ResourceProfiles {
-		for _, s := range r.ScopeProfiles[0].Profiles[0].Samples {
-			var names []string
-			for _, l := range d.StackTable[s.StackIndex].LocationIndices {
-				for _, line := range d.LocationTable[l].Lines {
-					names = append(names, d.StringTable[d.FunctionTable[line.FunctionIndex].NameStrindex])
-				}
-			}
-			labels := make(map[string]string)
-			for _, i := range s.AttributeIndices {
-				a := d.AttributeTable[i]
-				labels[d.StringTable[a.KeyStrindex]] = a.Value.GetStringValue()
-			}
-			for _, time := range s.TimestampsUnixNano {
-				samples = append(samples, spanSample{int64(time) + offset, d.LinkTable[s.LinkIndex], names, labels})
-			}
+	received.EachSample(message.ResourceProfiles, func(_ *profilespb.ResourceProfiles, _ *profilespb.Profile, s *profilespb.Sample) {
+		var names []string
+		for _, f := range received.Frames(d, s.StackIndex) {
+			names = append(names, f.Name)
 		}
-	}
+		labels := make(map[string]string)
+		for _, i := range s.AttributeIndices {
+			a := d.AttributeTable[i]
+			labels[d.StringTable[a.KeyStrindex]] = a.Value.GetStringValue()
+		}
+		for _, time := range s.TimestampsUnixNano {
+			samples = append(samples, spanSample{int64(time) + offset, d.LinkTable[s.LinkIndex], names, labels})
+		}
+	})
 	return samples
 }
 

@@ -9,6 +9,7 @@ import (
 
 	profilesservicepb "go.opentelemetry.io/proto/otlp/collector/profiles/v1development"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
 	"google.golang.org/grpc"
 
 	"github.com/pilotlight/pilotlight/test/received"
@@ -49,7 +50,7 @@ func checkAgent(t *testing.T, target received.Target, args ...string) {
 	}, append(args, "--otlp-profiles-endpoint", "http://"+s.address)...)
 	mutex.Lock()
 	defer mutex.Unlock()
-	got, want := s.kept(t), sent
+	got, want := s.kept.Rows(t), sent
 	if one, other := received.Sums(got, apart), received.Sums(want, apart); !maps.Equal(one, other) {
 		t.Errorf("Parca keeps\n%v\nof\n%v", one, other)
 	}
@@ -85,31 +86,25 @@ func written(request *profilesservicepb.ExportProfilesServiceRequest) (rows []ro
 			label(to, text(a.KeyStrindex), a.Value)
 		}
 	}
-	for _, resource := range request.ResourceProfiles {
-		for _, scope := range resource.ScopeProfiles {
-			for _, p := range scope.Profiles {
-				for _, s := range p.Samples {
-					r := row{
-						Type:  name + text(p.SampleType.TypeStrindex) + ":" + text(p.SampleType.UnitStrindex) + ":" + text(p.PeriodType.TypeStrindex) + ":" + text(p.PeriodType.UnitStrindex),
-						Nanos: int64(p.TimeUnixNano), Duration: int64(p.DurationNano), Period: p.Period, Labels: make(map[string]string), Frames: received.Frames(d, s.StackIndex),
-					}
-					for _, a := range resource.Resource.Attributes {
-						label(r.Labels, a.Key, a.Value)
-					}
-					labels(r.Labels, p.AttributeIndices)
-					labels(r.Labels, s.AttributeIndices)
-					for _, v := range s.Values {
-						r.Value = v
-						rows = append(rows, r)
-					}
-					for _, at := range s.TimestampsUnixNano {
-						r.Nanos, r.Value = int64(at), 1
-						rows = append(rows, r)
-					}
-				}
-			}
+	received.EachSample(request.ResourceProfiles, func(resource *profilespb.ResourceProfiles, p *profilespb.Profile, s *profilespb.Sample) {
+		r := row{
+			Type:  name + text(p.SampleType.TypeStrindex) + ":" + text(p.SampleType.UnitStrindex) + ":" + text(p.PeriodType.TypeStrindex) + ":" + text(p.PeriodType.UnitStrindex),
+			Nanos: int64(p.TimeUnixNano), Duration: int64(p.DurationNano), Period: p.Period, Labels: make(map[string]string), Frames: received.Frames(d, s.StackIndex),
 		}
-	}
+		for _, a := range resource.Resource.Attributes {
+			label(r.Labels, a.Key, a.Value)
+		}
+		labels(r.Labels, p.AttributeIndices)
+		labels(r.Labels, s.AttributeIndices)
+		for _, v := range s.Values {
+			r.Value = v
+			rows = append(rows, r)
+		}
+		for _, at := range s.TimestampsUnixNano {
+			r.Nanos, r.Value = int64(at), 1
+			rows = append(rows, r)
+		}
+	})
 	return rows
 }
 

@@ -3,12 +3,10 @@ package parca
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -43,9 +41,7 @@ type row struct {
 // server is Parca's receiver of OTLP, listening. In the place of its database stands a list: what a query reads there is what was put there.
 type server struct {
 	address string
-	mutex   sync.Mutex
-	rows    []row
-	errs    []error
+	kept    received.Kept[row]
 }
 
 func startParca(t *testing.T, options ...grpc.ServerOption) *server {
@@ -77,23 +73,8 @@ func startParca(t *testing.T, options ...grpc.ServerOption) *server {
 // Ingest takes what Parca made of a request.
 func (s *server) Ingest(_ context.Context, record arrow.RecordBatch) error {
 	rows, err := rowsOf(record)
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	s.rows = append(s.rows, rows...)
-	if err != nil {
-		s.errs = append(s.errs, err)
-	}
+	s.kept.Add(rows, err)
 	return err
-}
-
-func (s *server) kept(t *testing.T) []row {
-	t.Helper()
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	if err := errors.Join(s.errs...); err != nil {
-		t.Fatal(err)
-	}
-	return slices.Clone(s.rows)
 }
 
 // raw sends bytes as they are.
@@ -279,7 +260,7 @@ func TestParcaKeepsWhatIsWritten(t *testing.T) {
 					t.Fatal(err)
 				}
 			})
-			got := s.kept(t)
+			got := s.kept.Rows(t)
 			order(got)
 			received.CheckEqual(t, got, c.want)
 			for _, r := range got {
@@ -312,7 +293,7 @@ func TestParcaKeepsAllMessages(t *testing.T) {
 			}
 		})
 		var sum int64
-		for _, r := range s.kept(t) {
+		for _, r := range s.kept.Rows(t) {
 			sum += r.Value
 		}
 		if messages != 10 || sum != 200 {

@@ -1,9 +1,6 @@
 package pyroscope
 
 import (
-	"bytes"
-	"compress/gzip"
-	"io"
 	"maps"
 	"strconv"
 	"strings"
@@ -12,7 +9,6 @@ import (
 
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/pilotlight/pilotlight/test/received"
 )
@@ -37,13 +33,13 @@ func checkAgent(t *testing.T, target received.Target, args ...string) {
 	const period = 10309278 // of 97 Hz
 	target.Sample(t, func() bool {
 		var sum int64
-		for _, row := range r.kept(t) {
+		for _, row := range r.kept.Rows(t) {
 			sum += row.Value
 		}
 		return sum >= 100*period
 	}, append(args, "--otlp-endpoint", r.url, "--otlp-metrics-interval", "1h")...)
 	r.close()
-	got := r.kept(t)
+	got := r.kept.Rows(t)
 	found := make(map[string]bool)
 	for _, row := range got {
 		if row.Labels["service_name"] != "split" || row.Labels["__name__"] != "process_cpu" {
@@ -78,42 +74,25 @@ func apart(r *row) int64 {
 
 // written is what a request says, by the words of the protocol, with samples worth the period each and labels in Pyroscope's letters.
 func written(t *testing.T, body []byte) (rows []row) {
-	z, err := gzip.NewReader(bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var message profilespb.ProfilesData
-	if err := proto.Unmarshal(data, &message); err != nil {
-		t.Fatal(err)
-	}
+	message := received.Message(t, received.Unzip(t, body))
 	d := message.Dictionary
-	for _, resource := range message.ResourceProfiles {
-		for _, scope := range resource.ScopeProfiles {
-			for _, p := range scope.Profiles {
-				for _, s := range p.Samples {
-					r := row{
-						Type: "cpu:nanoseconds:cpu:nanoseconds", Nanos: int64(p.TimeUnixNano), Duration: int64(p.DurationNano), Period: p.Period, Value: int64(len(s.TimestampsUnixNano)) * p.Period,
-						Labels: map[string]string{"__name__": "process_cpu", "__delta__": "false", "__otel__": "true"}, Frames: received.Frames(d, s.StackIndex),
-					}
-					for _, v := range s.Values {
-						r.Value += v * p.Period
-					}
-					for _, a := range resource.Resource.Attributes {
-						label(r.Labels, a.Key, a.Value)
-					}
-					for _, i := range s.AttributeIndices {
-						label(r.Labels, d.StringTable[d.AttributeTable[i].KeyStrindex], d.AttributeTable[i].Value)
-					}
-					withoutAddresses(r.Frames)
-					rows = append(rows, r)
-				}
-			}
+	received.EachSample(message.ResourceProfiles, func(resource *profilespb.ResourceProfiles, p *profilespb.Profile, s *profilespb.Sample) {
+		r := row{
+			Type: "cpu:nanoseconds:cpu:nanoseconds", Nanos: int64(p.TimeUnixNano), Duration: int64(p.DurationNano), Period: p.Period, Value: int64(len(s.TimestampsUnixNano)) * p.Period,
+			Labels: map[string]string{"__name__": "process_cpu", "__delta__": "false", "__otel__": "true"}, Frames: received.Frames(d, s.StackIndex),
 		}
-	}
+		for _, v := range s.Values {
+			r.Value += v * p.Period
+		}
+		for _, a := range resource.Resource.Attributes {
+			label(r.Labels, a.Key, a.Value)
+		}
+		for _, i := range s.AttributeIndices {
+			label(r.Labels, d.StringTable[d.AttributeTable[i].KeyStrindex], d.AttributeTable[i].Value)
+		}
+		withoutAddresses(r.Frames)
+		rows = append(rows, r)
+	})
 	return rows
 }
 

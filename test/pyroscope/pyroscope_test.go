@@ -50,10 +50,9 @@ type receiver struct {
 	close  func() // waits for the requests under way
 	limits *validation.Overrides
 	now    func() time.Time
+	kept   received.Kept[row]
 	mutex  sync.Mutex
 	bodies [][]byte // of requests by HTTP
-	rows   []row
-	errs   []error
 }
 
 const tenant = "anonymous" // where Pyroscope has no tenants
@@ -102,29 +101,31 @@ func (r *receiver) keepBody(request *http.Request) {
 
 // PushBatch takes what Pyroscope made of a profile.
 func (r *receiver) PushBatch(_ context.Context, request *distributor.PushRequest) error {
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
 	for _, s := range request.Series {
-		if err := r.push(s); err != nil {
-			r.errs = append(r.errs, err)
+		rows, err := r.push(s)
+		r.kept.Add(rows, err)
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *receiver) push(s *distributor.ProfileSeries) error {
+func (r *receiver) push(s *distributor.ProfileSeries) ([]row, error) {
 	if _, err := validation.ValidateProfile(r.limits, tenant, s.Profile, s.Profile.SizeVT(), s.Labels, common.TimeFromUnixNano(r.now().UnixNano())); err != nil {
-		return err
+		return nil, err
 	}
 	s.Profile.Normalize()
-	return pprofsplit.VisitSampleSeries(s.Profile.Profile, s.Labels, nil, &visitor{r, s.Profile.Profile})
+	v := &visitor{r: r, p: s.Profile.Profile}
+	err := pprofsplit.VisitSampleSeries(v.p, s.Labels, nil, v)
+	return v.rows, err
 }
 
 // visitor takes the series of a profile.
 type visitor struct {
-	r *receiver
-	p *googlepb.Profile
+	r    *receiver
+	p    *googlepb.Profile
+	rows []row
 }
 
 func (v *visitor) ValidateLabels(labels model.Labels) (model.Labels, error) {
@@ -155,7 +156,7 @@ func (v *visitor) VisitSampleSeries(labels model.Labels, samples []*googlepb.Sam
 				out.Frames = append(out.Frames, received.Frame{Name: text(f.Name), System: text(f.SystemName), File: text(f.Filename), Start: f.StartLine, Line: line.Line, Mapping: text(m.Filename), BuildID: text(m.BuildId)})
 			}
 		}
-		v.r.rows = append(v.r.rows, out)
+		v.rows = append(v.rows, out)
 	}
 }
 
@@ -167,16 +168,6 @@ func withoutAddresses(frames []received.Frame) {
 }
 
 func (*visitor) Discarded(int, int) {}
-
-func (r *receiver) kept(t *testing.T) []row {
-	t.Helper()
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	if err := errors.Join(r.errs...); err != nil {
-		t.Fatal(err)
-	}
-	return slices.Clone(r.rows)
-}
 
 // send sends bytes as they are.
 func send(r *receiver, message []byte) error {
@@ -245,7 +236,7 @@ func TestPyroscopeReadsWhatIsWritten(t *testing.T) {
 					t.Fatal(err)
 				}
 			})
-			got := r.kept(t)
+			got := r.kept.Rows(t)
 			slices.SortFunc(got, func(a, b row) int {
 				return cmp.Or(strings.Compare(a.Labels["service_name"], b.Labels["service_name"]), strings.Compare(a.Labels["__name__"], b.Labels["__name__"]))
 			})
@@ -282,7 +273,7 @@ func TestPyroscopeTakesAsMuchAsIsSent(t *testing.T) {
 		}
 	})
 	var sum int64
-	for _, s := range r.kept(t) {
+	for _, s := range r.kept.Rows(t) {
 		sum += s.Value
 	}
 	if want := 20_000 * 2 * p.Period; sum != want || messages < 2 {

@@ -4,16 +4,22 @@ package received
 
 import (
 	"bytes"
+	"compress/gzip"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
 	profilespb "go.opentelemetry.io/proto/otlp/profiles/v1development"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/pilotlight/pilotlight/exporter/otlp"
 	"github.com/pilotlight/pilotlight/profiler/profile"
@@ -157,6 +163,69 @@ func Frames(d *profilespb.ProfilesDictionary, stack int32) (frames []Frame) {
 		}
 	}
 	return frames
+}
+
+// Message is what bytes say.
+func Message(t *testing.T, data []byte) *profilespb.ProfilesData {
+	t.Helper()
+	m := new(profilespb.ProfilesData)
+	if err := proto.Unmarshal(data, m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// EachSample visits the samples of a message.
+func EachSample(of []*profilespb.ResourceProfiles, visit func(*profilespb.ResourceProfiles, *profilespb.Profile, *profilespb.Sample)) {
+	for _, resource := range of {
+		for _, scope := range resource.ScopeProfiles {
+			for _, p := range scope.Profiles {
+				for _, s := range p.Samples {
+					visit(resource, p, s)
+				}
+			}
+		}
+	}
+}
+
+// Unzip gives what was zipped.
+func Unzip(t *testing.T, zipped []byte) []byte {
+	t.Helper()
+	r, err := gzip.NewReader(bytes.NewReader(zipped))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plain
+}
+
+// Kept are the rows that a receiver made of messages. Safe for concurrent use.
+type Kept[Row any] struct {
+	mutex sync.Mutex
+	rows  []Row
+	errs  []error
+}
+
+// Add takes rows, and what went wrong.
+func (k *Kept[Row]) Add(rows []Row, err error) {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	k.rows = append(k.rows, rows...)
+	k.errs = append(k.errs, err)
+}
+
+// Rows are those until now. Where something went wrong the test has failed.
+func (k *Kept[Row]) Rows(t *testing.T) []Row {
+	t.Helper()
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	if err := errors.Join(k.errs...); err != nil {
+		t.Fatal(err)
+	}
+	return slices.Clone(k.rows)
 }
 
 // Sums adds up the values of rows that are alike in all but their value, which each gives apart.
