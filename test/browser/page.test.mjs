@@ -301,6 +301,71 @@ test("the token is asked for once", async (t) => {
   await again.waitForSelector(ready);
 });
 
+test("the graph is turned, collapsed, coloured, narrowed and saved", async (t) => {
+  const [one, other] = ["one.folded", "other.folded"].map((name) => join(scratch, name));
+  writeFileSync(one, "main;rec;rec;rec;leaf 60\nmain;other 30\nmain;other;vfs_read_[k] 10\n");
+  writeFileSync(other, "main;rec;rec;rec;leaf 10\nmain;other 80\n");
+  const page = await open(t, await shows(one));
+  const graph = page.locator(at("flame"));
+  const nodes = async () => Number(await graph.getAttribute("data-nodes"));
+  const asked = (name) => new URL(page.url()).searchParams.get(name);
+  const item = async () => (await page.evaluate((s) => document.getElementById(document.querySelector(s).getAttribute("aria-activedescendant"))?.textContent ?? "", at("flame"))).split(",")[0];
+  const walk = async (...keys) => {
+    await graph.focus();
+    for (const key of keys) await page.keyboard.press(key);
+    return item();
+  };
+  const legend = () => page.locator(".fg-legend").textContent();
+  await until("all frames", async () => await nodes() === 7);
+  assert.match(await legend(), /kernel/i);
+
+  await page.getByRole("button", { name: "Collapse recursion" }).click();
+  await until("the function that calls itself stands once", async () => await nodes() === 5 && asked("collapse"));
+  await page.getByRole("button", { name: "Invert" }).click();
+  await until("the innermost function is outermost", async () => await walk("Home", "ArrowDown") === "leaf");
+  assert.ok(asked("invert"));
+  await page.getByRole("button", { name: "Invert" }).click();
+  await page.getByRole("button", { name: "Collapse recursion" }).click();
+  await until("as before", async () => await nodes() === 7 && await walk("Home", "ArrowDown") === "main");
+
+  // Numbers of one frame, with what chance makes of them.
+  assert.equal(await walk("ArrowDown"), "rec");
+  await page.keyboard.press("Enter");
+  await until("the zoom", () => asked("zoom"));
+  const details = await page.locator(at("flame-details")).textContent();
+  assert.match(details, /self0 %.*total60\.0 %.*samples60 ± 10/); // 1.96 √(60 (1 − 60/100)) is 9.6
+  // The map shows where in the whole the view is.
+  const [map, part] = [await page.locator(".fg-map").boundingBox(), await page.locator(".fg-window").boundingBox()];
+  assert.ok(part.width > 0.5 * map.width && part.width < 0.7 * map.width, `60 % of the whole: ${part.width} of ${map.width}`);
+  await page.keyboard.press("Escape");
+
+  // Only what a frame is in, and what it is not in; and back by the chips.
+  const samples = () => page.locator(".about").textContent();
+  await walk("Home", "ArrowDown", "ArrowDown", "f");
+  await until("its samples alone", async () => (await samples()).startsWith("60 samples") && asked("focus"));
+  await page.getByRole("button", { name: /^Remove focus/ }).click();
+  await until("all", async () => (await samples()).startsWith("100 samples"));
+  await walk("Home", "ArrowDown", "ArrowDown", "x");
+  await until("the others alone", async () => (await samples()).startsWith("40 samples") && asked("ignore"));
+  await page.getByRole("button", { name: /^Remove ignore/ }).click();
+  await until("all", async () => (await samples()).startsWith("100 samples"));
+
+  const kinds = await legend();
+  await page.getByRole("combobox", { name: /^Colour/ }).selectOption("module");
+  await until("the legend has modules", async () => await legend() !== kinds && asked("color") === "module");
+  await page.getByRole("button", { name: "Picture" }).click();
+  for (const [kind, begin] of [["PNG", "\x89PNG"], ["SVG", "<svg"]]) {
+    const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: kind, exact: true }).click()]);
+    assert.ok(readFileSync(await file.path(), "latin1").startsWith(begin), kind);
+  }
+
+  // Two files are a difference.
+  const both = await open(t, `${await shows(one, other)}/?view=top`);
+  await both.waitForSelector(`${at("diff-table")} tr[data-function="leaf"]`);
+  await both.locator(at("view-flame")).click();
+  await until("the legend tells of both", async () => /more|less/i.test(await both.locator(".fg-legend").textContent()));
+});
+
 test("a goroutine is seen by its traces", async (t) => {
   const spans = await goSpans();
   const page = await open(t, `${(await agent([spans.pid])).url}/?view=top`);
