@@ -471,6 +471,53 @@ test("two ranges are compared, and a link shows the same", async (t) => {
   await until("Back goes back", () => page.url().includes("view=top"));
 });
 
+test("a view is chosen, copied, and had in a shell", async (t) => {
+  const times = await changed;
+  const page = await open(t, host.url);
+  const asked = (name) => new URL(page.url()).searchParams.get(name);
+  for (const range of ["15m", "1h", "24h", "now"]) {
+    await page.locator(at(`range-${range}`)).click();
+    await until(`the range ${range}`, async () => (asked("range") ?? "now") === range && await page.locator(at(`range-${range}`)).getAttribute("aria-pressed") === "true");
+  }
+  await page.locator(at("range-custom")).click();
+  for (const [label, ms] of [["From", times.after], ["To", times.end]]) {
+    const local = new Date(ms - new Date(ms).getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
+    await page.getByLabel(label, { exact: true }).fill(local);
+  }
+  await page.getByRole("button", { name: "Show", exact: true }).click();
+  await until("a range of one's own", () => /^2\d{3}-.*\/2\d{3}-/.test(asked("range") ?? ""));
+  const [from, to] = asked("range").split("/").map(Date.parse);
+  assert.deepEqual([from, to], [times.after, times.end].map((ms) => ms - ms % 1000));
+
+  // A value is chosen among those that there are, each with its share; in the list stand processes, and others, with lines over time.
+  const chip = page.locator(`${at("filters")} button.chip[data-value=shop]`);
+  assert.match(await chip.locator("small").textContent(), /^[1-9]\d?(\.\d)? ?%$/);
+  await chip.click();
+  await until("it is a condition", () => asked("filter") === 'comm="shop"');
+  await page.locator(`${at("processes")} [data-pid="${work.pid}"] svg.spark polyline`).waitFor({ state: "attached" });
+  await page.getByRole("group", { name: "List" }).getByRole("button", { name: "Containers" }).click();
+  await until("containers", async () => /no container|[0-9a-f]{12}/.test(await page.locator(at("processes")).textContent()));
+
+  // What is copied is the table, and what a shell gives is the view.
+  await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.locator(at("view-top")).click();
+  await page.waitForSelector(`${at("top-table")} tr[data-function="main.second"]`);
+  await page.getByRole("button", { name: /^Copy table/ }).first().click();
+  const copied = await page.evaluate(() => navigator.clipboard.readText());
+  const rows = await page.locator(`${at("top-table")} tbody tr`).evaluateAll((all) => all.map((row) => row.dataset.function));
+  assert.deepEqual(copied.split("\n").slice(1).map((line) => line.split("\t").find((cell) => rows.includes(cell))), rows);
+  const exact = Object.fromEntries((await json(`${host.url}/api/v1/top?from=${iso(from)}&to=${iso(to)}&filter=${encodeURIComponent('comm="shop"')}`)).rows.map((r) => [r.name, r.self.samples]));
+  await page.locator(at("leave")).click();
+  const [, pprof, query] = await page.locator(".command code").allTextContents();
+  const shell = (command) => execFileSync("sh", ["-c", command], { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, PPROF_TMPDIR: scratch, PATH: `${scratch}:${process.env.PATH}` } });
+  const top = shell(pprof.replace("-http=:", "-top -sample_index=samples"));
+  const asks = shell(`${query} --data-dir ${host.dir}`);
+  for (const name of ["main.steady", "main.second"]) {
+    assert.equal(Number(new RegExp(`^\\s*(\\d+) .* ${name}$`, "m").exec(top)[1]), exact[name], `${pprof}: ${name}`);
+    assert.match(asks, new RegExp(name), query);
+  }
+});
+
 test("a part of a second is selected in the heatmap", async (t) => {
   const times = await changed;
   const page = await open(t, `${host.url}/?range=${iso(times.begun)}/${iso(times.end)}&heat=true`);
