@@ -528,17 +528,21 @@ func (m *message) said(b *batch, known map[string]string) (attributes []*commonp
 			continue
 		}
 		other, own := e.names[name]
-		ofSamples := key == labelTraceID || key == labelSpanID || key == keyComment // left counts on it that no resource has them
-		if ofSamples || !own && m.left == 0 && e.bounded || known[name] != "" || own && other != key || e.bounded && o.MaxBytes != 0 && len(key)+len(value) > bytes {
+		switch size := len(key) + len(value); {
+		case key == labelTraceID || key == labelSpanID || key == keyComment: // left counts on it that no resource has them
 			dropped++
-			continue
+		case known[name] != "" || own && other != key: // the name is taken
+			dropped++
+		case e.bounded && (!own && m.left == 0 || o.MaxBytes != 0 && size > bytes):
+			dropped++
+		default:
+			if !own {
+				m.left--
+			}
+			bytes -= size
+			known[name] = key
+			attributes = append(attributes, keyValue(key, stringValue(value)))
 		}
-		if !own && e.bounded {
-			m.left--
-		}
-		bytes -= len(key) + len(value)
-		known[name] = key
-		attributes = append(attributes, keyValue(key, stringValue(value)))
 	}
 	return attributes, dropped
 }

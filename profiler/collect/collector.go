@@ -90,7 +90,6 @@ type Collector struct {
 	counters bpf.Counters
 
 	requests chan func()
-	ending   atomic.Bool   // Run has been told to end
 	final    bool          // nothing is sampled after this round
 	pause    time.Duration // after the next glance
 	// coldPause is how long copied stacks wait at least.
@@ -160,10 +159,7 @@ func New(o Options, s *sampler.Sampler, sb *process.Sideband, poller *perfevent.
 // hands the last interval over. It returns early only when the sampler or the poller fails.
 func (c *Collector) Run(ctx context.Context) error {
 	defer close(c.stopped)
-	defer context.AfterFunc(ctx, func() {
-		c.ending.Store(true)
-		c.poller.Interrupt()
-	})()
+	defer context.AfterFunc(ctx, c.poller.Interrupt)()
 	c.files.Meanwhile(c.meanwhile)
 	c.publisher.Meanwhile(c.meanwhile)
 	c.kernel.meanwhile = c.meanwhile
@@ -229,7 +225,7 @@ func (c *Collector) answer() {
 
 func (c *Collector) finish(whole *Window) error {
 	err := c.sampler.Stop()
-	c.final = true
+	c.final, c.kernel.settled = true, true // what is done for later takes its time, and somebody waits for the end
 	c.round()
 	if whole != nil {
 		c.handOver(whole)
@@ -290,7 +286,6 @@ func (c *Collector) round() {
 	var until uint64
 	c.fetched, until = clocks()
 	c.opened, c.urgent = 0, false
-	c.kernel.settled = c.ending.Load() // it takes a tenth of a second, and on a slow machine seconds
 	c.gather()
 	c.batch, c.arrived = c.arrived, c.batch[:0]
 	c.sampler.Copies(c.namer.keepCopy)
@@ -324,7 +319,7 @@ func (c *Collector) round() {
 		}
 	}
 	apply(until)
-	if !c.final { // somebody waits for the end then, and for later samples there is nothing to be done
+	if !c.final {
 		c.processes.Refresh(until)
 		c.publisher.Update()
 	}

@@ -21,7 +21,7 @@ type KernelNames struct {
 	problem  error
 	// meanwhile, if not nil, is called every gatherPause while the names are read.
 	meanwhile func()
-	// settled says that they are not read again.
+	// settled says that they are not read again, which takes a tenth of a second, and on a slow machine seconds.
 	settled bool
 }
 

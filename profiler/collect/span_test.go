@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/pilotlight/pilotlight/profiler/recent"
@@ -10,14 +11,7 @@ import (
 func TestPackedLabels(t *testing.T) {
 	const a, b, empty = "\x01\x02kvv", "\x02\x01idx", "\x01\x00e"
 	only := func(keys ...string) func(string) bool {
-		return func(key string) bool {
-			for _, k := range keys {
-				if k == key {
-					return true
-				}
-			}
-			return false
-		}
+		return func(key string) bool { return slices.Contains(keys, key) }
 	}
 	for _, c := range []struct {
 		keep     func(string) bool
