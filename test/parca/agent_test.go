@@ -54,18 +54,10 @@ func checkAgent(t *testing.T, target received.Target, args ...string) {
 	if one, other := received.Sums(got, apart), received.Sums(want, apart); !maps.Equal(one, other) {
 		t.Errorf("Parca keeps\n%v\nof\n%v", one, other)
 	}
-	found := make(map[string]bool)
+	received.CheckFunctions(t, got, func(r *row) []received.Frame { return r.Frames })
 	for _, r := range got {
 		if r.Labels["service_name"] != "split" {
 			t.Errorf("a sample of %v", r.Labels)
-		}
-		for _, f := range r.Frames {
-			found[f.Name] = true
-		}
-	}
-	for _, name := range received.TargetFunctions {
-		if !found[name] {
-			t.Errorf("no %s among %v", name, found)
 		}
 	}
 }

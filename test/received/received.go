@@ -4,10 +4,8 @@ package received
 
 import (
 	"bytes"
-	"compress/gzip"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,9 +67,6 @@ type Target struct {
 	binary string
 	pid    int
 }
-
-// TargetFunctions are those that are on the stacks of a Target.
-var TargetFunctions = []string{"burn_a", "burn_b", "burn_c", "middle", "work", "main"}
 
 // StartTarget builds the agent and a program, from the module's folder below test, and starts the program.
 func StartTarget(t *testing.T) Target {
@@ -188,20 +183,6 @@ func EachSample(of []*profilespb.ResourceProfiles, visit func(*profilespb.Resour
 	}
 }
 
-// Unzip gives what was zipped.
-func Unzip(t *testing.T, zipped []byte) []byte {
-	t.Helper()
-	r, err := gzip.NewReader(bytes.NewReader(zipped))
-	if err != nil {
-		t.Fatal(err)
-	}
-	plain, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return plain
-}
-
 // Kept are the rows that a receiver made of messages. Safe for concurrent use.
 type Kept[Row any] struct {
 	mutex sync.Mutex
@@ -226,6 +207,22 @@ func (k *Kept[Row]) Rows(t *testing.T) []Row {
 		t.Fatal(err)
 	}
 	return slices.Clone(k.rows)
+}
+
+// CheckFunctions wants the functions of a Target on the stacks of rows.
+func CheckFunctions[Row any](t *testing.T, rows []Row, frames func(*Row) []Frame) {
+	t.Helper()
+	found := make(map[string]bool)
+	for i := range rows {
+		for _, f := range frames(&rows[i]) {
+			found[f.Name] = true
+		}
+	}
+	for _, name := range []string{"burn_a", "burn_b", "burn_c", "middle", "work", "main"} {
+		if !found[name] {
+			t.Errorf("no %s among %v", name, found)
+		}
+	}
 }
 
 // Sums adds up the values of rows that are alike in all but their value, which each gives apart.
