@@ -441,6 +441,7 @@ func (r *frameReader) open(g *rowGroup) (err error) {
 
 // read reads the frames of as many stacks as there are lengths to be filled.
 func (r *frameReader) read(lens []int32) error {
+	r.latest = latestStack{}
 	total, err := r.lengths.read(lens)
 	if err != nil {
 		return err

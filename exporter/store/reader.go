@@ -239,6 +239,7 @@ func (v *sums) labelID(labels labelKey) uint32 {
 func (v *sums) reserve(more int) {
 	if least := 2 * (len(v.totals) + more); least > len(v.rows) {
 		v.rows = newRowTable(v.totals, least)
+		v.totals = slices.Grow(v.totals, more)
 	}
 }
 

@@ -38,16 +38,12 @@ func newEncoder() *encoder { return &encoder{stacks: newStackEncoder()} }
 
 // encode gives the rows of a profile; they are valid until the next call. The ID of each sample's stack is shown to place, which
 // gives the one that the row is to have.
-func (e *encoder) encode(p *profile.Profile, place func(*profile.Sample, int64) (int64, error)) ([]SampleRow, error) {
+func (e *encoder) encode(p *profile.Profile, place func(*profile.Sample, int64) int64) []SampleRow {
 	e.order, e.rows = e.order[:0], e.rows[:0]
 	e.labels = make(map[*profile.Labels]*labels)
 	for i := range p.Samples {
 		s := &p.Samples[i]
-		id, err := place(s, e.stacks.id(s))
-		if err != nil {
-			return nil, err
-		}
-		e.order = append(e.order, sampleRef{id, e.label(s.Labels), s})
+		e.order = append(e.order, sampleRef{place(s, e.stacks.id(s)), e.label(s.Labels), s})
 	}
 	slices.SortFunc(e.order, func(a, b sampleRef) int { return cmp.Or(cmp.Compare(a.stack, b.stack), a.labels.compare(b.labels)) })
 	e.timeless = p.Duration > longestInterval
@@ -69,7 +65,7 @@ func (e *encoder) encode(p *profile.Profile, place func(*profile.Sample, int64) 
 		e.rows = append(e.rows, row)
 		e.add(&e.rows[last+1], ref.sample)
 	}
-	return e.rows, nil
+	return e.rows
 }
 
 // lost makes a row for each reason that samples were lost by. Nobody knows what they were worth: their value is 0.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"strings"
@@ -52,12 +53,12 @@ func (e *stackEncoder) id(s *profile.Sample) int64 {
 	if id, ok := e.ids.Get(pair); ok {
 		return id
 	}
-	id := e.encode(s).StackID
+	id := e.hash(e.encode(s))
 	e.ids.Put(pair, id)
 	return id
 }
 
-// encode gives the row of a sample's stack; it is valid until the next call.
+// encode gives the row of a sample's stack, but for its ID; it is valid until the next call.
 func (e *stackEncoder) encode(s *profile.Sample) *StackRow {
 	e.row.Frames = e.row.Frames[:0]
 	s.Walk(e.location, func(reason string) {
@@ -66,7 +67,6 @@ func (e *stackEncoder) encode(s *profile.Sample) *StackRow {
 		})
 	})
 	e.row.Whole = s.Whole()
-	e.row.StackID = e.hash()
 	return &e.row
 }
 
@@ -102,13 +102,13 @@ func (e *stackEncoder) name(f *profile.Function) string {
 }
 
 // hash is over the columns in their order: strings with their lengths before them, numbers as varints.
-func (e *stackEncoder) hash() int64 {
-	if len(e.row.Frames) == 0 && !e.row.Whole {
+func (e *stackEncoder) hash(row *StackRow) int64 {
+	if len(row.Frames) == 0 && !row.Whole {
 		return 0
 	}
-	b := appendBool(e.bytes[:0], e.row.Whole)
-	for i := range e.row.Frames {
-		f := &e.row.Frames[i]
+	b := appendBool(e.bytes[:0], row.Whole)
+	for i := range row.Frames {
+		f := &row.Frames[i]
 		b = appendString(b, f.Function)
 		b = appendString(b, f.LinkageName)
 		b = appendString(b, f.File)
@@ -123,6 +123,49 @@ func (e *stackEncoder) hash() int64 {
 	e.bytes = b
 	sum := sha256.Sum256(b)
 	return int64(binary.BigEndian.Uint64(sum[:]))
+}
+
+// compareStacks orders samples by the functions of their stacks from the outermost one on, so that stacks with callers in common stand together.
+func compareStacks(a, b *profile.Sample) int {
+	for depth := 0; ; depth++ {
+		x, y := fromOutside(a, depth), fromOutside(b, depth)
+		switch {
+		case x == y && x == nil:
+			return 0
+		case x == nil:
+			return -1
+		case y == nil:
+			return 1
+		case x != y:
+			if c := compareLocations(x, y); c != 0 {
+				return c
+			}
+		}
+	}
+}
+
+// fromOutside gives the location at a depth of a sample's stack, the outermost first; nil below the innermost.
+func fromOutside(s *profile.Sample, depth int) *profile.Location {
+	for _, side := range []*profile.Stack{s.User, s.Kernel} {
+		if side == nil {
+			continue
+		}
+		if n := len(side.Locations); depth < n {
+			return side.Locations[n-1-depth]
+		}
+		depth -= len(side.Locations)
+	}
+	return nil
+}
+
+func compareLocations(x, y *profile.Location) int {
+	for i, j := len(x.Lines)-1, len(y.Lines)-1; i >= 0 && j >= 0; i, j = i-1, j-1 {
+		l, m := &x.Lines[i], &y.Lines[j]
+		if c := cmp.Or(strings.Compare(l.Function.Name, m.Function.Name), cmp.Compare(l.Line, m.Line)); c != 0 {
+			return c
+		}
+	}
+	return cmp.Compare(len(x.Lines), len(y.Lines))
 }
 
 func appendString(b []byte, s string) []byte {

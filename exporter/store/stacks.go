@@ -131,6 +131,7 @@ type compactReader struct {
 	met      []functionPair // of the names of the row group, by their index
 	sites    [knownSites]knownSite
 	late     []lateFrame // of one stack
+	latest   latestStack
 	slab     []flame.Frame
 	complete profile.Completeness
 	reasons  map[uint32]uint64 // samples by reason, a word
@@ -141,6 +142,12 @@ type compactReader struct {
 func (r *compactReader) open() {
 	r.met, r.late = r.met[:0], r.late[:0]
 	clear(r.sites[:])
+}
+
+// latestStack is the one that was taken last, and where its frames stand among those of the reader.
+type latestStack struct {
+	frames  []flame.Frame
+	at, end int
 }
 
 // knownSite is the site of frames of a row group, by what indexes of their columns are.
@@ -226,14 +233,12 @@ func (c *compactor) take(r *frameReader, number int32, at, end int, whole bool) 
 	}
 	w.slab = flame.Room(w.slab, end-at)
 	from := len(w.slab)
-	w.noted = w.noted[:0]
-	count := uint64(c.lookUp.counts[number])
-	locations, named := uint64(0), uint64(0)
 	if len(w.met) < len(r.columns[frameFunction].ids) {
 		c.meet(r)
 	}
 	kinds, reasons := r.columns[frameKind].ids, r.columns[frameMissing].ids
-	for i := at; i < end; i++ {
+	callers := r.sameCallers(at, end)
+	for i := at; i < end-callers; i++ {
 		name, module, kind, missing := r.words[frameFunction][i], r.words[frameModule][i], r.words[frameKind][i], r.words[frameMissing][i]
 		known := &w.sites[(module+61*kind+31*missing)%knownSites]
 		if known.module != module || known.kind != kind || known.missing != missing || known.site == 0 {
@@ -243,26 +248,36 @@ func (c *compactor) take(r *frameReader, number int32, at, end int, whole bool) 
 		if !ok {
 			w.late = append(w.late, lateFrame{name, known.site, len(w.slab)})
 		}
-		reason := reasons[missing]
 		if r.inlined[i] {
 			f |= flame.Inlined
-		} else {
-			if kinds[kind] != c.truncated {
-				locations++
-				if reason == 0 {
-					named++
-				}
-			}
-			if reason != 0 && !slices.Contains(w.noted, reason) {
-				w.noted = append(w.noted, reason)
-			}
 		}
 		w.slab = append(w.slab, f)
 	}
 	if len(w.late) > 0 {
 		c.resolve(r)
 	}
-	c.found[number] = w.slab[from:len(w.slab):len(w.slab)]
+	w.slab = append(w.slab, w.latest.frames[len(w.latest.frames)-callers:]...)
+	frames := w.slab[from:len(w.slab):len(w.slab)]
+	c.found[number], w.latest = frames, latestStack{frames, at, end}
+
+	w.noted = w.noted[:0]
+	count := uint64(c.lookUp.counts[number])
+	locations, named := uint64(0), uint64(0)
+	for i := at; i < end; i++ {
+		if r.inlined[i] {
+			continue
+		}
+		reason := reasons[r.words[frameMissing][i]]
+		if kinds[r.words[frameKind][i]] != c.truncated {
+			locations++
+			if reason == 0 {
+				named++
+			}
+		}
+		if reason != 0 && !slices.Contains(w.noted, reason) {
+			w.noted = append(w.noted, reason)
+		}
+	}
 	w.complete.Frames += locations * count
 	w.complete.Named += named * count
 	if whole {
@@ -274,6 +289,20 @@ func (c *compactor) take(r *frameReader, number int32, at, end int, whole bool) 
 		}
 		w.reasons[reason] += count
 	}
+}
+
+// sameCallers is how many of a stack's outermost frames are those of the stack that stands before it, where that one was taken too. Writers put stacks beside
+// others that have callers in common.
+func (r *frameReader) sameCallers(at, end int) (n int) {
+	if r.latest.end != at {
+		return 0
+	}
+	names, modules, kinds, reasons := r.words[frameFunction], r.words[frameModule], r.words[frameKind], r.words[frameMissing]
+	i, j := end-1, at-1
+	for i >= at && j >= r.latest.at && names[i] == names[j] && modules[i] == modules[j] && kinds[i] == kinds[j] && reasons[i] == reasons[j] && r.inlined[i] == r.inlined[j] {
+		i, j = i-1, j-1
+	}
+	return end - 1 - i
 }
 
 // meet tells a worker what is known of the names of its row group. All together: as it meets them, each would be a miss of the cache to wait for.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -292,12 +293,9 @@ func (s *Store) write(p *profile.Profile) error {
 	start := p.Start.UTC()
 	s.learn(start)
 	// The stacks first: no sample is ever without its stack.
-	stacks := &stackFile{store: s, file: file{table: tableStacks, start: start}, fresh: make(map[int64]struct{})}
+	stacks := &stackFile{store: s, file: file{table: tableStacks, start: start}, fresh: make(map[int64]*profile.Sample)}
 	defer stacks.discard()
-	rows, err := s.encoder.encode(p, stacks.place)
-	if err != nil {
-		return err
-	}
+	rows := s.encoder.encode(p, stacks.place)
 	if err := stacks.publish(); err != nil {
 		return err
 	}
@@ -332,15 +330,11 @@ func (s *Store) writeSamples(start time.Time, rows []SampleRow) error {
 	return s.publishInterval(&f, d, s.samples)
 }
 
-// stackFile is the file of an interval's new stacks. It is begun with the first of them.
+// stackFile is the file of an interval's new stacks.
 type stackFile struct {
 	store *Store
 	file  file
-	draft *draft
-	// writer is not kept: it would hold the names of the day's first interval, in which all stacks are new.
-	writer *parquet.GenericWriter[StackRow]
-	batch  []StackRow
-	fresh  map[int64]struct{} // IDs of those that are in it
+	fresh map[int64]*profile.Sample // one that has the stack, by its ID
 	// charges are given back if it is not published.
 	charges []charge
 	limited uint64 // samples whose stack there was no room for
@@ -348,22 +342,22 @@ type stackFile struct {
 
 // place gives the ID by which the stack of a sample is in the history: its own, or that of the one in the place of those
 // that there is no room for.
-func (f *stackFile) place(s *profile.Sample, id int64) (int64, error) {
+func (f *stackFile) place(s *profile.Sample, id int64) int64 {
 	if id == 0 || f.holds(id) {
-		return id, nil
+		return id
 	}
-	row := f.store.encoder.stacks.encode(s)
-	c, ok := f.store.quota.take(s.Labels, row)
+	c, ok := f.store.quota.take(s.Labels, f.store.encoder.stacks.encode(s))
 	if ok {
 		f.charges = append(f.charges, c)
-		return id, f.add(row)
+		f.fresh[id] = s
+		return id
 	}
 	f.limited += uint64(s.Count)
 	f.store.sayLimited(f.file.start, s.Labels)
-	if row = f.store.encoder.stacks.encode(limited); f.holds(row.StackID) {
-		return row.StackID, nil
+	if id = f.store.encoder.stacks.id(limited); !f.holds(id) {
+		f.fresh[id] = limited
 	}
-	return row.StackID, f.add(row)
+	return id
 }
 
 func (f *stackFile) holds(id int64) bool {
@@ -388,58 +382,47 @@ func (s *Store) sayLimited(start time.Time, l *profile.Labels) {
 		"[truncated: history full], and are counted", "date", date, "cgroup", l.Cgroup, "exe", l.Exe, "pid", l.PID)
 }
 
-// stackBatch stacks wait for being written.
+// stackBatch is how many stacks are written at once.
 const stackBatch = 64
 
-func (f *stackFile) add(row *StackRow) error {
-	if f.draft == nil {
-		var err error
-		if f.draft, err = f.store.newInterval(&f.file); err != nil {
+// publish writes the stacks, and makes them known to the date. Those with callers in common stand together, which readers are quicker with.
+func (f *stackFile) publish() error {
+	if len(f.fresh) == 0 {
+		return nil
+	}
+	d, err := f.store.newInterval(&f.file)
+	if err != nil {
+		return err
+	}
+	defer d.discard()
+	// The writer is not kept: it would hold the names of the day's first interval, in which all stacks are new.
+	w := newStackWriter(fastCompression, parquet.PageBufferSize(intervalStackPage))
+	w.Reset(d)
+	ids := slices.SortedFunc(maps.Keys(f.fresh), func(a, b int64) int { return cmp.Or(compareStacks(f.fresh[a], f.fresh[b]), cmp.Compare(a, b)) })
+	batch := make([]StackRow, stackBatch)
+	for part := range slices.Chunk(ids, stackBatch) {
+		for i, id := range part {
+			row, frames := f.store.encoder.stacks.encode(f.fresh[id]), batch[i].Frames
+			batch[i] = StackRow{id, row.Whole, append(frames[:0], row.Frames...)}
+		}
+		if _, err := w.Write(batch[:len(part)]); err != nil {
 			return err
 		}
-		f.writer = newStackWriter(fastCompression, parquet.PageBufferSize(intervalStackPage))
-		f.writer.Reset(f.draft)
 	}
-	f.fresh[row.StackID] = struct{}{}
-	f.batch = slices.Grow(f.batch, stackBatch-len(f.batch))[:len(f.batch)+1]
-	last := &f.batch[len(f.batch)-1]
-	frames := last.Frames // of a batch that was written
-	*last = *row
-	last.Frames = append(frames[:0], row.Frames...)
-	if len(f.batch) < stackBatch {
-		return nil
-	}
-	return f.flush()
-}
-
-func (f *stackFile) flush() error {
-	_, err := f.writer.Write(f.batch)
-	f.batch = f.batch[:0]
-	return err
-}
-
-// publish makes the stacks known to the date.
-func (f *stackFile) publish() error {
-	if f.draft == nil {
-		return nil
-	}
-	if err := f.flush(); err != nil {
+	if err := f.store.publishInterval(&f.file, d, w); err != nil {
 		return err
 	}
-	if err := f.store.publishInterval(&f.file, f.draft, f.writer); err != nil {
-		return err
+	for id := range f.fresh {
+		f.store.known[id] = struct{}{}
 	}
-	maps.Copy(f.store.known, f.fresh)
 	f.charges = nil
 	return nil
 }
 
+// discard gives back what was charged for stacks that were not published.
 func (f *stackFile) discard() {
 	for _, c := range f.charges {
 		f.store.quota.giveBack(c)
-	}
-	if f.draft != nil {
-		f.draft.discard()
 	}
 }
 
