@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	runtimepprof "runtime/pprof"
@@ -183,6 +184,11 @@ func TestConvertFolded(t *testing.T) {
 		if got := converted(t, convertFlags{}, b, "c.folded"); string(got) != want {
 			t.Errorf("by %s: %q", between, got)
 		}
+	}
+	tool := exec.Command("go", "tool", "pprof", "-raw", place(t, "b.pb", converted(t, convertFlags{}, in, "b.pb")))
+	tool.Env = append(os.Environ(), "PPROF_TMPDIR="+t.TempDir())
+	if out, err := tool.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("samples/count[dflt]\n")) {
+		t.Errorf("go tool pprof: %v %s", err, out)
 	}
 	if html := converted(t, convertFlags{}, in, "b.html"); !bytes.Contains(html, []byte("vfs_read")) {
 		t.Error("HTML without the functions")

@@ -37,7 +37,7 @@ func Read(r io.Reader) (*profile.Profile, error) {
 
 func read(r io.Reader, limit int64) (*profile.Profile, error) {
 	f := reader{locations: make(map[string]*profile.Location)}
-	p := &profile.Profile{Type: profile.TypeSamples, Period: 1}
+	p := &profile.Profile{Type: profile.TypeSamples, Period: 1, Foreign: true}
 	limited := &io.LimitedReader{R: r, N: limit + 1}
 	lines := bufio.NewScanner(limited)
 	lines.Buffer(nil, maxLine)

@@ -154,7 +154,7 @@ type Message struct {
 func (e *Encoder) Encode(p *profile.Profile, send func(Message) error) error {
 	e.numbers.text = func(s string) string { return cutText(s, e.options.MaxBytes/64) }
 	e.numbers.begin()
-	b := batch{encoder: e, message: &e.message, profile: p, send: send, comments: pprof.Comments(&p.Account)}
+	b := batch{encoder: e, message: &e.message, profile: p, send: send, comments: pprof.Comments(p)}
 	for i := range p.Samples {
 		s := &p.Samples[i]
 		b.valued = b.valued || s.Value != s.Count*p.Period

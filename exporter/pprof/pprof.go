@@ -56,17 +56,21 @@ var ownLabels = []string{
 
 // Convert gives p in the form of pprof's own library. Comments hold the
 // account of samples: samples.taken=N, samples.exported=N,
-// samples.lost.REASON=N, and more where they are not 0.
+// samples.lost.REASON=N, and more where they are not 0. Beside the values stand counts of samples, where the values are none themselves.
 func Convert(p *profile.Profile) *pb.Profile {
 	value := &pb.ValueType{Type: p.Type.Name, Unit: p.Type.Unit}
+	types := []*pb.ValueType{{Type: profile.TypeSamples.Name, Unit: profile.TypeSamples.Unit}, value}
+	if p.Type.Name == profile.TypeSamples.Name { // no two may have one name
+		types = types[1:]
+	}
 	c := converter{
 		out: &pb.Profile{
-			SampleType:        []*pb.ValueType{{Type: profile.TypeSamples.Name, Unit: profile.TypeSamples.Unit}, value},
+			SampleType:        types,
 			DefaultSampleType: p.Type.Name,
 			PeriodType:        value,
 			Period:            p.Period,
 			DurationNanos:     p.Duration.Nanoseconds(),
-			Comments:          Comments(&p.Account),
+			Comments:          Comments(p),
 		},
 		mappings:  make(map[*profile.Mapping]*pb.Mapping),
 		byFile:    make(map[profile.Mapping]*pb.Mapping),
@@ -85,8 +89,12 @@ func Convert(p *profile.Profile) *pb.Profile {
 	return c.out
 }
 
-// Comments are those that tell of the account of samples.
-func Comments(a *profile.Account) []string {
+// Comments are those that tell of the account of samples. A foreign profile has none: by them it is told apart.
+func Comments(p *profile.Profile) []string {
+	if p.Foreign {
+		return nil
+	}
+	a := &p.Account
 	lines := []string{
 		fmt.Sprintf("samples.taken=%d", a.Taken),
 		fmt.Sprintf("samples.exported=%d", a.Exported),
@@ -126,7 +134,7 @@ type place struct {
 }
 
 func (c *converter) sample(s *profile.Sample) {
-	out := &pb.Sample{Value: []int64{s.Count, s.Value}}
+	out := &pb.Sample{Value: []int64{s.Count, s.Value}[2-len(c.out.SampleType):]}
 	s.Walk(
 		func(l *profile.Location) { out.Location = append(out.Location, c.location(l)) },
 		func(reason string) { out.Location = append(out.Location, c.reason(reason)) },

@@ -259,7 +259,7 @@ func ConvertBack(p *pb.Profile, sampleType string, beyond Beyond) (*profile.Prof
 		total += uint64(max(0, sample.Count))
 		out.Samples = append(out.Samples, sample)
 	}
-	out.Account = account(p.Comments, total)
+	out.Account, out.Foreign = account(p.Comments, total)
 	return out, nil
 }
 
@@ -506,9 +506,9 @@ func (r *reader) resource(key string, of []profile.Attribute) []profile.Attribut
 	return of
 }
 
-// account reads the comments that Convert wrote. A profile without them took what it has.
-func account(comments []string, exported uint64) profile.Account {
-	a := profile.Account{Taken: exported, Exported: exported}
+// account reads the comments that Convert wrote. A profile without them is foreign, and took what it has.
+func account(comments []string, exported uint64) (a profile.Account, foreign bool) {
+	a, foreign = profile.Account{Taken: exported, Exported: exported}, true
 	for _, c := range comments {
 		name, number, _ := strings.Cut(c, "=")
 		n, err := strconv.ParseUint(number, 10, 64)
@@ -517,7 +517,7 @@ func account(comments []string, exported uint64) profile.Account {
 		}
 		switch name = Text(name); name {
 		case "samples.taken":
-			a.Taken = n
+			a.Taken, foreign = n, false
 		case "samples.exported":
 			a.Exported = n
 		case "samples.filtered":
@@ -528,7 +528,7 @@ func account(comments []string, exported uint64) profile.Account {
 			}
 		}
 	}
-	return a
+	return a, foreign
 }
 
 func clamp(n int64) int { return int(min(max(n, 0), math.MaxInt32)) }

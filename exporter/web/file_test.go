@@ -44,6 +44,12 @@ func TestFiles(t *testing.T) {
 			t.Errorf("%d %s", a.code, a.body)
 		}
 	}
+	// What another program wrote does not tell which stacks are whole.
+	foreign := profileOf(stack(1, "app", "f", "main"))
+	foreign.Foreign = true
+	if a := serve(t, Options{Files: []File{{"-", foreign}}}).get(t, "/api/v1/tree"); !strings.Contains(a.body, `"trust":{"stacks":1,"whole":null,"frames":2,"named":2,`) {
+		t.Error(a.body)
+	}
 	if _, err := New(Options{Listen: "127.0.0.1:0"}); err == nil {
 		t.Error("neither a profiler nor files, and no error")
 	}

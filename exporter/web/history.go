@@ -469,14 +469,17 @@ type found struct {
 // trust is profile.Completeness in JSON. It counts samples, and frames of samples, before anything was focused, ignored or hidden.
 type trust struct {
 	Stacks  uint64            `json:"stacks"`
-	Whole   uint64            `json:"whole"`
+	Whole   *uint64           `json:"whole"` // null: files of other programs do not tell
 	Frames  uint64            `json:"frames"`
 	Named   uint64            `json:"named"`
 	Reasons map[string]uint64 `json:"reasons"` // samples by what is missing of their stack or names
 }
 
 func newTrust(c profile.Completeness) trust {
-	t := trust{c.Stacks, c.Whole, c.Frames, c.Named, make(map[string]uint64, len(c.Reasons))}
+	t := trust{Stacks: c.Stacks, Frames: c.Frames, Named: c.Named, Reasons: make(map[string]uint64, len(c.Reasons))}
+	if !c.Untold {
+		t.Whole = &c.Whole
+	}
 	for _, r := range c.Reasons {
 		t.Reasons[r.Reason] = r.Count
 	}

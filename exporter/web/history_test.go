@@ -9,12 +9,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	pb "github.com/google/pprof/profile"
@@ -185,6 +187,22 @@ func TestQueriesAreBounded(t *testing.T) {
 			t.Errorf("%d: %s", a.code, a.body)
 		}
 	}
+}
+
+// A query that takes too long is ended, and the answer says so.
+func TestQueriesEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Options{Listen: "127.0.0.1:0", Profiler: newProfiler(), History: slowHistory{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/api/v1/top", nil)
+		begun := time.Now()
+		s.routes().ServeHTTP(w, r)
+		if took := time.Since(begun); took != queryTimeout || w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "longer than 20s") {
+			t.Errorf("%d after %s: %s", w.Code, took, w.Body)
+		}
+	})
 }
 
 // Nodes that weigh as much as the lightest one that is kept do not take the place of heavier ones that come after them.

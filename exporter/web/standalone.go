@@ -89,8 +89,10 @@ func facts(p *profile.Profile, total flame.Weight, c *profile.Completeness) []st
 		list[0] += fmt.Sprintf(" in %.1f s", p.Duration.Seconds())
 	}
 	if c.Stacks > 0 && c.Frames > 0 {
-		list = append(list, fmt.Sprintf("%.1f %% whole stacks", percent(int64(c.Whole), int64(c.Stacks))),
-			fmt.Sprintf("%.1f %% named frames", percent(int64(c.Named), int64(c.Frames))))
+		if !c.Untold {
+			list = append(list, fmt.Sprintf("%.1f %% whole stacks", percent(int64(c.Whole), int64(c.Stacks))))
+		}
+		list = append(list, fmt.Sprintf("%.1f %% named frames", percent(int64(c.Named), int64(c.Frames))))
 	}
 	var lost []string
 	for _, l := range p.Account.Lost {

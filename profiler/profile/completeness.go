@@ -10,6 +10,7 @@ import (
 type Completeness struct {
 	Stacks uint64 // samples
 	Whole  uint64 // samples whose stack reaches a place where threads begin
+	Untold bool   // nobody knows which do, and Whole is 0: the profile is foreign
 	Frames uint64 // frames of all samples
 	Named  uint64 // of those, frames whose function is known
 	// Reasons count samples by what is missing of their stack or names; one
@@ -19,13 +20,13 @@ type Completeness struct {
 
 // Completeness looks at every stack of the profile.
 func (p *Profile) Completeness() Completeness {
-	var c Completeness
+	c := Completeness{Untold: p.Foreign}
 	reasons := make(map[string]uint64)
 	for i := range p.Samples {
 		s := &p.Samples[i]
 		n := uint64(s.Count)
 		c.Stacks += n
-		if s.Whole() {
+		if !c.Untold && s.Whole() {
 			c.Whole += n
 		}
 		var found []string

@@ -36,6 +36,8 @@ type Profile struct {
 	Period  int64
 	Samples []Sample
 	Account Account
+	// Foreign says that it was read from what another program wrote, which does not tell which stacks are whole.
+	Foreign bool
 }
 
 // Account says where every sample of the span went:
