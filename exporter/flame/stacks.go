@@ -23,10 +23,13 @@ type Functions struct {
 	index map[Function]Frame
 }
 
+// Grow makes room for so many more functions.
+func (f *Functions) Grow(n int) { f.list, f.kinds = slices.Grow(f.list, n), slices.Grow(f.kinds, n) }
+
 // Add adds a function that is not there yet, and gives its frame.
 func (f *Functions) Add(function Function) Frame {
 	if len(f.list) == cap(f.list) { // there are tens of thousands, and append would copy them five times over
-		f.list, f.kinds = slices.Grow(f.list, len(f.list)+1), slices.Grow(f.kinds, len(f.list)+1)
+		f.Grow(len(f.list) + 1)
 	}
 	f.list = append(f.list, function)
 	f.kinds = append(f.kinds, "")

@@ -310,6 +310,9 @@ func (c *compactor) meet(r *frameReader) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	names := r.columns[frameFunction].ids[len(r.met):]
+	if len(c.functions.pairs) == 0 {
+		c.stacks.Grow(len(names)) // most stand in the first group that is read, a large one
+	}
 	r.met = slices.Grow(r.met, len(names))
 	for _, name := range names {
 		r.met = append(r.met, c.functions.pair(name))
