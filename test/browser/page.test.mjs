@@ -339,6 +339,39 @@ test("the graph is turned, collapsed, coloured, narrowed and saved", async (t) =
   assert.ok(part.width > 0.5 * map.width && part.width < 0.7 * map.width, `60 % of the whole: ${part.width} of ${map.width}`);
   await page.keyboard.press("Escape");
 
+  // Where the map, the wheel and the keys lead to is in the address, and no entry of the history; a button and Escape lead back.
+  const seen = () => page.locator(".fg-window").evaluate((window) => [window.style.left, window.style.width].map((part) => Math.round(parseFloat(part))));
+  const entries = () => page.evaluate(() => history.length);
+  await until("all is shown", async () => !asked("zoom") && (await seen())[1] === 100);
+  const before = await entries();
+  await page.mouse.move(map.x + 0.2 * map.width, map.y + 10);
+  await page.mouse.down();
+  await page.mouse.move(map.x + 0.5 * map.width, map.y + 10, { steps: 4 });
+  await page.mouse.up();
+  await until("what was chosen in the map", () => asked("part"));
+  await page.reload();
+  await page.waitForSelector(ready);
+  await until("it is there again", async () => (await seen()).join() === "20,30");
+  assert.equal(await entries(), before);
+  await page.getByRole("button", { name: "Reset zoom" }).click();
+  await until("all", async () => !asked("part") && (await seen())[1] === 100);
+  await page.goBack();
+  await until("Back goes back to the part", async () => (await seen()).join() === "20,30");
+  await page.keyboard.press("Escape"); // the page has the focus, not the graph
+  await until("all", async () => !asked("part") && (await seen())[1] === 100);
+  for (const zoom of [async () => page.keyboard.press("+"), async () => {
+    await graph.hover();
+    await page.keyboard.down("Control");
+    await page.mouse.wheel(0, -200);
+    await page.keyboard.up("Control");
+  }]) {
+    await graph.focus();
+    await zoom();
+    await until("a part", () => asked("part"));
+    await page.keyboard.press("Escape");
+    await until("all", () => !asked("part"));
+  }
+
   // Only what a frame is in, and what it is not in; and back by the chips.
   const samples = () => page.locator(".about").textContent();
   await walk("Home", "ArrowDown", "ArrowDown", "f");
@@ -497,6 +530,22 @@ test("a view is chosen, copied, and had in a shell", async (t) => {
   await page.locator(`${at("processes")} [data-pid="${work.pid}"] svg.spark polyline`).waitFor({ state: "attached" });
   await page.getByRole("group", { name: "List" }).getByRole("button", { name: "Containers" }).click();
   await until("containers", async () => /no container|[0-9a-f]{12}/.test(await page.locator(at("processes")).textContent()));
+
+  // What is looked for in the list, which label has chips, and that it is held still are in the address too, and Back takes them away.
+  await page.locator(at("find-list")).fill("nothing of this name");
+  await page.getByText("Nothing matches.").waitFor();
+  await page.locator(at("chips")).selectOption("pid");
+  await page.locator(`${at("filters")} button.chip[data-value="${work.pid}"]`).waitFor();
+  assert.deepEqual([asked("find_list"), asked("chips")], ["nothing of this name", "pid"]);
+  for (const name of ["chips", "find_list"]) {
+    await page.goBack();
+    await until(`Back takes ${name} away`, () => !asked(name));
+  }
+  await until("the list has all", async () => /no container|[0-9a-f]{12}/.test(await page.locator(at("processes")).textContent()));
+  const live = await open(t, `${host.url}/?paused=true`);
+  await live.getByRole("button", { name: "Paused" }).waitFor();
+  await live.keyboard.press("p");
+  await live.getByRole("button", { name: "Live" }).waitFor();
 
   // What is copied is the table, and what a shell gives is the view.
   await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);

@@ -397,7 +397,7 @@ export function beforeTimes(s: State, pinned = false): Params {
 }
 
 // refreshEvery is how often what moves with the time is asked for again, in milliseconds.
-export function refreshEvery(s: State, paused: boolean): number {
-  if (paused || selected(s) || rangeSeconds(s.range) === 0) return 0;
+export function refreshEvery(s: State): number {
+  if (s.paused || selected(s) || rangeSeconds(s.range) === 0) return 0;
   return isLive(s) ? 5000 : rangeSeconds(s.range) > 3600 ? 300000 : 20000;
 }

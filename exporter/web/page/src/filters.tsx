@@ -75,9 +75,7 @@ function span(from = "-15m", to = "now"): string {
 // offered are labels to choose from, with that which is chosen although it is none of them: the agent says what is wrong with it.
 const offered = (labels: string[], chosen: string) => (chosen === "" || labels.includes(chosen) ? labels : [...labels, chosen]);
 
-export function Chips({ s, labels, facet, facets, setFacet }: {
-  s: State; labels: string[]; facet: string; facets: Answer<LabelsAnswer>; setFacet: (label: string) => void;
-}) {
+export function Chips({ s, labels, facet, facets }: { s: State; labels: string[]; facet: string; facets: Answer<LabelsAnswer> }) {
   const active = conditions(s);
   const stacks = [["focus", s.focus], ["ignore", s.ignore], ["hide", s.hide]] as const;
   const values = facets.data && facets.data.by === facet ? facets.data.values : [];
@@ -99,7 +97,7 @@ export function Chips({ s, labels, facet, facets, setFacet }: {
       ))}
       <label class="field">
         <span class="sr">Filter by</span>
-        <select value={facet} onChange={(e) => setFacet(e.currentTarget.value)}>
+        <select value={facet} data-test="chips" onChange={(e) => change({ chips: e.currentTarget.value })}>
           {labels.map((l) => <option key={l} value={l}>{labelText(l)}</option>)}
         </select>
       </label>

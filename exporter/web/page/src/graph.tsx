@@ -48,6 +48,7 @@ export function Graph({ s, small, tree, unit, of, keep }: {
         settled = window.setTimeout(() => setDetailed(name), 250);
       },
       onSelect: (path) => change({ zoom: path }),
+      onMove: (part, row) => change({ part, row }, "replace"),
       onCommand: (command, name) => {
         if (command === "sandwich") change({ sandwich: name, zoom: [] });
         else change({ [command]: exactly(name), zoom: [] });
@@ -79,7 +80,8 @@ export function Graph({ s, small, tree, unit, of, keep }: {
       if (s.zoom.length > 0) g.zoomTo(s.zoom);
       else g.reset();
     }
-  }, [tree, keep, unit, s.color, s.invert, s.collapse, s.sandwich, s.zoom.join("\0")]);
+    g.moveTo(s.part, s.row);
+  }, [tree, keep, unit, s.color, s.invert, s.collapse, s.sandwich, s.zoom.join("\0"), s.part, s.row]);
   useEffect(() => {
     const result = graph.current!.search(s.search);
     setFound(s.search ? result : null);
@@ -125,7 +127,7 @@ export function Graph({ s, small, tree, unit, of, keep }: {
           </label>
           <button type="button" class="toggle" aria-pressed={s.invert} title="The innermost functions first (I)" onClick={() => change({ invert: !s.invert, zoom: [] })}>Invert</button>
           <button type="button" class="toggle" aria-pressed={s.collapse} title="A function that calls itself once, not on and on (R)" onClick={() => change({ collapse: !s.collapse, zoom: [] })}>Collapse recursion</button>
-          {s.zoom.length > 0 && <button type="button" onClick={() => change({ zoom: [] })}>Reset zoom</button>}
+          {(s.zoom.length > 0 || s.part) && <button type="button" onClick={() => change({ zoom: [] })}>Reset zoom</button>}
           <Menu label="Save the picture" button="Picture">
             <button type="button" class="item" onClick={() => void save("png")}>PNG</button>
             <button type="button" class="item" onClick={() => void save("svg")}>SVG</button>

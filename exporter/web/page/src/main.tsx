@@ -33,11 +33,9 @@ const views: [View, string][] = [["flame", "Flame graph"], ["top", "Top"], ["tre
 
 function App() {
   const s = useAppState();
-  const [paused, setPaused] = useState(false);
   const [help, setHelp] = useState(false);
-  const [chosen, setFacet] = useState("comm");
   const small = useSmall();
-  const every = refreshEvery(s, paused);
+  const every = refreshEvery(s);
 
   const time = timeParams(s);
   const stack = stackParams(s);
@@ -45,7 +43,7 @@ function App() {
   const { files, history, ...agent } = status.data ?? begun;
   // Of spans the last minute and files tell; what was chosen there is no choice elsewhere.
   const known = files || (isLive(s) && !s.compare) ? [...labels, ...spanLabels] : labels;
-  const facet = known.includes(chosen) ? chosen : "comm";
+  const facet = known.includes(s.chips) ? s.chips : initial.chips;
   const of = { ...time, ...stack };
   const compared = { ...of, ...beforeParams(s), scale: s.scale };
   const graphic = s.view === "flame" || s.view === "tree";
@@ -73,7 +71,7 @@ function App() {
   // minute, which is all that is known of them.
   const past = history && !(isLive(s) && ofSpans({ ...s, by: "" }));
   const strip = { ...(past ? stripParams(s) : { live: "true" }), type: s.type, filter: s.filter, focus: s.focus, ignore: s.ignore };
-  const seriesEvery = paused || rangeSeconds(s.range) === 0 ? 0 : Math.max(10000, every);
+  const seriesEvery = s.paused || rangeSeconds(s.range) === 0 ? 0 : Math.max(10000, every);
   const series = useQuery<SeriesAnswer>(files || s.heat ? null : address("/api/v1/series", { ...strip, by: s.stack }), ranks.strip, seriesEvery);
   const list = useQuery<SeriesAnswer>(files ? null : address("/api/v1/series", { ...strip, filter: withoutLabel(s, s.list), by: s.list }), ranks.sparks, seriesEvery);
   const here = { ...time, type: s.type, filter: withoutLabel(s, s.list), focus: s.focus, ignore: s.ignore };
@@ -89,7 +87,7 @@ function App() {
   useEffect(() => {
     if (main.data || top.data || diff.data || callers.data || main.error) document.body.dataset.ready = "true";
   }, [main.data, main.error, top.data, diff.data, callers.data]);
-  useKeys(files, { help: () => setHelp(true), pause: () => setPaused((p) => !p) });
+  useKeys(files, () => setHelp(true));
 
   const [from, to] = selected(s) ? [s.from, s.to] : stripSpan(s);
   const seconds = isLive(s) ? 60 : (to - from) / 1000;
@@ -100,7 +98,7 @@ function App() {
   const narrowing = (
     <>
       {!files && <Strip s={s} small={small} series={series} list={labels} history={past} />}
-      <Fold small={small} title="Filters and groups" test="fold-filters"><Chips s={s} labels={known} facet={facet} facets={facets} setFacet={setFacet} /></Fold>
+      <Fold small={small} title="Filters and groups" test="fold-filters"><Chips s={s} labels={known} facet={facet} facets={facets} /></Fold>
     </>
   );
   const side = !files && <Fold small={small} title="What runs" test="fold-list"><Side s={s} series={list} processes={processes} labels={listed} seconds={found?.seconds || seconds} /></Fold>;
@@ -116,7 +114,7 @@ function App() {
           {offline ? "no answer" : files ? "" : agent.sampling ? "sampling" : agent.state}
         </p>
         {moves(s) && !files && (
-          <button type="button" class={`live ${paused ? "" : "on"}`} aria-pressed={!paused} title="P" onClick={() => setPaused(!paused)}>{paused ? "Paused" : "Live"}</button>
+          <button type="button" class={`live ${s.paused ? "" : "on"}`} aria-pressed={!s.paused} title="P" onClick={() => change({ paused: !s.paused })}>{s.paused ? "Paused" : "Live"}</button>
         )}
         <TrustBadge parts={s.compare && s.view !== "callers" ? partsOfDifference(s.view === "tree" ? diffTree.data : diff.data) : partsOf(found, callersBefore.data)} />
         <Leave s={s} files={files !== undefined} />
@@ -237,7 +235,7 @@ function shift(s: State, direction: number): void {
   else change({ range: `${new Date(from + length).toISOString()}/${new Date(to + length).toISOString()}` });
 }
 
-function useKeys(files: Status["files"], actions: { help: () => void; pause: () => void }): void {
+function useKeys(files: Status["files"], help: () => void): void {
   useEffect(() => {
     const listener = (e: KeyboardEvent) => {
       const s = state(); // as it is: a key may come before the last one is drawn
@@ -249,15 +247,15 @@ function useKeys(files: Status["files"], actions: { help: () => void; pause: () 
       }
       const focus = (selector: string) => document.querySelector<HTMLElement>(selector)?.focus();
       switch (e.key) {
-        case "?": actions.help(); break;
+        case "?": help(); break;
         case "/":
           if (s.view !== "flame") change({ view: "flame" });
           focusSearch();
           break;
         case "f": focus("[data-test=query]"); break;
         case "1": case "2": case "3": case "4": change({ view: views[Number(e.key) - 1][0], ...unsorted }); break;
-        case "n": change({ beforeFrom: 0, beforeTo: 0, ...whole(files) }); break;
-        case "p": actions.pause(); break;
+        case "n": change({ beforeFrom: 0, beforeTo: 0, paused: false, ...whole(files) }); break;
+        case "p": change({ paused: !s.paused }); break;
         case "[": shift(s, -1); break;
         case "]": shift(s, 1); break;
         case "c": toggleCompare(s); break;
@@ -267,7 +265,7 @@ function useKeys(files: Status["files"], actions: { help: () => void; pause: () 
         case "t": toggleTheme(); break;
         case "e": document.querySelector<HTMLElement>("[data-test=leave]")?.click(); break;
         case "Escape":
-          if (s.zoom.length > 0) change({ zoom: [] });
+          if (s.zoom.length > 0 || s.part) change({ zoom: [] });
           else if (s.sandwich) change({ sandwich: "" });
           else if (selected(s) || s.beforeTo > 0) change({ from: 0, to: 0, beforeFrom: 0, beforeTo: 0 });
           else if (s.search) change({ search: "" });

@@ -1,6 +1,6 @@
 // The list beside the graph: who takes CPU in the time that is shown, with a line of how much over all that the strip shows.
 
-import { useMemo, useState } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 import type { Answer, LabelsAnswer, Line, ProcessesAnswer, SeriesAnswer } from "./api.ts";
 import { printable } from "./flame/text.ts";
 import { rate, rateUnit } from "./format.ts";
@@ -56,13 +56,12 @@ function withCrowds(entries: Entry[]): Entry[] {
 export function Side({ s, series, processes, labels, seconds }: {
   s: State; series: Answer<SeriesAnswer>; processes: Answer<ProcessesAnswer>; labels: Answer<LabelsAnswer>; seconds: number;
 }) {
-  const [find, setFind] = useState("");
   const answer = s.list === "pid" ? processes : labels;
   const entries = useMemo(() => entriesOf(s.list, processes.data, labels.data), [s.list, processes.data, labels.data]);
   const lines = useMemo(() => new Map((series.data?.lines ?? []).filter((l) => !l.others).map((l) => [l.label, l])), [series.data]);
   const unit = series.data?.unit ?? "nanoseconds";
   const active = conditions(s);
-  const words = find.toLowerCase();
+  const words = s.findList.toLowerCase();
   const found = entries.filter((e) => `${e.value} ${e.name}`.toLowerCase().includes(words));
   const steady = useSteady(found, (e) => e.label + e.value, s.list + words);
   const shown = steady.rows.slice(0, 200);
@@ -70,11 +69,11 @@ export function Side({ s, series, processes, labels, seconds }: {
     <aside class="side panel" aria-label="What runs">
       <div class="tabs" role="group" aria-label="List">
         {lists.map((l) => (
-          <button key={l} type="button" aria-pressed={s.list === l} onClick={() => change({ list: l }, "replace")}>{plural[l]}</button>
+          <button key={l} type="button" aria-pressed={s.list === l} onClick={() => change({ list: l, findList: "" }, "replace")}>{plural[l]}</button>
         ))}
       </div>
       <input type="search" class="find" placeholder={`Find a ${labelText(s.list)}`} aria-label={`Find a ${labelText(s.list)}`}
-        value={find} onInput={(e) => setFind(e.currentTarget.value)} />
+        data-test="find-list" value={s.findList} onInput={(e) => change({ findList: e.currentTarget.value }, s.findList === "" ? "push" : "replace")} />
       <div class="head" aria-hidden="true"><span>{found.length}</span><span>{rateUnit(unit)}</span></div>
       <ol class="entries" data-test="processes" {...steady.holding}>
         {shown.map((e) => {

@@ -29,11 +29,16 @@ export interface State {
   stack: string; // the label that the strip is stacked by
   heat: boolean;
   list: string; // the label of the list beside the graph
+  findList: string; // a part of the names that the list shows
+  chips: string; // the label whose values are there to choose from
+  paused: boolean; // what moves with the time is held still
   color: Color;
   invert: boolean;
   collapse: boolean;
   search: string;
   zoom: string[]; // names from the root
+  part: string; // the part of the graph's width that is seen, where it is not what was zoomed to: from,size
+  row: string; // its first row in sight, where that is not the one that a zoom begins with
   sandwich: string; // the function that the graph shows the callers and callees of
   sort: string; // column of the table, with - before it where it descends
   sortCallees: string; // of the second table of callers
@@ -44,19 +49,21 @@ export interface State {
 export const initial: State = {
   range: "now", from: 0, to: 0, compare: false, beforeFrom: 0, beforeTo: 0, scale: "share",
   type: "", filter: "", by: "", focus: "", ignore: "", hide: "",
-  view: "flame", function: "", stack: "comm", heat: false, list: "pid",
-  color: "kind", invert: false, collapse: false, search: "", zoom: [], sandwich: "", sort: "", sortCallees: "", find: "", total: false,
+  view: "flame", function: "", stack: "comm", heat: false, list: "pid", findList: "", chips: "comm", paused: false,
+  color: "kind", invert: false, collapse: false, search: "", zoom: [], part: "", row: "", sandwich: "", sort: "", sortCallees: "", find: "", total: false,
 };
 
 // unsorted is for another view, whose columns are others.
 export const unsorted: Partial<State> = { sort: "", sortCallees: "" };
 
+const unmoved: Partial<State> = { part: "", row: "" };
+
 // The names in the address are those of the API where there is one.
 const names: Record<keyof State, string> = {
   range: "range", from: "from", to: "to", compare: "compare", beforeFrom: "before_from", beforeTo: "before_to", scale: "scale",
   type: "type", filter: "filter", by: "by", focus: "focus", ignore: "ignore", hide: "hide",
-  view: "view", function: "function", stack: "stack", heat: "heat", list: "list",
-  color: "color", invert: "invert", collapse: "collapse", search: "search", zoom: "zoom", sandwich: "sandwich", sort: "sort", sortCallees: "sort_callees",
+  view: "view", function: "function", stack: "stack", heat: "heat", list: "list", findList: "find_list", chips: "chips", paused: "paused",
+  color: "color", invert: "invert", collapse: "collapse", search: "search", zoom: "zoom", part: "part", row: "row", sandwich: "sandwich", sort: "sort", sortCallees: "sort_callees",
   find: "find", total: "total",
 };
 
@@ -154,9 +161,9 @@ function show(next: State): void {
   for (const listener of listeners) listener();
 }
 
-// change goes to another view. What is typed or dragged along replaces the entry in the history.
+// change goes to another view. What is typed or dragged along replaces the entry in the history. Where the graph was moved to ends with another zoom.
 export function change(patch: Partial<State>, how: "push" | "replace" = "push"): void {
-  const next = { ...current, ...patch };
+  const next = { ...current, ...(patch.zoom && unmoved), ...patch };
   const address = location.pathname + formatState(next);
   if (address !== location.pathname + location.search) history[how === "push" ? "pushState" : "replaceState"](null, "", address);
   show(next);

@@ -358,6 +358,11 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
     const upright = heat > 0 && (e.key === "ArrowUp" || e.key === "ArrowDown");
     const step = upright ? column / rows : column;
     const direction = e.key === "ArrowLeft" || (upright && e.key === "ArrowDown") ? -1 : e.key === "ArrowRight" || upright ? 1 : 0;
+    if (e.key === "Escape" && (selected(s) || s.beforeTo > 0)) {
+      e.preventDefault();
+      e.stopPropagation();
+      change({ from: 0, to: 0, beforeFrom: 0, beforeTo: 0 });
+    }
     if (e.key === "b" && s.compare) setSide(side === "before" ? "after" : "before");
     if (direction === 0 || e.ctrlKey || e.altKey || e.metaKey) return;
     e.preventDefault();

@@ -22,6 +22,8 @@ export interface Options {
   unit: string;
   /** The reader has zoomed to a frame, or out to all ([]). */
   onSelect?(path: string[]): void;
+  /** What is seen is no longer what was zoomed to: a part of the width, and the first row; "" where it is. Told when it stands still. */
+  onMove?(part: string, row: string): void;
   /** The details show another function, or none (""): whoever knows where it stands says so by setPlaces. */
   onDetails?(name: string): void;
   /** Where it is given, the page does focus and ignore. Sandwich was done already; fn "" is that it was left. */
@@ -40,6 +42,8 @@ interface Run { first: number; last: number; pane: Pane }
 /** New data waits as long as the mouse was moved in this time. */
 const QUIET_MS = 1500;
 const ZOOM_MS = 180;
+/** Where the view was moved to is told when it has not been moved for so long. */
+const REST_MS = 250;
 
 export class FlameGraph {
   private readonly options: Options;
@@ -78,6 +82,9 @@ export class FlameGraph {
   private at: View = ALL;
   private scroll = 0;
   private zoomed: { name: string; module?: string }[] = []; // the path, also while the data has no such node
+  private home = 0; // where the zoom scrolled to
+  private told = { part: "", row: "" }; // how far it was moved from there
+  private resting = 0;
   private selected: Spot | undefined;
   private hover: Spot | undefined;
   private match = -1;
@@ -192,10 +199,12 @@ export class FlameGraph {
     if (!keepView) {
       this.zoomed = [];
       this.at = ALL;
-      this.scroll = this.middle ? Math.max(0, (shapes[0]!.base + 3) * this.row - this.view.clientHeight / 2) : 0;
+      this.scroll = this.home = this.middle ? Math.max(0, (shapes[0]!.base + 3) * this.row - this.view.clientHeight / 2) : 0;
+      this.told = { part: "", row: "" };
       this.tip.hidden = true;
     } else if (anchor) {
       this.at = anchor();
+      if (this.told.part) this.rest();
     }
     this.find();
     this.paintPanes();
@@ -299,11 +308,44 @@ export class FlameGraph {
     const { node, whole } = pane.graph.find(this.zoomed);
     if (whole) this.zoomed = pane.graph.path(node);
     this.go({ pane, node });
+    this.arrive();
+  }
+
+  /** From here on it is told how far the view is moved. */
+  private arrive() {
+    this.home = this.moving === undefined ? this.scroll : this.goal.scroll;
+    this.told = { part: "", row: "" };
+  }
+
+  /** Goes to where onMove told that the view was; with "" to what was zoomed to. */
+  moveTo(part: string, row: string): void {
+    if ((part === this.told.part && row === this.told.row) || !this.main) return;
+    const [from, size] = part.split(",").map(Number);
+    const view = from! >= 0 && size! > 0 ? { from: from!, to: from! + size! } : this.extentOf(this.zoomedSpot());
+    this.glide(view, row && Number(row) >= 0 ? Number(row) * this.row : this.home);
+    this.told = { part, row };
+  }
+
+  /** How far the view is from what was zoomed to, in as many digits as it takes to find the place again. */
+  private tell() {
+    if (this.pointers.size > 0 || this.moving !== undefined) return this.rest();
+    const { from, to } = this.at, size = to - from;
+    const part = same(this.at, this.extentOf(this.zoomedSpot())) ? "" : `${+from.toFixed(Math.min(15, 4 - Math.floor(Math.log10(size))))},${+size.toPrecision(4)}`;
+    const row = Math.abs(this.scroll - this.limit(this.home)) < 1 ? "" : String(+(this.scroll / this.row).toFixed(1));
+    if (part === this.told.part && row === this.told.row) return;
+    this.told = { part, row };
+    this.options.onMove?.(part, row);
+  }
+
+  private rest() {
+    clearTimeout(this.resting);
+    this.resting = window.setTimeout(() => this.tell(), REST_MS);
   }
 
   reset(): void {
     this.zoomed = [];
     this.glide(ALL, this.scroll);
+    this.arrive();
     this.showDetails();
   }
 
@@ -319,6 +361,7 @@ export class FlameGraph {
     if (spot && spot.node > 0 && spot.pane === this.main) {
       this.zoomed = spot.pane.graph.path(spot.node);
       this.go(spot);
+      this.arrive();
     } else if (spot && spot.node > 0) { // among the callers there is a view, but no path
       this.go(spot);
       return;
@@ -341,6 +384,7 @@ export class FlameGraph {
     this.stop();
     const target = within(to), down = this.limit(scroll);
     this.goal = { view: target, scroll: down };
+    this.rest();
     if (this.still.matches || document.hidden) {
       this.at = target;
       this.scroll = down;
@@ -379,12 +423,14 @@ export class FlameGraph {
     const part = (this.at.to - this.at.from) * dx / (this.view.clientWidth || 1);
     this.at = within({ from: this.at.from - part, to: this.at.to - part });
     this.scroll = this.limit(this.scroll - dy);
+    this.rest();
     this.redraw();
   }
 
   private zoomAt(x: number, factor: number) {
     this.stop();
     this.at = zoom(this.at, x / (this.view.clientWidth || 1), factor);
+    this.rest();
     this.redraw();
   }
 
@@ -874,6 +920,7 @@ export class FlameGraph {
       if (!grip || Math.abs(at - grip.at) * box.width < 3) return;
       this.stop();
       this.at = within(grip.view ? { from: grip.view.from + at - grip.at, to: grip.view.to + at - grip.at } : { from: Math.min(at, grip.at), to: Math.max(at, grip.at) });
+      this.rest();
       this.redraw();
     };
     on(this.map, "pointerdown", drag);
@@ -917,6 +964,7 @@ export class FlameGraph {
   destroy(): void {
     this.stop();
     if (this.drawing !== undefined) cancelAnimationFrame(this.drawing);
+    clearTimeout(this.resting);
     clearTimeout(this.waiting?.timer);
     for (const c of this.cleanup) c();
     this.root.remove();
