@@ -434,6 +434,22 @@ test("two ranges are compared, and a link shows the same", async (t) => {
   };
   await drag(times.after, times.end - 200);
   await until("the range is in the address", () => new URL(page.url()).searchParams.get("from"));
+  // A second drag compares; one that begins in what is selected selects anew, and so does one after Escape.
+  await page.getByText(/Drag again.*to compare/).waitFor();
+  const first = new URL(page.url()).searchParams.get("from");
+  await drag(times.after + 5000, times.end - 200);
+  await until("it is selected anew", () => new URL(page.url()).searchParams.get("from") > first);
+  assert.ok(!page.url().includes("compare"));
+  await strip.press("Escape");
+  await until("it is cleared", () => !page.url().includes("&from="));
+  await drag(times.after, times.end - 200);
+  await until("the range as it was", () => new URL(page.url()).searchParams.get("from") === first);
+  await drag(times.begun + 200, times.before);
+  await until("a second drag compares", () => page.url().includes("compare=true") && page.url().includes("before_from="));
+  assert.equal(new URL(page.url()).searchParams.get("from"), first);
+  assert.equal(await page.getByText(/Drag again.*to compare/).count(), 0);
+  await page.goBack();
+  await until("Back", () => !page.url().includes("compare"));
   // With shift, or by a second drag while comparing: of both comes the same.
   await page.keyboard.down("Shift");
   await drag(times.begun + 200, times.before);

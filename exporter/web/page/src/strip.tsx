@@ -20,7 +20,8 @@ const coloured = 8;
 const seriesName = (index: number, line: Line) => `--series-${line.others || index >= coloured ? "others" : index}`;
 const colorOf = (index: number, line: Line) => `var(${seriesName(index, line)})`;
 
-// Side is what a drag, or the arrow keys, choose while two times are compared. Shift makes it the other one.
+// Side is what a drag, or the arrow keys, choose while two times are compared. Shift makes it the other one. Before that a first drag selects, and a second
+// one chooses what that is compared with, unless it begins in what is selected, which it selects anew.
 type Side = "before" | "after";
 
 export function Strip({ s, small, series, list, history }: { s: State; small: boolean; series: Answer<SeriesAnswer>; list: string[]; history: boolean }) {
@@ -133,6 +134,7 @@ function Selection({ s, side, setSide }: { s: State; side: Side; setSide: (side:
           <button type="button" aria-label="Clear the selection" onClick={() => change({ from: 0, to: 0 })}>×</button>
         </span>
       )}
+      {!s.compare && <span class="hint">Drag again, elsewhere, to compare; Esc to clear</span>}
       {s.compare && !selected(s) && <span class="tag after">After: {isLive(s) ? "the last minute" : "the whole range"}</span>}
       {s.compare && (
         <span class="tag before">
@@ -347,6 +349,11 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
     const right = Math.min(1, (to - span[0]) / (span[1] - span[0]));
     return right > left ? { left: `${100 * left}%`, width: `${100 * (right - left)}%` } : { display: "none" };
   };
+  const grip = 4; // pixels beside the ends of what is selected, which still belong to it
+  const inside = (e: PointerEvent) => {
+    const within = (grip * (span[1] - span[0])) / plot.width, t = at(e, span);
+    return t > s.from - within && t < s.to + within;
+  };
   const boxes = heat ? cells : (from: number, to: number) => [place(from, to)];
   const after: [number, number] | null = selected(s) ? [s.from, s.to] : isLive(s) ? [span[1] - 60000, span[1]] : null;
   const before: [number, number] | null = !s.compare ? null : s.beforeTo > 0 ? [s.beforeFrom, s.beforeTo]
@@ -382,7 +389,7 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
       onPointerDown={(e) => {
         if (e.button !== 0) return;
         e.currentTarget.setPointerCapture(e.pointerId);
-        start.current = { time: at(e, span), x: e.clientX, y: e.clientY, before: (side === "before") !== e.shiftKey, span };
+        start.current = { time: at(e, span), x: e.clientX, y: e.clientY, before: s.compare ? (side === "before") !== e.shiftKey : e.shiftKey || (selected(s) && !inside(e)), span };
       }}
       onPointerMove={(e) => {
         const b = start.current;
