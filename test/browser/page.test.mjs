@@ -181,6 +181,15 @@ test("a small screen has the graph first, and what works on it folded away", asy
   await page.locator(at("group-by")).selectOption("comm");
   await until("it is grouped", () => page.url().includes("by=comm"));
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "nothing is wider than the screen");
+  for (const said of [/whole/, /named/, /lost/]) assert.ok(await page.locator(`${at("trust")} span span`).getByText(said).isVisible(), `${said}`);
+  // Names are in sight in all tables, beside one number.
+  for (const [view, table] of [["top", "top-table"], ["tree", "tree-table"], ["tree&compare=true", "tree-table"], ["top&compare=true", "diff-table"]]) {
+    await page.goto(`${host.url}/?view=${view}`);
+    const name = page.locator(`${at(table)} tbody td.name code`).first();
+    await name.waitFor();
+    const box = await name.boundingBox();
+    assert.ok(box.x + Math.min(box.width, 100) < 390, `${view}: ${JSON.stringify(box)}`);
+  }
 });
 
 test("all by keyboard", async (t) => {
@@ -382,6 +391,42 @@ test("the graph is turned, collapsed, coloured, narrowed and saved", async (t) =
   await until("the others alone", async () => (await samples()).startsWith("40 samples") && asked("ignore"));
   await page.getByRole("button", { name: /^Remove ignore/ }).click();
   await until("all", async () => (await samples()).startsWith("100 samples"));
+
+  // The tables: a click on a head orders them, at each level of the tree; what is typed leaves what has it, in the tree with the way to it.
+  const rows = (table) => page.locator(`${at(table)} tr[data-function]`).evaluateAll((all) => all.map((row) => row.dataset.function).join(" "));
+  const has = (table, names) => until(`${table} has ${names}`, async () => await rows(table) === names);
+  const head = (table, name) => page.locator(`${at(table)} thead`).getByRole("button", { name }).click();
+  await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+  const copied = async () => {
+    await page.getByRole("button", { name: /^Copy table/ }).click();
+    return (await page.evaluate(() => navigator.clipboard.readText())).split("\n").map((line) => line.split("\t").map((cell) => cell.trim()));
+  };
+  await page.locator(at("view-tree")).click();
+  await has("tree-table", "main rec rec rec leaf other");
+  await head("tree-table", "Samples");
+  await head("tree-table", "Samples");
+  await has("tree-table", "main other rec rec rec leaf");
+  assert.equal(asked("sort"), "samples");
+  await page.locator(at("find")).fill("VFS");
+  await has("tree-table", "main other vfs_read");
+  assert.equal(await page.locator(`${at("tree-table")} tr.dim`).count(), 2, "the way to it is dim");
+  assert.deepEqual(await copied(), [["Total", "Self", "Samples", "Function", "Module"], ["100 %", "", "100", "main", ""], ["40.0 %", "30.0 %", "40", "other", ""], ["10.0 %", "10.0 %", "10", "vfs_read", "[kernel.kallsyms]"]]);
+  const heights = await page.locator(`${at("tree-table")} tbody tr`).evaluateAll((all) => all.map((row) => row.offsetHeight));
+  assert.equal(new Set(heights).size, 1, `rows are equally high: ${heights}`);
+  await page.locator(at("find")).fill("none has this");
+  await page.getByText("Nothing matches.").waitFor();
+  await page.goBack();
+  await has("tree-table", "main other rec rec rec leaf");
+  await page.locator(at("view-top")).click();
+  await has("top-table", "leaf other vfs_read main rec");
+  await head("top-table", "Function");
+  await has("top-table", "leaf main other rec vfs_read");
+  await head("top-table", "Total");
+  await has("top-table", "main leaf rec other vfs_read");
+  await page.locator(at("find")).fill("r");
+  await has("top-table", "rec other vfs_read");
+  assert.deepEqual((await copied()).map((line) => line[5]), ["Function", "rec", "other", "vfs_read"]);
+  await page.locator(at("view-flame")).click();
 
   const kinds = await legend();
   await page.getByRole("combobox", { name: /^Colour/ }).selectOption("module");

@@ -8,7 +8,7 @@ import type { Place } from "./flame/view.ts";
 import { printable } from "./flame/text.ts";
 import { amount, count, difference, part, percent, rate } from "./format.ts";
 import { explain } from "./glossary.ts";
-import { Busy, Copy, Problem, useHeld, useSteady } from "./parts.tsx";
+import { Busy, Copy, Problem, useHeld, useSmall, useSteady } from "./parts.tsx";
 import { exactly } from "./query.ts";
 import { change, unsorted, type State } from "./state.ts";
 
@@ -17,6 +17,7 @@ interface Column<T> {
   title: string;
   hint?: string;
   number?: boolean;
+  lead?: boolean; // the number that is seen first on a small screen
   sort: (row: T) => number | string;
   text: (row: T) => string; // what is shown, and copied
   show?: (row: T) => ComponentChildren;
@@ -24,54 +25,84 @@ interface Column<T> {
 
 const page = 100;
 
+// arranged are the columns with the number that leads, and the name, in sight on a small screen.
+function arranged<T>(columns: Column<T>[], small: boolean): Column<T>[] {
+  const rank = (c: Column<T>) => (c.lead ? 0 : c.key === "name" ? 1 : 2);
+  return small ? [...columns].sort((a, b) => rank(a) - rank(b)) : columns;
+}
+
+// ordered is the order of rows by a column; undefined where there is no such column.
+function ordered<T>(columns: Column<T>[], sort: string): ((a: T, b: T) => number) | undefined {
+  const by = columns.find((c) => c.key === sort.replace(/^-/, ""))?.sort;
+  const sign = sort.startsWith("-") ? -1 : 1;
+  return by && ((a, b) => {
+    const [x, y] = [by(a), by(b)];
+    return (x < y ? -1 : x > y ? 1 : 0) * sign;
+  });
+}
+
+function Head<T>({ columns, sort, setSort }: { columns: Column<T>[]; sort: string; setSort: (sort: string) => void }) {
+  const descending = sort.startsWith("-");
+  const key = sort.replace(/^-/, "");
+  return (
+    <thead>
+      <tr>
+        {columns.map((c) => (
+          <th key={c.key} scope="col" class={c.number ? "number" : ""} aria-sort={c.key === key ? (descending ? "descending" : "ascending") : "none"}>
+            <button type="button" title={c.hint} onClick={() => setSort(c.key === key ? (descending ? c.key : `-${c.key}`) : c.number ? `-${c.key}` : c.key)}>{c.title}</button>
+          </th>
+        ))}
+      </tr>
+    </thead>
+  );
+}
+
+interface Finding { text: string; set: (text: string) => void }
+
+// FindBar has what narrows a table, how many rows that leaves, and what copies them.
+function FindBar({ find, left, text, label }: { find: Finding; left: string; text: () => string; label: string }) {
+  return (
+    <div class="bar narrowing">
+      <input type="search" placeholder="Filter by function or module" aria-label="Filter by function or module" data-test="find" value={find.text} onInput={(e) => find.set(e.currentTarget.value)} />
+      <span class="hint">{left}</span>
+      <span class="spring" />
+      <Copy text={text} label={label}>Copy table</Copy>
+    </div>
+  );
+}
+
+const matches = (r: { name: string; module?: string }, words: string) => `${r.name} ${r.module ?? ""}`.toLowerCase().includes(words);
+
 function Table<T extends { name: string; module?: string }>({ rows, columns, sort, setSort, caption, test, find, all, dim, most, none }: {
   rows: T[]; columns: Column<T>[]; sort: string; setSort: (sort: string) => void; caption: string; test?: string; none?: string;
-  find?: { text: string; set: (text: string) => void }; all?: number; dim?: (row: T) => boolean; most?: number;
+  find?: Finding; all?: number; dim?: (row: T) => boolean; most?: number;
 }) {
   const pattern = find?.text ?? "";
   const [limit, setLimit] = useState(most ?? page);
-  const descending = sort.startsWith("-");
-  const key = sort.replace(/^-/, "");
-  const column = columns.find((c) => c.key === key);
+  const small = useSmall();
   const sorted = useMemo(() => {
     const words = pattern.toLowerCase();
-    const found = rows.filter((r) => `${r.name} ${r.module ?? ""}`.toLowerCase().includes(words));
-    if (column) {
-      found.sort((a, b) => {
-        const [x, y] = [column.sort(a), column.sort(b)];
-        return (x < y ? -1 : x > y ? 1 : 0) * (descending ? -1 : 1);
-      });
-    }
-    return found;
-  }, [rows, pattern, key, descending]);
+    const found = rows.filter((r) => matches(r, words));
+    const order = ordered(columns, sort);
+    return order ? found.sort(order) : found;
+  }, [rows, pattern, sort]);
+  const shown = arranged(columns, small);
   const steady = useSteady(sorted, (r) => `${r.name}\0${r.module ?? ""}`, sort + "\0" + pattern);
   const text = () => [columns.map((c) => c.title), ...steady.rows.map((r) => columns.map((c) => c.text(r)))].map((line) => line.join("\t")).join("\n");
   return (
     <div class="table">
       {find && (
-        <div class="bar">
-          <input type="search" placeholder="Filter by function or module" aria-label="Filter by function or module" data-test="find" value={pattern} onInput={(e) => find.set(e.currentTarget.value)} />
-          <span class="hint">{count(sorted.length)}{all !== undefined && all > rows.length ? ` of the ${count(rows.length)} heaviest, of ${count(all)}` : all !== undefined ? ` of ${count(all)}` : ""}</span>
-          <span class="spring" />
-          <Copy text={text} label="Copy table as tab-separated text">Copy table</Copy>
-        </div>
+        <FindBar find={find} text={text} label="Copy table as tab-separated text"
+          left={count(sorted.length) + (all !== undefined && all > rows.length ? ` of the ${count(rows.length)} heaviest, of ${count(all)}` : all !== undefined ? ` of ${count(all)}` : "")} />
       )}
       <div class="scroll" tabIndex={0} role="region" aria-label={caption}>
         <table data-test={test}>
           <caption class="sr">{caption}</caption>
-          <thead>
-            <tr>
-              {columns.map((c) => (
-                <th key={c.key} scope="col" class={c.number ? "number" : ""} aria-sort={c.key === key ? (descending ? "descending" : "ascending") : "none"}>
-                  <button type="button" title={c.hint} onClick={() => setSort(c.key === key ? (descending ? c.key : `-${c.key}`) : c.number ? `-${c.key}` : c.key)}>{c.title}</button>
-                </th>
-              ))}
-            </tr>
-          </thead>
+          <Head columns={shown} sort={sort} setSort={setSort} />
           <tbody {...steady.holding}>
             {steady.rows.slice(0, limit).map((r) => (
               <tr key={`${r.name}\0${r.module ?? ""}`} data-function={r.name} class={dim?.(r) ? "dim" : ""}>
-                {columns.map((c) => <td key={c.key} class={c.number ? "number" : c.key}>{c.show ? c.show(r) : c.text(r)}</td>)}
+                {shown.map((c) => <td key={c.key} class={c.number ? "number" : c.key}>{c.show ? c.show(r) : c.text(r)}</td>)}
               </tr>
             ))}
           </tbody>
@@ -112,7 +143,7 @@ export function Top({ s, answer, most }: { s: State; answer: Answer<TopAnswer>; 
     const whole = data.total.value;
     const heaviest = Math.max(1, ...data.rows.map((r) => r.self.value));
     return [
-      { key: "self", title: "Self", hint: "In the function itself", number: true, sort: (r) => r.self.value, text: (r) => percent(r.self.value, whole), show: (r) => <><Bar part={r.self.value / heaviest} /><span>{percent(r.self.value, whole)}</span></> },
+      { key: "self", title: "Self", hint: "In the function itself", number: true, lead: true, sort: (r) => r.self.value, text: (r) => percent(r.self.value, whole), show: (r) => <><Bar part={r.self.value / heaviest} /><span>{percent(r.self.value, whole)}</span></> },
       { key: "total", title: "Total", hint: "In it, or in what it calls", number: true, sort: (r) => r.total.value, text: (r) => percent(r.total.value, whole) },
       ...(most ? [] : [
         { key: "value", title: "Self time", hint: "What was taken in the function itself", number: true, sort: (r: Row) => r.self.value, text: (r: Row) => amount(r.self.value, data.unit) },
@@ -147,7 +178,7 @@ function differing<T>(parts: (row: T) => [number, number], significant: (row: T)
     { key: "before", title: "Before", ...of(0) },
     { key: "after", title: "After", ...of(1) },
     {
-      key: "change", title: "Difference", hint: "After less before; ~ may well be chance", number: true, sort: (r) => Math.abs(parts(r)[1] - parts(r)[0]),
+      key: "change", title: "Difference", hint: "After less before; ~ may well be chance", number: true, lead: true, sort: (r) => Math.abs(parts(r)[1] - parts(r)[0]),
       text: (r) => difference(...parts(r), scale, unit) + (significant(r) ? "" : "~"),
       show: (r) => <Change parts={parts(r)} significant={significant(r)} scale={scale} unit={unit} />,
     },
@@ -210,7 +241,7 @@ export function Callers({ s, answer, before }: {
   const of = data?.of[0] ?? old?.of[0];
   const partIn = (w: Weight | undefined, f: Found) => (w ? w.value / ((s.scale === "time" ? f.seconds : f.total.value) || 1) : 0);
   const columns = (whole: number): Column<Both>[] => [
-    ...(old ? differing<Both>((r) => [partIn(r.was, old), partIn(r.weight, data!)], () => true, s.scale, data!.unit) : [{ key: "weight", title: "Share", hint: "Of all samples", number: true, sort: (r) => r.weight.value, text: (r) => percent(r.weight.value, whole), show: (r) => <><Bar part={r.weight.value / whole} /><span>{percent(r.weight.value, whole)}</span></> } satisfies Column<Both>]),
+    ...(old ? differing<Both>((r) => [partIn(r.was, old), partIn(r.weight, data!)], () => true, s.scale, data!.unit) : [{ key: "weight", title: "Share", hint: "Of all samples", number: true, lead: true, sort: (r) => r.weight.value, text: (r) => percent(r.weight.value, whole), show: (r) => <><Bar part={r.weight.value / whole} /><span>{percent(r.weight.value, whole)}</span></> } satisfies Column<Both>]),
     { key: "samples", title: "Samples", number: true, sort: (r) => r.weight.samples, text: (r) => (old ? `${count(r.was?.samples ?? 0)} → ` : "") + count(r.weight.samples) },
     { key: "name", title: "Function", sort: (r) => r.name, text: (r) => printable(r.name), show: (r) => (r.name ? <Name name={r.name} kind={r.kind} /> : <em>(the stack begins here)</em>) },
     { key: "module", title: "Module", sort: (r) => r.module ?? "", text: (r) => printable(r.module ?? "") },
@@ -272,22 +303,56 @@ export function Tree({ s, answer }: { s: State; answer: Answer<TreeAnswer | Diff
   const unit = data && "unit" in data ? data.unit : compared?.type.unit ?? "nanoseconds";
   const [chosen, setChosen] = useState<Map<string, boolean>>(new Map()); // what the reader opened or closed
   const [active, setActive] = useState("");
+  const small = useSmall();
   const body = useRef<HTMLTableSectionElement>(null);
   const whole = root?.total.value ?? 0;
+  const columns = useMemo((): Column<Node>[] => [
+    ...(compared ? differing<Node>((n) => {
+      const of = (w: Weight | undefined, side: DiffTreeAnswer["before"]) => (w?.value ?? 0) / ((s.scale === "time" ? side.duration / 1e9 : side.value) || 1);
+      return [of(n.totalBefore, compared.before), of(n.total, compared.after)];
+    }, (n) => n.significant === true, s.scale, unit) : [
+      { key: "total", title: "Total", hint: "In it, or in what it calls", number: true, lead: true, sort: (n: Node) => n.total.value, text: (n: Node) => percent(n.total.value, whole), show: (n: Node) => <><Bar part={n.total.value / whole} /><span title={amount(n.total.value, unit)}>{percent(n.total.value, whole)}</span></> },
+      { key: "self", title: "Self", hint: "In the function itself", number: true, sort: (n: Node) => n.self.value, text: (n: Node) => (n.self.value ? percent(n.self.value, whole) : ""), show: (n: Node) => n.self.value > 0 && <span title={amount(n.self.value, unit)}>{percent(n.self.value, whole)}</span> },
+    ]),
+    { key: "samples", title: "Samples", number: true, sort: (n) => n.total.samples, text: (n) => (compared ? `${count(n.totalBefore?.samples ?? 0)} → ` : "") + count(n.total.samples) },
+    { key: "name", title: "Function", sort: (n) => n.name, text: (n) => printable(n.name) },
+    { key: "module", title: "Module", sort: (n) => n.module ?? "", text: (n) => printable(n.module ?? "") },
+  ], [compared, s.scale, unit, whole]);
+  const find = finding(s);
+  const words = find.text.toLowerCase();
+  // While it is narrowed: the nodes that match, and those on the way to them.
+  const found = useMemo(() => {
+    if (words === "" || !root) return null;
+    const on = new Set<Node>(), hits = new Set<Node>();
+    const look = (n: Node): boolean => {
+      if (matches(n, words)) hits.add(n);
+      let inside = false;
+      for (const c of n.children ?? []) inside = look(c) || inside;
+      if (inside || hits.has(n)) on.add(n);
+      return on.has(n);
+    };
+    for (const c of root.children ?? []) look(c);
+    return { on, hits };
+  }, [root, words]);
+  const sort = s.sort || (compared ? "" : "-total"); // without another order it is that of the agent
   const rows = useMemo(() => {
-    const out: { node: Node; key: string; depth: number; open: boolean }[] = [];
+    const out: { node: Node; key: string; depth: number; inner: boolean; open: boolean }[] = [];
+    const order = ordered(columns, sort);
+    const below = (n: Node) => (n.children ?? []).filter((c) => !found || found.on.has(c));
     const walk = (n: Node, key: string, depth: number) => {
-      for (const [i, c] of (n.children ?? []).entries()) {
+      const children = below(n);
+      for (const c of order ? children.sort(order) : children) {
         const k = `${key}\0${c.name}\0${c.module ?? ""}`;
-        // The heaviest path is open, where the reader did not choose.
-        const open = chosen.get(k) ?? (i === 0 && (depth === 0 || c.total.value * 2 >= n.total.value) && depth < 12);
-        out.push({ node: c, key: k, depth, open });
+        const inner = below(c).length > 0;
+        // The heaviest path is open, or all that leads to what is looked for, where the reader did not choose.
+        const open = chosen.get(k) ?? (found ? inner : c === n.children![0] && (depth === 0 || c.total.value * 2 >= n.total.value) && depth < 12);
+        out.push({ node: c, key: k, depth, inner, open });
         if (open && out.length < 5000) walk(c, k, depth + 1);
       }
     };
-    if (root) walk(root, "", 0);
+    if (root) walk(root, words, 0); // what was opened while it is narrowed is another choice
     return out;
-  }, [root, chosen]);
+  }, [root, chosen, columns, sort, found]);
   const toggle = (key: string, open: boolean) => setChosen(new Map(chosen).set(key, !open));
   const focus = (i: number) => {
     const row = rows[Math.max(0, Math.min(rows.length - 1, i))];
@@ -296,8 +361,7 @@ export function Tree({ s, answer }: { s: State; answer: Answer<TreeAnswer | Diff
     (body.current!.children[rows.indexOf(row)] as HTMLElement).focus();
   };
   const key = (e: KeyboardEvent, i: number) => {
-    const { node, depth, open } = rows[i];
-    const inner = (node.children?.length ?? 0) > 0;
+    const { node, depth, inner, open } = rows[i];
     switch (e.key) {
       case "ArrowDown": focus(i + 1); break;
       case "ArrowUp": focus(i - 1); break;
@@ -314,66 +378,36 @@ export function Tree({ s, answer }: { s: State; answer: Answer<TreeAnswer | Diff
     e.preventDefault();
     e.stopPropagation();
   };
-  const parts = (n: Node, d: DiffTreeAnswer): [number, number] => {
-    const of = (w: Weight | undefined, side: DiffTreeAnswer["before"]) => (w?.value ?? 0) / ((s.scale === "time" ? side.duration / 1e9 : side.value) || 1);
-    return [of(n.totalBefore, d.before), of(n.total, d.after)];
-  };
-  const text = () => [
-    [...(compared ? ["Before", "After"] : ["Total", "Self"]), "Samples", "Function", "Module"],
-    ...rows.map(({ node: n, depth }) => [
-      ...(compared ? parts(n, compared).map((x) => part(x, s.scale, unit)) : [percent(n.total.value, whole), percent(n.self.value, whole)]),
-      (compared ? `${count(n.totalBefore?.samples ?? 0)} → ` : "") + count(n.total.samples), "  ".repeat(depth) + printable(n.name), printable(n.module ?? ""),
-    ]),
-  ].map((line) => line.join("\t")).join("\n");
-  const shown = rows.some((r) => r.key === active) ? active : rows[0]?.key;
+  const text = () => [columns.map((c) => c.title), ...rows.map(({ node, depth }) => columns.map((c) => (c.key === "name" ? "  ".repeat(depth) : "") + c.text(node)))]
+    .map((line) => line.join("\t")).join("\n");
+  const shown = arranged(columns, small);
+  const first = rows.some((r) => r.key === active) ? active : rows[0]?.key;
   return (
     <div class="view">
       <Busy answer={answer} />
       {answer.error && <Problem error={answer.error} />}
-      <div class="bar">
-        <span class="hint line">{late ? "A newer tree is shown when the mouse and the focus leave this one." : "Arrow keys walk and open; Enter shows the callers and callees."}</span>
-        <Copy text={text} label="Copy table: the open rows, as tab-separated text">Copy table</Copy>
-      </div>
+      <p class="hint line">{late ? "A newer tree is shown when the mouse and the focus leave this one." : "Arrow keys walk and open; Enter shows the callers and callees."}</p>
+      <FindBar find={find} left={found ? `${count(found.hits.size)} found` : ""} text={text} label="Copy table: the open rows, as tab-separated text" />
       <div class="scroll">
         <table role="treegrid" aria-label="Call tree" class="tree" data-test="tree-table">
-          <thead><tr>
-            {compared
-              ? <><th scope="col" class="number">Before</th><th scope="col" class="number">After</th><th scope="col" class="number">Difference</th></>
-              : <><th scope="col" class="number">Total</th><th scope="col" class="number">Self</th></>}
-            <th scope="col" class="number">Samples</th><th scope="col">Function</th><th scope="col">Module</th>
-          </tr></thead>
+          <Head columns={shown} sort={sort} setSort={(sort) => change({ sort }, "replace")} />
           <tbody ref={body} {...holding}>
-            {rows.map(({ node, key: k, depth, open }, i) => {
-              const inner = (node.children?.length ?? 0) > 0;
-              return (
-                <tr key={k} data-function={node.name} aria-level={depth + 1} aria-expanded={inner ? open : undefined} tabIndex={k === shown ? 0 : -1}
-                  onKeyDown={(e) => key(e, i)} onFocus={() => setActive(k)}>
-                  {compared ? (
-                    <>
-                      <td class="number">{part(parts(node, compared)[0], s.scale, unit)}</td>
-                      <td class="number">{part(parts(node, compared)[1], s.scale, unit)}</td>
-                      <td class="number"><Change parts={parts(node, compared)} significant={node.significant === true} scale={s.scale} unit={unit} /></td>
-                      <td class="number">{count(node.totalBefore?.samples ?? 0)} → {count(node.total.samples)}</td>
-                    </>
-                  ) : (
-                    <>
-                      <td class="number" title={amount(node.total.value, unit)}><Bar part={node.total.value / whole} /><span>{percent(node.total.value, whole)}</span></td>
-                      <td class="number" title={amount(node.self.value, unit)}>{node.self.value ? percent(node.self.value, whole) : ""}</td>
-                      <td class="number">{count(node.total.samples)}</td>
-                    </>
-                  )}
-                  <td class="name" style={{ paddingLeft: `${8 + Math.min(depth, 40) * 14}px` }}>
-                    <button type="button" class="twist" tabIndex={-1} aria-hidden="true" onClick={() => toggle(k, open)}>{inner ? (open ? "▾" : "▸") : ""}</button>
+            {rows.map(({ node, key: k, depth, inner, open }, i) => (
+              <tr key={k} data-function={node.name} class={found && !found.hits.has(node) ? "dim" : ""} aria-level={depth + 1} aria-expanded={inner ? open : undefined} tabIndex={k === first ? 0 : -1}
+                onKeyDown={(e) => key(e, i)} onFocus={() => setActive(k)}>
+                {shown.map((c) => (c.key !== "name" ? <td key={c.key} class={c.number ? "number" : c.key}>{c.show ? c.show(node) : c.text(node)}</td> : (
+                  <td key={c.key} class="name" style={{ paddingLeft: `${8 + Math.min(depth, 40) * 14}px` }}>
+                    <button type="button" class={`twist${inner ? "" : " none"}`} tabIndex={-1} aria-hidden="true" onClick={() => toggle(k, open)}>{open ? "▾" : "▸"}</button>
                     <i class={`kind kind-${node.kind}`} aria-hidden="true" />
                     <code>{printable(node.name)}</code>{node.inlined && <small> inlined</small>}
                   </td>
-                  <td class="module">{printable(node.module ?? "")}</td>
-                </tr>
-              );
-            })}
+                )))}
+              </tr>
+            ))}
           </tbody>
         </table>
       </div>
+      {root && rows.length === 0 && found && <p class="hint">Nothing matches.</p>}
     </div>
   );
 }
