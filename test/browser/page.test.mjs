@@ -310,6 +310,27 @@ test("the token is asked for once", async (t) => {
   await again.waitForSelector(ready);
 });
 
+test("an agent without a history, and one that is gone, say so and cover nothing", async (t) => {
+  const alone = await agent([work.pid], "--no-history");
+  const { page, context, wrongs } = await visit(alone.url);
+  t.after(() => context.close());
+  await page.waitForSelector(`${at("flame")}[data-nodes]`);
+  await page.locator(at("range-15m")).click();
+  await page.getByText("Now works without a history").first().waitFor();
+  assert.equal(await page.locator(at("flame")).count(), 0, "the graph of the last minute is not left below the error");
+  await page.locator(at("range-now")).click();
+  await page.waitForSelector(at("flame"));
+  await page.locator(".strip .legend button").first().waitFor();
+  alone.child.kill("SIGKILL");
+  const error = page.locator(".strip .problem");
+  await error.waitFor();
+  const boxes = await Promise.all([".strip-plot", ".strip .legend", at("filters")].map((s) => page.locator(s).boundingBox()));
+  const box = await error.boundingBox();
+  assert.ok(boxes.every((b) => b.y >= box.y + box.height || b.y + b.height <= box.y), `${JSON.stringify(box)} lies over none of ${JSON.stringify(boxes)}`);
+  assert.ok(await page.locator(at("flame")).isVisible(), "what was there stays");
+  assert.ok(wrongs.every((w) => /404|ERR_CONNECTION/.test(w)), wrongs.join("\n"));
+});
+
 test("the graph is turned, collapsed, coloured, narrowed and saved", async (t) => {
   const [one, other] = ["one.folded", "other.folded"].map((name) => join(scratch, name));
   writeFileSync(one, "main;rec;rec;rec;leaf 60\nmain;other 30\nmain;other;vfs_read_[k] 10\n");

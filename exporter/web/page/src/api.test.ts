@@ -5,6 +5,7 @@ import { h, render } from "preact";
 
 Object.assign(globalThis, { location: { search: "" }, addEventListener: () => {} });
 const { alone, ask, ranks, useQuery } = await import("./api.ts");
+type Answer<T> = import("./api.ts").Answer<T>;
 
 test("a poll leaves nothing with its signal", async () => {
   const { signal } = new AbortController();
@@ -66,7 +67,8 @@ test("a query is asked again when it is due, and where asking again can help", a
   });
   const root = { childNodes: [] } as unknown as Element;
   t.after(() => render(null, root));
-  const Probe = ({ url, every }: { url: string; every: number }) => { useQuery(url, 0, every); return null; };
+  let shown!: Answer<unknown>;
+  const Probe = ({ url, every }: { url: string; every: number }) => { shown = useQuery(url, 0, every); return null; };
   const show = (url: string, every: number) => render(h(Probe, { url, every }), root);
   const until = async (what: () => boolean) => { while (!what()) await new Promise((resolve) => setTimeout(resolve, 5)); };
   const settled = () => new Promise((resolve) => setTimeout(resolve, 300)); // effects run within 100 ms
@@ -89,6 +91,16 @@ test("a query is asked again when it is due, and where asking again can help", a
     if (again) await until(() => asked[url]! > 1);
     else await settled();
     assert.deepEqual([asked[url]! > 1, waits.every((ms) => ms > 9000)], [again, true], url);
+  }
+  // Beside an error stays an answer to the same question, not one to another.
+  answer = () => new Response('"some"');
+  show("/of?x=1&limit=10", 0);
+  await until(() => shown.data === "some");
+  answer = () => new Response("no", { status: 404 });
+  for (const [url, data] of [["/of?x=1&limit=20", "some"], ["/of?x=2&limit=20", undefined]] as const) {
+    show(url, 0);
+    await until(() => asked[url] === 1 && shown.error?.status === 404);
+    assert.equal(shown.data, data, url);
   }
   // Those of 503, which is tried for a fixed range too, are ever longer.
   render(null, root);

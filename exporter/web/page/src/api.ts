@@ -283,11 +283,15 @@ function await_(by: number): void {
   document.body.dataset.busy = String(awaited > 0);
 }
 
+// question is what is asked, apart from how much of the answer is wanted.
+const question = (url: string | null | undefined) => url?.replace(/&limit=\d+$/, "");
+
 const retryAfter = 10000; // milliseconds, where the agent did not answer or was busy
 const longestRetry = 300000; // of a query that took too long: each attempt costs the agent all that it gives a query
 
 // useQuery keeps the answer to a query, asks again each so many milliseconds where that is not 0, and gives up what is no
-// longer wanted. Until the new answer is there, the old one stays.
+// longer wanted. Until the new answer is there, the old one stays; where there is none,
+// only one to the same question does.
 export function useQuery<T>(url: string | null, rank: number, every = 0): Answer<T> {
   const [answer, set] = useState<Answer<T>>({ busy: url !== null, since: 0 });
   const period = useRef(every);
@@ -330,7 +334,8 @@ export function useQuery<T>(url: string | null, rank: number, every = 0): Answer
           tooLong = error.status === 503 ? tooLong + 1 : 0;
           retry = error.status === 503 ? Math.min(longestRetry, retryAfter * 2 ** (tooLong - 1))
             : error.status === 0 || error.status === 429 ? Math.min(period.current || retryAfter, retryAfter) : 0;
-          set((last) => ({ ...last, error, busy: false }));
+          // An answer to another question would look like that to this one.
+          set(({ data, url: of }) => ({ ...(question(of) === question(url) && { data, url: of }), error, busy: false, since: 0 }));
         } finally {
           settle();
         }

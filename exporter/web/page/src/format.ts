@@ -35,6 +35,12 @@ export function time(ms: number, parts = false): string {
   return (today ? "" : day.format(ms) + " ") + clock.format(ms) + (parts ? `.${String(Math.floor(ms) % 1000).padStart(3, "0")}` : "");
 }
 
+// ticks are the times below an axis, each once: of a short time several are within one second.
+export function ticks(seconds: number[]): string[] {
+  const texts = seconds.map((t) => time(t * 1000).replace(/:00$/, ""));
+  return texts.map((text, i) => (text === texts[i - 1] ? "" : text));
+}
+
 export function duration(ms: number): string {
   const s = ms / 1000;
   if (s < 1) return `${Math.round(ms)} ms`;

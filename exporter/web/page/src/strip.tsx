@@ -6,7 +6,7 @@ import "uplot/dist/uPlot.min.css";
 import { address, ranks, stripParams, useQuery, type Answer, type Line, type SeriesAnswer } from "./api.ts";
 import { addCondition, Busy, Fold, Problem, labelText, shown } from "./parts.tsx";
 import { colorReader } from "./flame/paint.ts";
-import { count, duration, local, rate, rateUnit, time } from "./format.ts";
+import { count, duration, local, rate, rateUnit, ticks, time } from "./format.ts";
 import { change, freeze, fixedRange, iso, isLive, rangeSeconds, ranges, selected, shift, stripSpan, unsorted, type State } from "./state.ts";
 
 const axisWidth = 46;
@@ -61,9 +61,9 @@ export function Strip({ s, small, series, list, history }: { s: State; small: bo
           ? <Heat data={data} column={heat.column} width={width} />
           : <Stack data={data} width={width} live={rangeSeconds(s.range) > 0} />)}
         {width > 0 && <Brush s={s} side={s.compare ? side : "after"} setSide={setSide} span={span} plot={plot} heat={s.heat ? heat.column : 0} data={data} />}
-        <Busy answer={answer} />
-        {answer.error && answer.error.status !== 400 && <Problem error={answer.error} compact />}
       </div>
+      <Busy answer={answer} />
+      {answer.error && answer.error.status !== 400 && <Problem error={answer.error} compact />}
       {!s.heat && data && <Legend data={data} label={s.stack} />}
       {s.heat && <p class="hint">Each column is {duration(heat.column * 1000)}, each cell {duration(heat.column * 20)}; the stronger its colour, the more was running. Drag from cell to cell.</p>}
       <Selection s={s} side={side} setSide={setSide} />
@@ -215,7 +215,7 @@ function Stack({ data, width, live }: { data: SeriesAnswer; width: number; live:
       cursor: { show: false },
       scales: { x: { time: true, range: [xs[0], xs[xs.length - 1]] }, y: { range: (_u, _min, max) => [0, max > 0 ? max * 1.05 : 1] } },
       axes: [
-        { ...axis, size: axisHeight, gap: 4, values: (_u, splits) => splits.map((t) => time(t * 1000).replace(/:00$/, "")) },
+        { ...axis, size: axisHeight, gap: 4, values: (_u, splits) => ticks(splits) },
         { ...axis, size: axisWidth, gap: 6, space: 28, values: (_u, splits) => splits.map((v) => (v === 0 ? "" : +v.toPrecision(3) + "")) },
       ],
       series: [{}, ...sums.map((_, i) => ({ fill: color(n - 1 - i), width: 0, points: { show: false }, paths: uPlot.paths.stepped!({ align: 1 }) }))],
