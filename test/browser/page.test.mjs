@@ -93,6 +93,11 @@ test("the page says what is hot, and search finds it", async (t) => {
   const { places } = await json(`${host.url}/api/v1/callers?live=true&function=main.steady`); // of both programs
   const said_ = await details.textContent();
   assert.ok(places.some((p) => [`${p.file}:${p.startLine}`, p.buildId, p.path.split("/").pop()].every((part) => said_.includes(part))), `${said_}: ${JSON.stringify(places)}`);
+  // So does the tooltip, of what is under the mouse, with what chance makes of its samples.
+  const graph = await page.locator(at("flame")).boundingBox();
+  const tip = page.locator(".fg-tip");
+  for (let row = 1; row < 8 && !/^main\.(main|steady)/.test(await tip.textContent()); row++) await page.mouse.move(graph.x + 60, graph.y + row * 20 + 10);
+  await until("file, line and build id", async () => /self .*total .*\d ± \d+ samples.*main\.go:\d+.*, go.*build id/.test(await tip.textContent()));
 });
 
 test("a list keeps its order under the mouse", async (t) => {

@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { address, ranks, useQuery, type CallersAnswer, type DiffTreeAnswer, type Params, type TreeAnswer } from "./api.ts";
 import { percent } from "./format.ts";
 import { FlameGraph } from "./flame/view.ts";
+import { explain } from "./glossary.ts";
 import { Fold, Menu } from "./parts.tsx";
 import { exactly } from "./query.ts";
 import { change, type Color, type State } from "./state.ts";
@@ -15,6 +16,22 @@ export function focusSearch(): void {
   const input = document.querySelector<HTMLElement>("[data-test=search]");
   searchWanted = input === null;
   input?.focus();
+}
+
+// usePlaces tells the graph where a function stands that it asks for, when that has stayed the same for some milliseconds.
+function usePlaces(of: Params, graph: { current: FlameGraph | null }, unit: string, patience: number): (name: string) => void {
+  const [name, setName] = useState("");
+  const timer = useRef(0);
+  const url = name === "" ? null : address("/api/v1/callers", { ...of, by: "", function: name, limit: 20 });
+  const { data, url: answered } = useQuery<CallersAnswer>(url, ranks.places);
+  useEffect(() => {
+    if (data && answered === url) graph.current?.setPlaces(name, data.places);
+  }, [data, answered, url, unit]);
+  useEffect(() => () => clearTimeout(timer.current), []);
+  return (name) => {
+    clearTimeout(timer.current);
+    timer.current = window.setTimeout(() => setName(name), patience);
+  };
 }
 
 export function Graph({ s, small, tree, unit, of, keep }: {
@@ -31,22 +48,12 @@ export function Graph({ s, small, tree, unit, of, keep }: {
   }, []);
   const [found, setFound] = useState<{ matches: number; share: number; problem?: string } | null>(null);
 
-  // The tree does not say where functions stand: that is asked for the one that the details are about, once they stay with it.
-  const [detailed, setDetailed] = useState("");
-  const asked = detailed === "" ? null : address("/api/v1/callers", { ...of, by: "", function: detailed, limit: 20 });
-  const places = useQuery<CallersAnswer>(asked, ranks.places);
   useEffect(() => {
-    if (places.data && places.url === asked) graph.current!.setPlaces(detailed, places.data.places);
-  }, [places.data, asked, unit]);
-
-  useEffect(() => {
-    let settled = 0;
     const g = new FlameGraph(host.current!, {
       unit,
-      onDetails: (name) => {
-        clearTimeout(settled);
-        settled = window.setTimeout(() => setDetailed(name), 250);
-      },
+      onDetails: detail,
+      onHover: hover,
+      explain,
       onSelect: (path) => change({ zoom: path }),
       onMove: (part, row) => change({ part, row }, "replace"),
       onCommand: (command, name) => {
@@ -58,11 +65,14 @@ export function Graph({ s, small, tree, unit, of, keep }: {
     kept.current = "";
     shown.current = null;
     return () => {
-      clearTimeout(settled);
       graph.current = null;
       g.destroy();
     };
   }, [unit]);
+
+  // The tree does not say where functions stand: that is asked for those that the details and the tooltip are about, once they stay with them.
+  const detail = usePlaces(of, graph, unit, 250);
+  const hover = usePlaces(of, graph, unit, 500);
 
   // What is shown of the tree, in the order in which one follows from the other: all but the colour forget the zoom, so it comes last.
   useEffect(() => {

@@ -26,6 +26,10 @@ export interface Options {
   onMove?(part: string, row: string): void;
   /** The details show another function, or none (""): whoever knows where it stands says so by setPlaces. */
   onDetails?(name: string): void;
+  /** So does the tooltip; of what is known already it is not told. */
+  onHover?(name: string): void;
+  /** A sentence on what a function is, where there is one. */
+  explain?(name: string, kind: string): string | undefined;
   /** Where it is given, the page does focus and ignore. Sandwich was done already; fn "" is that it was left. */
   onCommand?(c: "focus" | "ignore" | "sandwich", fn: string): void;
 }
@@ -44,6 +48,8 @@ const QUIET_MS = 1500;
 const ZOOM_MS = 180;
 /** Where the view was moved to is told when it has not been moved for so long. */
 const REST_MS = 250;
+/** Where functions stand is kept of so many. */
+const MOST_PLACES = 100;
 
 export class FlameGraph {
   private readonly options: Options;
@@ -89,6 +95,7 @@ export class FlameGraph {
   private hover: Spot | undefined;
   private match = -1;
   private hits: Spot[] = [];
+  private mouse = { x: 0, y: 0 };
   private moving: number | undefined; // the animation's frame request
   private goal = { view: ALL, scroll: 0 }; // of the animation
   private drawing: number | undefined;
@@ -97,7 +104,8 @@ export class FlameGraph {
   private movedAt = -Infinity;
   private closeMenu: (() => void) | undefined;
   private detailed = ""; // the function that the details are about
-  private places: { name: string; places: Place[] } | undefined;
+  private hovered = ""; // that which the tooltip is about
+  private places = new Map<string, Place[]>(); // by function, those told last last
 
   constructor(host: HTMLElement, options: Options) {
     this.options = options;
@@ -548,13 +556,18 @@ export class FlameGraph {
     return `${self}total ${this.share(total)}, ${formatValue(total, this.options.unit)}`;
   }
 
+  private counted(spot: Spot): string {
+    const n = spot.pane.graph.total[COUNT]![spot.node]!;
+    return `${formatCount(n)} ± ${formatCount(Math.ceil(plusMinus(n, this.data!.total[COUNT]![0]!)))}`;
+  }
+
   private describe(spot: Spot): string { return `${this.name(spot)}, ${this.numbers(spot)}`; }
 
   private showDetails() {
     const pane = this.main;
     if (!pane || !this.data) return;
     const spot = this.selected ?? this.zoomedSpot() ?? { pane, node: 0 };
-    const g = spot.pane.graph, i = spot.node, f = g.func(i), unit = this.options.unit, all = this.data.total[COUNT]![0]!;
+    const g = spot.pane.graph, i = spot.node, f = g.func(i), unit = this.options.unit;
     const name = element("strong"), list = element("dl");
     name.textContent = this.name(spot);
     const entry = (what: string, text: string, title = "") => {
@@ -566,46 +579,66 @@ export class FlameGraph {
       list.append(row);
     };
     const amount = (v: number) => `${this.share(v)}  ${formatValue(v, unit)}`;
-    const counted = (n: number) => `${formatCount(n)} ± ${formatCount(Math.ceil(plusMinus(n, all)))}`;
     if (g.isDifference) {
       entry("before → after", this.numbers(spot));
       entry("samples of both", formatCount(g.total[COUNT]![i]!));
     } else {
       if (!this.inverted && !spot.pane.up) entry("self", amount(g.self[VALUE]![i]!));
       entry("total", amount(g.value(i)));
-      entry("samples", counted(g.total[COUNT]![i]!), "n ± 1.96 √(n (1 − n/N)): 95 of 100 times the true number is within it, if samples are independent. N is all samples.");
+      entry("samples", this.counted(spot), "n ± 1.96 √(n (1 − n/N)): 95 of 100 times the true number is within it, if samples are independent. N is all samples.");
       if (g.rest[VALUE]![i]! > 0) entry("in lighter frames not loaded", this.share(g.rest[VALUE]![i]!));
     }
     if (i > 0 && (f.module || f.kind)) entry("in", [f.module, f.kind, g.flags[i]! & INLINED ? "inlined" : ""].filter(Boolean).map(printable).join(", "));
-    const of = f.kind === "label" ? "" : this.functionOf(spot);
-    if (this.places?.name === of) {
-      // A name may be in several files: those of other modules are not this frame's.
-      const here = this.places.places.filter((p) => !f.module || p.path.endsWith(f.module));
-      for (const p of here.filter((p) => p.file).slice(0, 3)) {
-        const hot = [...p.lines].sort((a, b) => b.self.value - a.self.value).slice(0, 3).map((l) => l.line);
-        entry("at", printable(`${p.file}${p.startLine ? `:${p.startLine}` : ""}`));
-        if (hot.length) entry(hot.length > 1 ? "hottest lines" : "hottest line", hot.join(", "));
-      }
-      for (const id of new Set(here.map((p) => p.buildId).filter(Boolean))) entry("build id", printable(id));
+    const of = this.codeOf(spot), here = this.placesOf(spot);
+    for (const p of here.filter((p) => p.file).slice(0, 3)) {
+      const hot = [...p.lines].sort((a, b) => b.self.value - a.self.value).slice(0, 3).map((l) => l.line);
+      entry("at", sourceOf(p));
+      if (hot.length) entry(hot.length > 1 ? "hottest lines" : "hottest line", hot.join(", "));
     }
-    this.details.replaceChildren(name, list);
+    for (const id of new Set(here.map((p) => p.buildId).filter(Boolean))) entry("build id", printable(id));
+    const told = element("p");
+    told.textContent = this.explain(spot);
+    this.details.replaceChildren(name, list, ...(told.textContent ? [told] : []));
     if (of !== this.detailed) this.options.onDetails?.(this.detailed = of);
     this.view.dataset["path"] = spot.pane.graph.path(i).map((x) => x.name).join(";");
   }
 
+  /** The function that a frame is of; "" of a label's. */
+  private codeOf(spot: Spot): string { return spot.pane.graph.func(spot.node).kind === "label" ? "" : this.functionOf(spot); }
+
+  /** Where the function of a frame stands. A name may be in several files: those of other modules are not this frame's. */
+  private placesOf(spot: Spot): Place[] {
+    const { module } = spot.pane.graph.func(spot.node);
+    return (this.places.get(this.codeOf(spot)) ?? []).filter((p) => !module || p.path.endsWith(module));
+  }
+
+  private explain(spot: Spot): string {
+    const f = spot.pane.graph.func(spot.node);
+    return this.options.explain?.(f.name, f.kind) ?? "";
+  }
+
   /** Says where the functions of a name stand. */
   setPlaces(name: string, places: Place[]): void {
-    this.places = { name, places };
+    this.places.delete(name);
+    this.places.set(name, places);
+    if (this.places.size > MOST_PLACES) this.places.delete(this.places.keys().next().value!);
     this.showDetails();
+    if (this.hover && !this.tip.hidden) this.fillTip();
+    this.placeTip(); // it is larger now
   }
 
   private fillTip(run?: Run) {
-    const name = element("strong"), numbers = element("p"), where = element("p");
+    const name = element("strong"), lines: HTMLElement[] = [];
+    const line = (text: string, className = "") => {
+      const p = element("p", className);
+      p.textContent = text;
+      if (text) lines.push(p);
+    };
     if (run) {
       const g = run.pane.graph;
       if (run.first < 0) {
         name.textContent = "Lighter frames that were not loaded";
-        numbers.textContent = `${this.share(g.rest[VALUE]![run.last]!)} below ${labelOf(g, run.last)}`;
+        line(`${this.share(g.rest[VALUE]![run.last]!)} below ${labelOf(g, run.last)}`);
       } else {
         let value = 0, frames = 0;
         for (let i = run.first; i <= run.last; i = g.depth[i] === g.depth[run.first] ? g.end[i]! : i + 1) {
@@ -614,16 +647,20 @@ export class FlameGraph {
           frames++;
         }
         name.textContent = `${formatCount(frames)} narrow ${frames === 1 ? "frame" : "frames"}`;
-        numbers.textContent = `together ${this.share(value)}; zoom in to tell them apart`;
+        line(`together ${this.share(value)}; zoom in to tell them apart`);
       }
-      this.tip.replaceChildren(name, numbers);
+      this.tip.replaceChildren(name, ...lines);
       return;
     }
-    const spot = this.hover!, f = spot.pane.graph.func(spot.node);
+    const spot = this.hover!, g = spot.pane.graph, f = g.func(spot.node), here = this.placesOf(spot);
     name.textContent = this.name(spot);
-    numbers.textContent = this.numbers(spot);
-    where.textContent = spot.node > 0 ? printable(f.module || f.kind) : "";
-    this.tip.replaceChildren(name, numbers, ...(where.textContent ? [where] : []));
+    line(this.numbers(spot));
+    line(g.isDifference ? `${formatCount(g.total[COUNT]![spot.node]!)} samples of both` : `${this.counted(spot)} samples`);
+    line([...new Set(here.filter((p) => p.file).map(sourceOf))].slice(0, 2).join(", "), "dim");
+    if (spot.node > 0) line([f.module, f.kind, g.flags[spot.node]! & INLINED ? "inlined" : ""].filter(Boolean).map(printable).join(", "), "dim");
+    line([...new Set(here.map((p) => p.buildId).filter(Boolean))].map((id) => `build id ${printable(id)}`).slice(0, 2).join(", "), "dim");
+    line(this.explain(spot), "told");
+    this.tip.replaceChildren(name, ...lines);
   }
 
   private say(text: string) { this.live.textContent = text; }
@@ -823,13 +860,25 @@ export class FlameGraph {
     this.tip.hidden = !spot && !run;
     if (spot && changed) this.fillTip();
     if (run) this.fillTip(run);
-    if (!this.tip.hidden) {
-      const width = this.tip.offsetWidth, height = this.tip.offsetHeight;
-      const x = e.clientX + 14 + width > innerWidth ? Math.max(4, e.clientX - width - 10) : e.clientX + 14;
-      const y = e.clientY + 18 + height > innerHeight ? e.clientY - height - 12 : e.clientY + 18;
-      this.tip.style.transform = `translate(${Math.round(x)}px, ${Math.round(y)}px)`;
+    this.mouse = { x: e.clientX, y: e.clientY };
+    this.placeTip();
+    if (changed) {
+      this.wonder(spot);
+      this.redraw();
     }
-    if (changed) this.redraw();
+  }
+
+  private placeTip() {
+    if (this.tip.hidden) return;
+    const width = this.tip.offsetWidth, height = this.tip.offsetHeight, { x, y } = this.mouse;
+    const left = x + 14 + width > innerWidth ? Math.max(4, x - width - 10) : x + 14;
+    const top = y + 18 + height > innerHeight ? Math.max(4, y - height - 12) : y + 18;
+    this.tip.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
+  }
+
+  private wonder(spot: Spot | undefined) {
+    const name = spot ? this.codeOf(spot) : "", ask = this.places.has(name) ? "" : name;
+    if (ask !== this.hovered) this.options.onHover?.(this.hovered = ask);
   }
 
   private listen() {
@@ -883,6 +932,7 @@ export class FlameGraph {
     on(view, "pointerleave", () => {
       this.movedAt = -Infinity;
       this.hover = undefined;
+      this.wonder(undefined);
       this.tip.hidden = true;
       this.redraw();
     });
@@ -980,6 +1030,8 @@ function element<K extends keyof HTMLElementTagNameMap>(tag: K, className = ""):
 const same = (a: View, b: View) => Math.abs(a.from - b.from) + Math.abs(a.to - b.to) < (b.to - b.from) * 1e-9;
 
 const place = (spot: Spot | undefined) => spot && { up: spot.pane.up, path: spot.pane.graph.path(spot.node) };
+
+const sourceOf = (p: Place) => printable(`${p.file}${p.startLine ? `:${p.startLine}` : ""}`);
 
 /** A pattern for this name alone. */
 const exact = (name: string) => (name ? new RegExp(`^${name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}$`) : undefined);
