@@ -589,6 +589,15 @@ test("two ranges are compared, and a link shows the same", async (t) => {
   await until("the graph of both", async () => Number(await page.locator(at("flame")).getAttribute("data-nodes")) > 3);
   await page.goBack();
   await until("Back goes back", () => page.url().includes("view=top"));
+
+  // Before the agent was there, there is nothing to compare with.
+  await page.goto(`${host.url}/?range=15m&filter=${encodeURIComponent(`pid="${work.pid}"`)}`);
+  await page.waitForSelector(at("flame"));
+  await page.keyboard.press("c");
+  await page.getByText("There is nothing to compare with").waitFor();
+  assert.equal(await page.locator(at("flame")).count(), 0, "no grey graph");
+  await page.getByRole("button", { name: "Do not compare" }).click();
+  await page.waitForSelector(at("flame"));
 });
 
 test("a view is chosen, copied, and had in a shell", async (t) => {

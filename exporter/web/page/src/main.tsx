@@ -13,11 +13,11 @@ import { count, duration } from "./format.ts";
 import { focusSearch, Graph } from "./graph.tsx";
 import { Help } from "./help.tsx";
 import { Leave } from "./leave.tsx";
-import { Busy, conditions, Empty, Fold, Problem, useSmall } from "./parts.tsx";
+import { Busy, conditions, Empty, Fold, NothingBefore, Problem, useSmall } from "./parts.tsx";
 import { formatFilter, labels, spanLabels } from "./query.ts";
 import { Side } from "./side.tsx";
-import { change, fixedRange, freeze, initial, isLive, moves, ofSpans, rangeSeconds, selected, state, stripSpan, unsorted, useAppState, whole, type State, type View } from "./state.ts";
-import { Strip, toggleCompare } from "./strip.tsx";
+import { change, fixedRange, freeze, initial, isLive, moves, ofSpans, rangeSeconds, selected, state, stripSpan, toggleCompare, unsorted, useAppState, whole, type State, type View } from "./state.ts";
+import { Strip } from "./strip.tsx";
 import { Callers, DiffTable, Top, Tree } from "./tables.tsx";
 import { partsOf, partsOfDifference, TrustBadge } from "./trust.tsx";
 
@@ -82,6 +82,7 @@ function App() {
   const found: Found | undefined = s.view === "callers" ? callers.data : s.view === "top" ? top.data : s.compare ? undefined : tree.data;
   const empty = s.view === "top" ? (s.compare ? diff.data?.count === 0 : top.data?.functions === 0)
     : graphic ? main.data !== undefined && !main.data.root.children?.length : false;
+  const nothingBefore = s.compare && !(main.busy || diff.busy) && (s.view === "callers" ? callersBefore.data?.total : (diff.data ?? diffTree.data)?.before)?.samples === 0;
   const unit = (s.compare ? diffTree.data?.type.unit : tree.data?.unit) ?? "nanoseconds";
 
   useEffect(() => {
@@ -145,7 +146,7 @@ function App() {
               <span class="hint about">{about(s, found, diff.data)}</span>
             </div>
             <div role="tabpanel" id="view-panel" aria-labelledby={`tab-${s.view}`}>
-              {empty && !main.busy ? <Empty s={s} sampling={agent.sampling} whole={files && whole(files)} /> : (
+              {empty && !main.busy ? <Empty s={s} sampling={agent.sampling} whole={files && whole(files)} /> : nothingBefore ? <NothingBefore s={s} /> : (
                 <>
                   {s.view === "flame" && (
                     <>

@@ -5,7 +5,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { Answer, Failure } from "./api.ts";
 import { printable } from "./flame/text.ts";
 import { formatFilter, parseFilter, type Condition } from "./query.ts";
-import { change, selected, state, type State } from "./state.ts";
+import { change, selected, state, toggleCompare, type State } from "./state.ts";
 
 const labelNames: Record<string, string> = {
   comm: "program", pid: "process", tid: "thread id", thread: "thread", exe: "executable", cgroup: "cgroup", container_id: "container",
@@ -95,6 +95,22 @@ export function Empty({ s, sampling, whole }: { s: State; sampling: boolean; who
         {narrowed && <button type="button" onClick={() => change({ filter: "", focus: "", ignore: "", hide: "", zoom: [] })}>Clear the filters</button>}
         {whole ? (s.range !== whole.range || selected(s)) && <button type="button" onClick={() => change(whole)}>Show all of the file</button>
           : s.range !== "1h" && <button type="button" onClick={() => change({ range: "1h", from: 0, to: 0 })}>Show the last hour</button>}
+      </p>
+    </div>
+  );
+}
+
+// NothingBefore says that a comparison has nothing to compare with, and what to do: all of it would look as if it may be chance.
+export function NothingBefore({ s }: { s: State }) {
+  const narrowed = s.filter || s.focus || s.ignore;
+  return (
+    <div class="empty" data-test="nothing-before">
+      <b>There is nothing to compare with</b>
+      <p>No samples {narrowed && "that match the filters "}were taken in the time {s.beforeTo > 0 ? "that was chosen for before" : "just before: the history may not go back that far"}.</p>
+      <p>Drag on the strip to choose another time for before, or a shorter one for after.</p>
+      <p>
+        {s.beforeTo > 0 && <button type="button" onClick={() => change({ beforeFrom: 0, beforeTo: 0 })}>Compare with the time just before</button>}
+        <button type="button" onClick={() => toggleCompare(s)}>Do not compare</button>
       </p>
     </div>
   );

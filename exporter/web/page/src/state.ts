@@ -171,6 +171,12 @@ export function change(patch: Partial<State>, how: "push" | "replace" = "push"):
 
 addEventListener("popstate", () => show(parseState(location.search)));
 
+export function toggleCompare(s: State): void {
+  change(s.compare
+    ? { compare: false, beforeFrom: 0, beforeTo: 0, color: s.color === "diff" ? "kind" : s.color, ...unsorted }
+    : { compare: true, color: "diff", ...unsorted });
+}
+
 // freeze makes a range that moves with the time one that stays, so that what is selected in it stays visible.
 export function freeze(): Partial<State> {
   if (rangeSeconds(current.range) === 0) return {};

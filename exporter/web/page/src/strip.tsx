@@ -7,7 +7,7 @@ import { address, ranks, stripParams, useQuery, type Answer, type Line, type Ser
 import { addCondition, Busy, Fold, Problem, labelText, shown } from "./parts.tsx";
 import { colorReader } from "./flame/paint.ts";
 import { count, duration, local, rate, rateUnit, ticks, time } from "./format.ts";
-import { change, freeze, fixedRange, iso, isLive, rangeSeconds, ranges, selected, shift, stripSpan, unsorted, type State } from "./state.ts";
+import { change, freeze, fixedRange, iso, isLive, rangeSeconds, ranges, selected, shift, stripSpan, toggleCompare, unsorted, type State } from "./state.ts";
 
 const axisWidth = 46;
 const endSpace = 16;
@@ -103,12 +103,6 @@ function Ranges({ s }: { s: State }) {
       )}
     </>
   );
-}
-
-export function toggleCompare(s: State): void {
-  change(s.compare
-    ? { compare: false, beforeFrom: 0, beforeTo: 0, color: s.color === "diff" ? "kind" : s.color, ...unsorted }
-    : { compare: true, color: "diff", ...unsorted });
 }
 
 function CompareButton({ s }: { s: State }) {
