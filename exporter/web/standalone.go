@@ -136,7 +136,7 @@ var standalone = template.Must(template.New("standalone").Funcs(template.FuncMap
 {{if .LeftOut}}<p class="dim">{{.LeftOut}} lighter frames are counted in those above them.</p>{{end}}
 <noscript><p>The flame graph needs JavaScript. The table does not.</p></noscript>
 <h2>Hottest functions{{if lt (len .Rows) .Functions}} ({{len .Rows}} of {{.Functions}}){{end}}</h2>
-<div class="scroll">
+<div class="scroll" tabindex="0" role="region" aria-label="Hottest functions">
 <table>
 <thead><tr><th scope="col">Self</th><th scope="col">Total</th><th scope="col">Samples</th><th scope="col">Function</th><th scope="col">File</th></tr></thead>
 <tbody>

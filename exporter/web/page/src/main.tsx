@@ -208,7 +208,7 @@ class Boundary extends Component<{ children: ComponentChildren }, { error?: Erro
 
 function about(s: State, found: Found | undefined, diff: DiffAnswer | undefined): string {
   if (s.compare) return diff ? `${count(diff.before.samples)} samples before, ${count(diff.after.samples)} after` : "";
-  return found ? `${count(found.total.samples)} samples in ${duration(found.seconds * 1000)}` : "";
+  return found ? `${count(found.total.samples)} samples${found.seconds > 0 ? ` in ${duration(found.seconds * 1000)}` : ""}` : ""; // files need not say how long they took
 }
 
 // withoutLabel is the filter without what chooses one value of a label: the others stay to be chosen.

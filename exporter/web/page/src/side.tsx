@@ -81,7 +81,7 @@ export function Side({ s, series, processes, labels, seconds }: {
           return (
             <li key={e.label + e.value} data-pid={e.label === "pid" ? e.value : undefined}>
               <button type="button" aria-pressed={on !== undefined} title={e.detail} onClick={() => (on ? removeCondition(on) : addCondition(e.label, e.value))}>
-                <span class="name">{printable(e.name)}{e.small && <small>{e.small}</small>}</span>
+                <span class="name"><span>{printable(e.name)}</span>{e.small && <small>{e.small}</small>}</span>
                 <Spark line={e.label === s.list ? lines.get(e.value) : undefined} />
                 <span class="value">{rate(e.weight, seconds, unit)}</span>
               </button>

@@ -11,7 +11,7 @@ import { change, freeze, fixedRange, iso, isLive, rangeSeconds, ranges, selected
 
 const axisWidth = 46;
 const endSpace = 16;
-const top = 12; // for the unit
+const top = 18; // for the unit, above the number of a tick at the very top
 const plotHeight = 96;
 const axisHeight = 24;
 
