@@ -92,7 +92,6 @@ const go: Entry[] = [
 
 const missing: Entry[] = [
   [["[truncated*"], "The stack could not be walked to its beginning, for the reason in the brackets. The frames that are shown are right."],
-  [["[lost*"], "Samples whose stacks could not be kept."],
 ];
 
 export const glossary: Entry[] = [...kernel, ...native, ...go, ...missing];
@@ -104,7 +103,6 @@ const words = new Map<string, (name: string) => string | undefined>([
   ["jit", lookup(native)],
   ["go", lookup(go)],
   ["truncated", lookup(missing)],
-  ["lost", lookup(missing)],
   ["unknown", (name) => (/^\[.+\+0x[0-9a-f]+\]$/.test(name)
     ? "No name is known for this address: the file has no symbols. A package with debug symbols (-dbg, -dbgsym, -debuginfo) gives it one." : undefined)],
 ]);

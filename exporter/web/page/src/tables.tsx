@@ -3,6 +3,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Answer, CallersAnswer, Change as Changed, DiffAnswer, DiffTreeAnswer, Found, Neighbour, Node, Row, TopAnswer, TreeAnswer } from "./api.ts";
+import { kindColor } from "./flame/color.ts";
 import type { Weight } from "./flame/model.ts";
 import type { Place } from "./flame/view.ts";
 import { printable } from "./flame/text.ts";
@@ -121,11 +122,16 @@ export function callersOf(name: string): void {
   change({ view: "callers", function: name, find: "", ...unsorted });
 }
 
+// KindOf is the colour that the graph has by kind.
+function KindOf({ kind, inlined }: { kind: string; inlined?: boolean }) {
+  return <i class="kind" style={{ background: `var(--flame-${kindColor(kind, inlined === true)})` }} aria-hidden="true" />;
+}
+
 function Name({ name, kind, inlined }: { name: string; kind: string; inlined?: boolean }) {
   const text = explain(name, kind);
   return (
     <span class="function">
-      <i class={`kind kind-${kind}`} aria-hidden="true" />
+      <KindOf kind={kind} inlined={inlined} />
       <button type="button" class="link" title={text ?? "Callers and callees"} onClick={() => callersOf(name)}><code>{printable(name)}</code></button>
       {inlined && <small>inlined</small>}
     </span>
@@ -398,7 +404,7 @@ export function Tree({ s, answer }: { s: State; answer: Answer<TreeAnswer | Diff
                 {shown.map((c) => (c.key !== "name" ? <td key={c.key} class={c.number ? "number" : c.key}>{c.show ? c.show(node) : c.text(node)}</td> : (
                   <td key={c.key} class="name" style={{ paddingLeft: `${8 + Math.min(depth, 40) * 14}px` }}>
                     <button type="button" class={`twist${inner ? "" : " none"}`} tabIndex={-1} aria-hidden="true" onClick={() => toggle(k, open)}>{open ? "▾" : "▸"}</button>
-                    <i class={`kind kind-${node.kind}`} aria-hidden="true" />
+                    <KindOf kind={node.kind} inlined={node.inlined} />
                     <code>{printable(node.name)}</code>{node.inlined && <small> inlined</small>}
                   </td>
                 )))}

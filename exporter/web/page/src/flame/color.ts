@@ -6,8 +6,8 @@ export type ColorMode = "kind" | "module" | "diff";
 
 /** By name of the custom property --flame-NAME. */
 export const KINDS: [name: string, label: string][] = [
-  ["kernel", "kernel"], ["native", "native"], ["inlined", "native, inlined"], ["go", "Go"], ["go-inlined", "Go, inlined"], ["jit", "JIT"],
-  ["interpreted", "interpreted"], ["label", "group"], ["unknown", "no name"], ["truncated", "stack cut short"], ["lost", "lost"],
+  ["kernel", "kernel"], ["native", "native"], ["inlined", "native, inlined"], ["go", "Go"], ["go-inlined", "Go, inlined"], ["jit", "JIT, interpreted"],
+  ["label", "group"], ["unknown", "no name"], ["truncated", "lost callers"],
 ];
 
 /** Of modules; more modules than these share the last. */
@@ -18,12 +18,14 @@ export const CHANGES: [name: string, label: string][] = [
   ["less3", "≤ ½×"], ["less2", "≤ ⅔×"], ["less1", "less"], ["same", "may be chance"], ["more1", "more"], ["more2", "≥ 1½×"], ["more3", "≥ 2×"],
 ];
 
-export function kindColor(f: Func, inlined: boolean): string {
-  switch (f.kind) {
-    case "native": return inlined ? "inlined" : "native";
+/** OTLP of others has more kinds than the agent: OpenTelemetry's are rust, and those of runtimes, such as cpython, jvm and v8js. */
+export function kindColor(kind: string, inlined: boolean): string {
+  switch (kind) {
+    case "native": case "rust": return inlined ? "inlined" : "native";
     case "go": return inlined ? "go-inlined" : "go";
-    case "kernel": case "jit": case "interpreted": case "label": case "truncated": case "lost": return f.kind;
-    default: return "unknown";
+    case "kernel": case "label": case "truncated": return kind;
+    case "": case "unknown": return "unknown";
+    default: return "jit";
   }
 }
 
@@ -88,7 +90,7 @@ export function colorsOf(g: Graph, mode: ColorMode, modules: ModuleColors): Uint
   const of = (i: number) => {
     const f = g.func(i), flags = g.flags[i]!;
     if (mode === "diff" && g.isDifference) return changeColor(g.total[BEFORE]![i]!, g.total[AFTER]![i]!, (flags & SIGNIFICANT) !== 0);
-    return mode === "module" ? modules.of(f) : kindColor(f, (flags & INLINED) !== 0);
+    return mode === "module" ? modules.of(f) : kindColor(f.kind, (flags & INLINED) !== 0);
   };
   const colors = new Uint8Array(g.length);
   for (let i = 1; i < colors.length; i++) colors[i] = index.get(of(i))!;

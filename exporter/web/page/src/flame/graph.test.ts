@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { AFTER, BEFORE, COUNT, SIGNIFICANT, VALUE, fromTree, type FlameNode, type Graph, type Weight } from "./model.ts";
-import { ModuleColors } from "./color.ts";
+import { KINDS, ModuleColors, kindColor } from "./color.ts";
 import { ALL, NARROWEST, extent, visible, within, zoom, type View } from "./layout.ts";
 import { pattern, search } from "./search.ts";
 import { collapse, filter, invert, sandwich } from "./shape.ts";
@@ -239,4 +239,12 @@ test("a module keeps its colour while it is not shown", () => {
   show(...many);
   assert.equal(new Set(many.map(of)).size, 8);
   assert.equal(of("a"), "other");
+});
+
+test("every colour by kind has frames, and every frame a colour", () => {
+  // Those of the agent and its trees, and of what OTLP can have beside.
+  const kinds = ["kernel", "native", "go", "jit", "unknown", "truncated", "label", "rust", "cpython", "jvm", ""];
+  const used = kinds.flatMap((kind) => [kindColor(kind, false), kindColor(kind, true)]);
+  assert.deepEqual([...new Set(used)].sort(), KINDS.map(([name]) => name).sort());
+  assert.deepEqual([kindColor("cpython", false), kindColor("rust", true)], ["jit", "inlined"]);
 });
