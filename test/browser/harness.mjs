@@ -108,6 +108,9 @@ export const browser = () => (running ??= launch());
 /** unpaced is one that draws a frame when the last one is done, not sixty times a second, so that the time between two is what they take. */
 export const unpaced = () => launch("--disable-frame-rate-limit", "--disable-gpu-vsync");
 
+/** asked has what pages asked of the API: METHOD and address. */
+export const asked = new Set();
+
 /**
  * visit opens a page that holds all that it did against: what it asked of whom, errors, violations of the content policy, and
  * dialogs, which only an injected script would open. blameless checks that there was nothing.
@@ -121,6 +124,7 @@ export async function visit(url, options = {}, of = browser()) {
   const origin = new URL(url).origin;
   page.on("request", (r) => {
     const to = new URL(r.url());
+    if (to.pathname.startsWith("/api/")) asked.add(`${r.method()} ${to.pathname}${to.search}`);
     if (to.protocol !== "data:" && to.protocol !== "blob:" && to.origin !== origin) wrongs.push(`asked ${r.url()}`);
   });
   page.on("pageerror", (e) => wrongs.push(`error: ${e.stack ?? e}`));
