@@ -64,7 +64,7 @@ export function Strip({ s, small, series, list, history }: { s: State; small: bo
       </div>
       <Busy answer={answer} />
       {answer.error && answer.error.status !== 400 && <Problem error={answer.error} compact />}
-      {!s.heat && data && <Legend data={data} label={s.stack} />}
+      {!s.heat && <Legend lines={data?.lines ?? []} label={s.stack} />}
       {s.heat && <p class="hint">Each column is {duration(heat.column * 1000)}, each cell {duration(heat.column * 20)}; the stronger its colour, the more was running. Drag from cell to cell.</p>}
       <Selection s={s} side={side} setSide={setSide} />
     </section>
@@ -162,17 +162,17 @@ function Selection({ s, side, setSide }: { s: State; side: Side; setSide: (side:
   );
 }
 
-function Legend({ data, label }: { data: SeriesAnswer; label: string }) {
+function Legend({ lines, label }: { lines: Line[]; label: string }) {
   return (
     <ul class="legend" aria-label={`Lines by ${labelText(label)}`}>
-      {data.lines.slice(0, coloured).map((l, i) => (
+      {lines.slice(0, coloured).map((l, i) => (
         <li key={l.others ? "\0" : l.label}>
           <button type="button" disabled={l.others} title={l.others ? undefined : "Show this alone"} onClick={() => addCondition(label, l.label)}>
             <i style={{ background: colorOf(i, l) }} aria-hidden="true" />{l.others ? "others" : shown(l.label)}
           </button>
         </li>
       ))}
-      {data.lines.length > coloured && <li class="hint"><i style={{ background: "var(--series-others)" }} aria-hidden="true" />and {data.lines.length - coloured} more</li>}
+      {lines.length > coloured && <li class="hint"><i style={{ background: "var(--series-others)" }} aria-hidden="true" />and {lines.length - coloured} more</li>}
     </ul>
   );
 }
