@@ -397,6 +397,7 @@ test("the graph is turned, collapsed, coloured, narrowed and saved", async (t) =
   };
   const legend = () => page.locator(".fg-legend").textContent();
   await until("all frames", async () => await nodes() === 7);
+  assert.match(await page.locator(at("trust")).textContent(), /^Good data:100(\.0)? ?% named/); // folded text does not tell which stacks are whole
   assert.match(await legend(), /kernel/i);
 
   await page.getByRole("button", { name: "Collapse recursion" }).click();

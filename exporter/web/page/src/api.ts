@@ -7,7 +7,7 @@ import { fixedRange, iso, isLive, ofSpans, rangeSeconds, selected, type State } 
 
 export interface Trust {
   stacks: number;
-  whole: number;
+  whole: number | null; // null: a file of another program does not tell
   frames: number;
   named: number;
   reasons: Record<string, number>;

@@ -31,7 +31,8 @@ export function partsOfDifference(d: DiffAnswer | DiffTreeAnswer | undefined): P
 
 const lostOf = (p: Part) => Object.values(p.lost).reduce((a, b) => a + b, 0);
 const part = (n: number, of: number) => (of > 0 ? n / of : 1);
-const wholeOf = (p: Part) => (p.trust ? part(p.trust.whole, p.trust.stacks) : 1);
+const told = (p: Part) => p.trust && p.trust.whole !== null;
+const wholeOf = (p: Part) => (p.trust && p.trust.whole !== null ? part(p.trust.whole, p.trust.stacks) : 1);
 const namedOf = (p: Part) => (p.trust ? part(p.trust.named, p.trust.frames) : 1);
 
 // TrustBadge says of two times what is the worse of both: a comparison is as good as that.
@@ -47,7 +48,8 @@ export function TrustBadge({ parts }: { parts: Part[] }) {
     <Menu label="How far to trust this" test="trust" wide button={
       <span class={`trust ${grade}`}>
         <i aria-hidden="true" /><b class="sr">{words} data:</b>
-        {parts.some((p) => p.trust) ? <><span>{percent(whole, 1)} whole</span><span>{percent(named, 1)} named</span></> : null}
+        {parts.some(told) && <span>{percent(whole, 1)} whole</span>}
+        {parts.some((p) => p.trust) && <span>{percent(named, 1)} named</span>}
         <span>{lost === 0 ? "none lost" : `${count(lost)} lost`}</span>
       </span>
     }>
@@ -81,15 +83,16 @@ function Details({ parts }: { parts: Part[] }) {
           {p.name && <h3>{p.name}</h3>}
           <dl class="figures">
             <div><dt>Samples</dt><dd>{count(p.samples)}</dd></div>
-            {p.trust && <div><dt>Whole stacks</dt><dd>{percent(wholeOf(p), 1)}</dd></div>}
+            {p.trust && <div><dt>Whole stacks</dt><dd>{told(p) ? percent(wholeOf(p), 1) : "not told"}</dd></div>}
             {p.trust && <div><dt>Named frames</dt><dd>{percent(namedOf(p), 1)}</dd></div>}
             <div><dt>Lost samples</dt><dd>{count(lostOf(p))}</dd></div>
           </dl>
         </section>
       ))}
       <p class="hint">A whole stack begins where a program or a thread begins. A share of p % of n samples is good to ± 196 √(p/100 · (1 − p/100) / n) % in 95 of 100 cases.</p>
+      {parts.some((p) => p.trust && !told(p)) && <p class="hint">Files of other programs do not tell which stacks are whole.</p>}
       {sorted.length === 0
-        ? <p>Nothing was lost, cut or left without a name.</p>
+        ? <p>{parts.every(told) ? "Nothing was lost, cut or left without a name." : "Nothing is said to be lost, cut or without a name."}</p>
         : (
           <ul class="reasons">
             {sorted.map(([name, n]) => {
