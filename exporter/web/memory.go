@@ -126,7 +126,7 @@ func (m memory) Read(ctx context.Context, q query.Query, _ ...string) (*profile.
 		if last := p.Start.Add(p.Duration); last.After(end) {
 			end = last
 		}
-		out.Type, out.Period, out.Foreign = p.Type, p.Period, p.Foreign
+		out.Type, out.Period, out.Foreign = p.Type, p.Period, out.Foreign || p.Foreign
 		out.Account.Taken += p.Account.Taken
 		out.Account.Exported += p.Account.Exported
 		out.Account.Filtered += p.Account.Filtered

@@ -57,6 +57,8 @@ export const initial: State = {
 export const unsorted: Partial<State> = { sort: "", sortCallees: "" };
 
 const unmoved: Partial<State> = { part: "", row: "" };
+// reshapes are what makes another graph of it: where the old one was moved to means nothing there.
+const reshapes: (keyof State)[] = ["zoom", "range", "from", "to", "compare", "beforeFrom", "beforeTo", "filter", "by", "focus", "ignore", "hide", "invert", "collapse", "sandwich"];
 
 // The names in the address are those of the API where there is one.
 const names: Record<keyof State, string> = {
@@ -163,7 +165,7 @@ function show(next: State): void {
 
 // change goes to another view. What is typed or dragged along replaces the entry in the history. Where the graph was moved to ends with another zoom.
 export function change(patch: Partial<State>, how: "push" | "replace" = "push"): void {
-  const next = { ...current, ...(patch.zoom && unmoved), ...patch };
+  const next = { ...current, ...(reshapes.some((key) => key in patch && patch[key] !== current[key]) && unmoved), ...patch };
   const address = location.pathname + formatState(next);
   if (address !== location.pathname + location.search) history[how === "push" ? "pushState" : "replaceState"](null, "", address);
   show(next);
