@@ -7,7 +7,9 @@ import { FlameGraph } from "./flame/view.ts";
 import { explain } from "./glossary.ts";
 import { Fold, Menu } from "./parts.tsx";
 import { exactly } from "./query.ts";
-import { change, type Color, type State } from "./state.ts";
+import { change, isLive, selected, stripSpan, type Color, type State } from "./state.ts";
+
+const quarter = 15 * 60_000; // milliseconds of the history
 
 let searchWanted = false;
 
@@ -19,10 +21,10 @@ export function focusSearch(): void {
 }
 
 // usePlaces tells the graph where a function stands that it asks for, when that has stayed the same for some milliseconds.
-function usePlaces(of: Params, graph: { current: FlameGraph | null }, unit: string, patience: number): (name: string) => void {
+function usePlaces(of: Params, graph: { current: FlameGraph | null }, unit: string, patience: number, cheap = true): (name: string) => void {
   const [name, setName] = useState("");
   const timer = useRef(0);
-  const url = name === "" ? null : address("/api/v1/callers", { ...of, by: "", function: name, limit: 20 });
+  const url = name === "" || !cheap ? null : address("/api/v1/callers", { ...of, by: "", function: name, limit: 20 });
   const { data, url: answered } = useQuery<CallersAnswer>(url, ranks.places);
   useEffect(() => {
     if (data && answered === url) graph.current?.setPlaces(name, data.places);
@@ -72,7 +74,8 @@ export function Graph({ s, small, tree, unit, of, keep }: {
 
   // The tree does not say where functions stand: that is asked for those that the details and the tooltip are about, once they stay with them.
   const detail = usePlaces(of, graph, unit, 250);
-  const hover = usePlaces(of, graph, unit, 500);
+  const [from, to] = selected(s) ? [s.from, s.to] : stripSpan(s);
+  const hover = usePlaces(of, graph, unit, 500, isLive(s) || to - from <= quarter); // of a day it would take the agent a second
 
   // What is shown of the tree, in the order in which one follows from the other: all but the colour forget the zoom, so it comes last.
   useEffect(() => {

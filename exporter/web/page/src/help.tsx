@@ -23,7 +23,7 @@ const keys: [string, [string, string][]][] = [
     ["Esc", "close, unzoom, clear the selection"],
   ]],
   ["In the time strip", [
-    ["drag", "select a range; a second one elsewhere compares with it, one that begins in it selects anew"],
+    ["drag", "select a range; a second one elsewhere compares with it, one that takes some of it selects anew"],
     ["Shift drag", "select the range to compare with; while comparing, the other one"],
     ["B", "while comparing: choose the time before, or after"],
     ["← →", "move what is chosen"],

@@ -82,7 +82,7 @@ function App() {
   const found: Found | undefined = s.view === "callers" ? callers.data : s.view === "top" ? top.data : s.compare ? undefined : tree.data;
   const empty = s.view === "top" ? (s.compare ? diff.data?.count === 0 : top.data?.functions === 0)
     : graphic ? main.data !== undefined && !main.data.root.children?.length : false;
-  const nothingBefore = s.compare && !(main.busy || diff.busy) && (s.view === "callers" ? callersBefore.data?.total : (diff.data ?? diffTree.data)?.before)?.samples === 0;
+  const nothingBefore = s.compare && !(main.busy || diff.busy || callersBefore.busy) && (s.view === "callers" ? callersBefore.data?.total : (diff.data ?? diffTree.data)?.before)?.samples === 0;
   const unit = (s.compare ? diffTree.data?.type.unit : tree.data?.unit) ?? "nanoseconds";
 
   useEffect(() => {
@@ -146,7 +146,7 @@ function App() {
               <span class="hint about">{about(s, found, diff.data)}</span>
             </div>
             <div role="tabpanel" id="view-panel" aria-labelledby={`tab-${s.view}`}>
-              {empty && !main.busy ? <Empty s={s} sampling={agent.sampling} whole={files && whole(files)} /> : nothingBefore ? <NothingBefore s={s} /> : (
+              {empty && !main.busy ? <Empty s={s} sampling={agent.sampling} whole={files && whole(files)} /> : nothingBefore && s.view !== "callers" ? <NothingBefore s={s} /> : (
                 <>
                   {s.view === "flame" && (
                     <>
@@ -159,6 +159,7 @@ function App() {
                   )}
                   {s.view === "top" && (s.compare ? <DiffTable s={s} answer={diff} /> : <Top s={s} answer={top} />)}
                   {s.view === "tree" && <Tree s={s} answer={main} />}
+                  {nothingBefore && <NothingBefore s={s} />}
                   {s.view === "callers" && <Callers s={s} answer={callers} before={s.compare ? callersBefore : undefined} />}
                 </>
               )}

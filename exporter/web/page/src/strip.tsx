@@ -21,7 +21,7 @@ const seriesName = (index: number, line: Line) => `--series-${line.others || ind
 const colorOf = (index: number, line: Line) => `var(${seriesName(index, line)})`;
 
 // Side is what a drag, or the arrow keys, choose while two times are compared. Shift makes it the other one. Before that a first drag selects, and a second
-// one chooses what that is compared with, unless it begins in what is selected, which it selects anew.
+// one chooses what that is compared with, unless it takes some of what is selected: then it selects anew.
 type Side = "before" | "after";
 
 export function Strip({ s, small, series, list, history }: { s: State; small: boolean; series: Answer<SeriesAnswer>; list: string[]; history: boolean }) {
@@ -293,6 +293,9 @@ function Heat({ data, column, width }: { data: SeriesAnswer; column: number; wid
 }
 
 // Brush takes the drags, shows what is selected, and tells what is under the pointer.
+// Begun is where a drag began, and what it chooses; second is one that may choose the time before, by where it ends.
+interface Begun { time: number; x: number; y: number; before: boolean; second: boolean; span: [number, number] }
+
 function Brush({ s, side, setSide, span, plot, heat, data }: {
   s: State;
   side: Side;
@@ -304,7 +307,7 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
 }) {
   const [drag, setDrag] = useState<{ from: number; to: number; before: boolean } | null>(null);
   const [hover, setHover] = useState<{ at: number; x: number } | null>(null);
-  const start = useRef<{ time: number; x: number; y: number; before: boolean; span: [number, number] } | null>(null);
+  const start = useRef<Begun | null>(null);
 
   const at = (e: PointerEvent, sp: [number, number]) => {
     const box = (e.currentTarget as HTMLElement).getBoundingClientRect();
@@ -348,6 +351,12 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
     const within = (grip * (span[1] - span[0])) / plot.width, t = at(e, span);
     return t > s.from - within && t < s.to + within;
   };
+  const inSight = selected(s) && s.from < span[1] && s.to > span[0];
+  // A second drag compares, unless it takes some of what is selected: times that are compared do not overlap.
+  const dragged = (b: Begun, t: number) => {
+    const { from, to } = between(b.time, t);
+    return { from, to, before: b.before || (b.second && (to <= s.from || from >= s.to)) };
+  };
   const boxes = heat ? cells : (from: number, to: number) => [place(from, to)];
   const after: [number, number] | null = selected(s) ? [s.from, s.to] : isLive(s) ? [span[1] - 60000, span[1]] : null;
   const before: [number, number] | null = !s.compare ? null : s.beforeTo > 0 ? [s.beforeFrom, s.beforeTo]
@@ -383,12 +392,12 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
       onPointerDown={(e) => {
         if (e.button !== 0) return;
         e.currentTarget.setPointerCapture(e.pointerId);
-        start.current = { time: at(e, span), x: e.clientX, y: e.clientY, before: s.compare ? (side === "before") !== e.shiftKey : e.shiftKey || (selected(s) && !inside(e)), span };
+        start.current = { time: at(e, span), x: e.clientX, y: e.clientY, before: s.compare ? (side === "before") !== e.shiftKey : e.shiftKey, second: !s.compare && !e.shiftKey && inSight && !inside(e), span };
       }}
       onPointerMove={(e) => {
         const b = start.current;
         const t = at(e, b?.span ?? span);
-        if (b && moved(e, b)) setDrag({ ...between(b.time, t), before: b.before });
+        if (b && moved(e, b)) setDrag(dragged(b, t));
         setHover({ at: t, x: e.clientX - e.currentTarget.getBoundingClientRect().left });
       }}
       onPointerLeave={() => setHover(null)}
@@ -400,8 +409,8 @@ function Brush({ s, side, setSide, span, plot, heat, data }: {
         if (!b) return;
         const t = at(e, b.span);
         if (!moved(e, b)) return;
-        const { from, to } = between(b.time, t);
-        choose(from, to, b.before);
+        const { from, to, before } = dragged(b, t);
+        choose(from, to, before);
       }}>
       {after && <Range name="after" boxes={boxes(...after)} />}
       {before && <Range name="before" boxes={boxes(...before)} />}

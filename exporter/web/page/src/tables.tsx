@@ -25,6 +25,7 @@ interface Column<T> {
 }
 
 const page = 100;
+const mostRows = 5000; // of a tree, that are open
 
 // arranged are the columns with the number that leads, and the name, in sight on a small screen.
 function arranged<T>(columns: Column<T>[], small: boolean): Column<T>[] {
@@ -309,6 +310,7 @@ export function Tree({ s, answer }: { s: State; answer: Answer<TreeAnswer | Diff
   const unit = data && "unit" in data ? data.unit : compared?.type.unit ?? "nanoseconds";
   const [chosen, setChosen] = useState<Map<string, boolean>>(new Map()); // what the reader opened or closed
   const [active, setActive] = useState("");
+  const [limit, setLimit] = useState(page);
   const small = useSmall();
   const body = useRef<HTMLTableSectionElement>(null);
   const whole = root?.total.value ?? 0;
@@ -341,25 +343,27 @@ export function Tree({ s, answer }: { s: State; answer: Answer<TreeAnswer | Diff
     return { on, hits };
   }, [root, words]);
   const sort = s.sort || (compared ? "" : "-total"); // without another order it is that of the agent
-  const rows = useMemo(() => {
+  const open = useMemo(() => {
     const out: { node: Node; key: string; depth: number; inner: boolean; open: boolean }[] = [];
     const order = ordered(columns, sort);
     const below = (n: Node) => (n.children ?? []).filter((c) => !found || found.on.has(c));
     const walk = (n: Node, key: string, depth: number) => {
       const children = below(n);
       for (const c of order ? children.sort(order) : children) {
+        if (out.length >= mostRows) return;
         const k = `${key}\0${c.name}\0${c.module ?? ""}`;
         const inner = below(c).length > 0;
         // The heaviest path is open, or all that leads to what is looked for, where the reader did not choose.
-        const open = chosen.get(k) ?? (found ? inner : c === n.children![0] && (depth === 0 || c.total.value * 2 >= n.total.value) && depth < 12);
+        const open = chosen.get(words + k) ?? (found ? inner : c === n.children![0] && (depth === 0 || c.total.value * 2 >= n.total.value) && depth < 12);
         out.push({ node: c, key: k, depth, inner, open });
-        if (open && out.length < 5000) walk(c, k, depth + 1);
+        if (open) walk(c, k, depth + 1);
       }
     };
-    if (root) walk(root, words, 0); // what was opened while it is narrowed is another choice
+    if (root) walk(root, "", 0);
     return out;
   }, [root, chosen, columns, sort, found]);
-  const toggle = (key: string, open: boolean) => setChosen(new Map(chosen).set(key, !open));
+  const rows = open.slice(0, limit);
+  const toggle = (key: string, open: boolean) => setChosen(new Map(chosen).set(words + key, !open)); // of what is narrowed it is another choice
   const focus = (i: number) => {
     const row = rows[Math.max(0, Math.min(rows.length - 1, i))];
     if (!row) return;
@@ -384,7 +388,7 @@ export function Tree({ s, answer }: { s: State; answer: Answer<TreeAnswer | Diff
     e.preventDefault();
     e.stopPropagation();
   };
-  const text = () => [columns.map((c) => c.title), ...rows.map(({ node, depth }) => columns.map((c) => (c.key === "name" ? "  ".repeat(depth) : "") + c.text(node)))]
+  const text = () => [columns.map((c) => c.title), ...open.map(({ node, depth }) => columns.map((c) => (c.key === "name" ? "  ".repeat(depth) : "") + c.text(node)))]
     .map((line) => line.join("\t")).join("\n");
   const shown = arranged(columns, small);
   const first = rows.some((r) => r.key === active) ? active : rows[0]?.key;
@@ -414,6 +418,8 @@ export function Tree({ s, answer }: { s: State; answer: Answer<TreeAnswer | Diff
         </table>
       </div>
       {root && rows.length === 0 && found && <p class="hint">Nothing matches.</p>}
+      {open.length > limit ? <button type="button" class="more" onClick={() => setLimit(limit + 5 * page)}>Show more</button>
+        : open.length === mostRows && <p class="hint">These are the first {count(mostRows)} open rows.</p>}
     </div>
   );
 }

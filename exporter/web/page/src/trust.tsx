@@ -43,11 +43,11 @@ export function TrustBadge({ parts }: { parts: Part[] }) {
   const named = Math.min(...parts.map(namedOf));
   const share = Math.max(...parts.map((p) => lostOf(p) / Math.max(1, lostOf(p) + p.samples)));
   const grade = share > 0.05 || whole < 0.8 || named < 0.8 ? "bad" : share > 0.005 || whole < 0.95 || named < 0.95 ? "fair" : "good";
-  const words = { good: "Good", fair: "Fair", bad: "Poor" }[grade];
+  const words = parts.every(told) || grade !== "good" ? { good: "Good", fair: "Fair", bad: "Poor" }[grade] : "";
   return (
     <Menu label="How far to trust this" test="trust" wide button={
-      <span class={`trust ${grade}`}>
-        <i aria-hidden="true" /><b class="sr">{words} data:</b>
+      <span class={`trust ${words && grade}`}>
+        <i aria-hidden="true" />{words && <b class="sr">{words} data:</b>}
         {parts.some(told) && <span>{percent(whole, 1)} whole</span>}
         {parts.some((p) => p.trust) && <span>{percent(named, 1)} named</span>}
         <span>{lost === 0 ? "none lost" : `${count(lost)} lost`}</span>

@@ -88,7 +88,8 @@ export class FlameGraph {
   private at: View = ALL;
   private scroll = 0;
   private zoomed: { name: string; module?: string }[] = []; // the path, also while the data has no such node
-  private home = 0; // where the zoom scrolled to
+  private top = 0; // where all that is shown is scrolled to at first
+  private home = 0; // where a zoom is, in a page that is opened with it
   private told = { part: "", row: "" }; // how far it was moved from there
   private resting = 0;
   private selected: Spot | undefined;
@@ -151,6 +152,11 @@ export class FlameGraph {
     }
     this.data = fromTree(tree, keepView ? this.data : undefined);
     this.modules.update(this.data);
+    if (!keepView) { // another question: a function may stand elsewhere
+      this.places.clear();
+      this.detailed = "";
+      this.wonder(undefined);
+    }
     this.shape(keepView);
   }
 
@@ -207,7 +213,7 @@ export class FlameGraph {
     if (!keepView) {
       this.zoomed = [];
       this.at = ALL;
-      this.scroll = this.home = this.middle ? Math.max(0, (shapes[0]!.base + 3) * this.row - this.view.clientHeight / 2) : 0;
+      this.scroll = this.home = this.top = this.middle ? Math.max(0, (shapes[0]!.base + 3) * this.row - this.view.clientHeight / 2) : 0;
       this.told = { part: "", row: "" };
       this.tip.hidden = true;
     } else if (anchor) {
@@ -316,12 +322,12 @@ export class FlameGraph {
     const { node, whole } = pane.graph.find(this.zoomed);
     if (whole) this.zoomed = pane.graph.path(node);
     this.go({ pane, node });
-    this.arrive();
+    this.arrive({ pane, node });
   }
 
-  /** From here on it is told how far the view is moved. */
-  private arrive() {
-    this.home = this.moving === undefined ? this.scroll : this.goal.scroll;
+  /** From here on it is told how far the view is from where a page has it that is opened with this zoom. */
+  private arrive(spot: Spot) {
+    this.home = this.scrollTo(spot, this.top);
     this.told = { part: "", row: "" };
   }
 
@@ -352,16 +358,21 @@ export class FlameGraph {
 
   reset(): void {
     this.zoomed = [];
-    this.glide(ALL, this.scroll);
-    this.arrive();
+    this.glide(ALL, this.top);
+    this.home = this.top;
+    this.told = { part: "", row: "" };
     this.showDetails();
   }
 
   private go(spot: Spot) {
-    const y = rowOf(spot.pane, spot.pane.graph.depth[spot.node]!) * this.row, height = this.view.clientHeight;
-    const inSight = y >= this.scroll && y + this.row <= this.scroll + height * (spot.pane.up ? 1 : 0.6);
-    this.glide(this.extentOf(spot), inSight ? this.scroll : y - Math.min(3 * this.row, height / 3));
+    this.glide(this.extentOf(spot), this.scrollTo(spot, this.scroll));
     this.showDetails();
+  }
+
+  /** Where to scroll to from somewhere for a frame to be in sight, with some of what is in it. */
+  private scrollTo(spot: Spot, from: number): number {
+    const y = rowOf(spot.pane, spot.pane.graph.depth[spot.node]!) * this.row, height = this.view.clientHeight;
+    return y >= from && y + this.row <= from + height * (spot.pane.up ? 1 : 0.6) ? from : y - Math.min(3 * this.row, height / 3);
   }
 
   /** The reader zooms: to a node, or to all. */
@@ -369,7 +380,7 @@ export class FlameGraph {
     if (spot && spot.node > 0 && spot.pane === this.main) {
       this.zoomed = spot.pane.graph.path(spot.node);
       this.go(spot);
-      this.arrive();
+      this.arrive(spot);
     } else if (spot && spot.node > 0) { // among the callers there is a view, but no path
       this.go(spot);
       return;
@@ -622,8 +633,8 @@ export class FlameGraph {
     this.places.delete(name);
     this.places.set(name, places);
     if (this.places.size > MOST_PLACES) this.places.delete(this.places.keys().next().value!);
-    this.showDetails();
-    if (this.hover && !this.tip.hidden) this.fillTip();
+    if (name === this.detailed) this.showDetails();
+    if (this.hover && !this.tip.hidden && name === this.codeOf(this.hover)) this.fillTip();
     this.placeTip(); // it is larger now
   }
 
