@@ -125,47 +125,75 @@ func (e *stackEncoder) hash(row *StackRow) int64 {
 	return int64(binary.BigEndian.Uint64(sum[:]))
 }
 
-// compareStacks orders samples by the functions of their stacks from the outermost one on, so that stacks with callers in common stand together.
+// compareStacks orders samples by their stacks from the outermost function on, so that each stands beside one with which it has the most callers in common.
 func compareStacks(a, b *profile.Sample) int {
 	for depth := 0; ; depth++ {
-		x, y := fromOutside(a, depth), fromOutside(b, depth)
+		l, reason := fromOutside(a, depth)
+		m, other := fromOutside(b, depth)
 		switch {
-		case x == y && x == nil:
-			return 0
-		case x == nil:
-			return -1
-		case y == nil:
-			return 1
-		case x != y:
-			if c := compareLocations(x, y); c != 0 {
+		case l != m && l != nil && m != nil:
+			if c := compareLocations(l, m); c != 0 {
 				return c
 			}
+		case l != m || reason != other: // the end, then reasons, then locations
+			return cmp.Or(cmp.Compare(rank(l), rank(m)), strings.Compare(reason, other))
+		case l == nil && reason == "":
+			return 0
 		}
 	}
 }
 
-// fromOutside gives the location at a depth of a sample's stack, the outermost first; nil below the innermost.
-func fromOutside(s *profile.Sample, depth int) *profile.Location {
+func rank(l *profile.Location) int {
+	if l == nil {
+		return 0
+	}
+	return 1
+}
+
+// fromOutside gives what is at a depth of a sample's stack, the outermost first: a location, or the reason why callers are missing; neither beyond the innermost.
+func fromOutside(s *profile.Sample, depth int) (*profile.Location, string) {
 	for _, side := range []*profile.Stack{s.User, s.Kernel} {
 		if side == nil {
 			continue
 		}
+		if side.Truncated != "" {
+			if depth == 0 {
+				return nil, side.Truncated
+			}
+			depth--
+		}
 		if n := len(side.Locations); depth < n {
-			return side.Locations[n-1-depth]
+			return side.Locations[n-1-depth], ""
 		}
 		depth -= len(side.Locations)
 	}
-	return nil
+	return nil, ""
 }
 
+// compareLocations compares all that a location's frames have, those of the outermost function before the inlined ones.
 func compareLocations(x, y *profile.Location) int {
 	for i, j := len(x.Lines)-1, len(y.Lines)-1; i >= 0 && j >= 0; i, j = i-1, j-1 {
 		l, m := &x.Lines[i], &y.Lines[j]
-		if c := cmp.Or(strings.Compare(l.Function.Name, m.Function.Name), cmp.Compare(l.Line, m.Line)); c != 0 {
+		f, g := l.Function, m.Function
+		if c := cmp.Or(strings.Compare(f.Name, g.Name), compareCode(x, y), strings.Compare(f.File, g.File), cmp.Compare(f.StartLine, g.StartLine), cmp.Compare(l.Line, m.Line)); c != 0 {
 			return c
 		}
 	}
 	return cmp.Compare(len(x.Lines), len(y.Lines))
+}
+
+func compareCode(x, y *profile.Location) int {
+	if c := cmp.Or(cmp.Compare(x.Kind, y.Kind), strings.Compare(x.Unnamed, y.Unnamed)); c != 0 || x.Mapping == y.Mapping {
+		return c
+	}
+	var m, n profile.Mapping
+	if x.Mapping != nil {
+		m = *x.Mapping
+	}
+	if y.Mapping != nil {
+		n = *y.Mapping
+	}
+	return cmp.Or(strings.Compare(m.Path, n.Path), strings.Compare(m.BuildID, n.BuildID))
 }
 
 func appendString(b []byte, s string) []byte {

@@ -25,7 +25,8 @@ type Stacks struct {
 }
 
 // Stacks adds up the samples that a query means, with Focus, Ignore, Hide and By done. It says the same as Read and
-// flame.Select do, in a quarter of the time and of the memory: of a frame there are only the function and the file that it is in.
+// flame.Select do, in a quarter of the time and of the memory: of a frame there are only the function and the file that it is in. The kind of a function of
+// several kinds is that of all stacks that the filter leaves, not of those alone that are focused on.
 func (r *Reader) Stacks(ctx context.Context, q query.Query) (*Stacks, *Answer, error) {
 	s := r.newScan(ctx, q)
 	defer s.cancel(nil)

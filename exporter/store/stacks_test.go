@@ -3,8 +3,10 @@ package store
 import (
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +55,103 @@ func hostileProfile(r *rand.Rand, start time.Time) *profile.Profile {
 	}
 	p.Account = profile.Account{Lost: []profile.Loss{{Reason: "ring_full", Count: 2}}}
 	return p
+}
+
+// doubled adds to each sample another one whose stack differs from the user's in one thing at one of its places: both stand beside each other in the file.
+func doubled(r *rand.Rand, p *profile.Profile) *profile.Profile {
+	for _, s := range slices.Clone(p.Samples) {
+		if s.User != nil && len(s.User.Locations) > 0 {
+			s.User = nearlySame(r, s.User)
+			l := *s.Labels
+			l.Comm = "twin of " + l.Comm
+			s.Labels = &l
+			p.Samples = append(p.Samples, s)
+		}
+	}
+	return p
+}
+
+func nearlySame(r *rand.Rand, s *profile.Stack) *profile.Stack {
+	other := &profile.Stack{Locations: slices.Clone(s.Locations), Truncated: s.Truncated, Root: s.Root}
+	i := r.IntN(len(other.Locations))
+	l := *other.Locations[i]
+	other.Locations[i] = &l
+	switch r.IntN(4) {
+	case 0:
+		l.Mapping = &profile.Mapping{Path: "/opt/b"}
+	case 1:
+		l.Unnamed = map[string]string{"": "no_symbol"}[l.Unnamed]
+	case 2:
+		l.Kind = map[profile.FrameKind]profile.FrameKind{profile.FrameNative: profile.FrameGo}[l.Kind]
+		if l.Kind == "" {
+			l.Kind = profile.FrameNative
+		}
+	case 3: // what was inlined was called
+		inner := l
+		inner.Lines, l.Lines = l.Lines[:1], l.Lines[min(1, len(l.Lines)-1):]
+		other.Locations = slices.Insert(other.Locations, i, &inner)
+	}
+	return other
+}
+
+// The stacks of an interval stand beside those with which they have the most callers in common, and what is in common is read as what is not.
+func TestCallersInCommon(t *testing.T) {
+	dir := t.TempDir()
+	c, start := clockAt(t, "2026-11-23T20:30:00Z")
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	c.set(start.Add(10 * time.Second))
+	random := rand.New(rand.NewPCG(9, 10))
+	s.Export(doubled(random, hostileProfile(random, start)))
+	r := NewReader(dir, nil)
+	for _, filter := range []string{"", `pid="2"`, `container_id!=""`} { // of some stacks the one before is not wanted
+		q := query.Query{From: start, To: start.Add(time.Minute), By: "comm"}
+		q.Filter, _ = query.ParseFilter(filter)
+		p, _, err := r.Read(t.Context(), q, query.Labels...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := r.Stacks(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := p.Completeness(); !reflect.DeepEqual(got.Completeness, want) {
+			t.Errorf("%s: %+v, not %+v", filter, got.Completeness, want)
+		}
+		if want := flame.NewTree(flame.Select(p, nil, nil, nil, q.By)); !reflect.DeepEqual(got.Tree(0), want) || want.Nodes < 50 {
+			t.Errorf("%s: a tree of %d nodes, not %d, or others", filter, got.Tree(0).Nodes, want.Nodes)
+		}
+	}
+
+	h, _, err := r.look()
+	if err != nil || len(h.stacks) != 1 {
+		t.Fatal(err, h.stacks)
+	}
+	rows, err := readAll[StackRow](filepath.Join(dir, h.stacks[0].path()))
+	if err != nil || len(rows) < 60 {
+		t.Fatal(err, len(rows))
+	}
+	// A row has as many callers in common with the one before it as with any of those before.
+	inCommon := func(a, b []FrameRow) (n int) {
+		for n < min(len(a), len(b)) && a[len(a)-1-n] == b[len(b)-1-n] {
+			n++
+		}
+		return n
+	}
+	shared, most, all := 0, 0, 0
+	for i, row := range rows {
+		of := 0
+		for _, other := range rows[:i] {
+			of = max(of, inCommon(row.Frames, other.Frames))
+		}
+		most += of
+		all += len(row.Frames)
+		if i > 0 {
+			shared += inCommon(row.Frames, rows[i-1].Frames)
+		}
+	}
+	if shared != most || shared*10 < all {
+		t.Errorf("of %d frames %d are those of the row before, %d those of one of the rows before", all, shared, most)
+	}
 }
 
 // What is made of a query's stacks without a profile equals what is made of the profile, whatever is asked for: of a host's samples and of hostile ones,
