@@ -184,6 +184,9 @@ func TestConvertFolded(t *testing.T) {
 		if got := converted(t, convertFlags{}, b, "c.folded"); string(got) != want {
 			t.Errorf("by %s: %q", between, got)
 		}
+		if p, err := readProfile(b, ""); err != nil || !p.Foreign {
+			t.Errorf("%s: %v, %+v is not foreign", between, err, p)
+		}
 	}
 	tool := exec.Command("go", "tool", "pprof", "-raw", place(t, "b.pb", converted(t, convertFlags{}, in, "b.pb")))
 	tool.Env = append(os.Environ(), "PPROF_TMPDIR="+t.TempDir())
@@ -219,7 +222,7 @@ func TestConvertRecorded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s := got.Samples[0]; s.Value != 20 || !slices.Equal(s.Times, []time.Duration{1, 2}) || s.Labels.Comm != "app" || got.Account.Lost[0].Count != 1 {
+		if s := got.Samples[0]; got.Foreign || s.Value != 20 || !slices.Equal(s.Times, []time.Duration{1, 2}) || s.Labels.Comm != "app" || got.Account.Lost[0].Count != 1 {
 			t.Errorf("%+v %+v", s, got.Account)
 		}
 		if again := converted(t, convertFlags{}, path, "b.otlp.pb"); name == "profile.otlp.pb" {

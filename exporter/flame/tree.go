@@ -3,6 +3,7 @@ package flame
 import (
 	"cmp"
 	"math"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
@@ -298,7 +299,7 @@ func (h *heaviest) add(weight int64) {
 func (h *heaviest) cut() {
 	w := h.weights
 	for low, high := 0, len(w)-1; low < high; {
-		pivot := w[low+(high-low)/2]
+		pivot := w[low+rand.IntN(high-low+1)] // programs choose names, by which nodes are ordered: nobody is to make this slow
 		i, j := low, high
 		for i <= j {
 			for w[i] > pivot {

@@ -89,15 +89,12 @@ func Convert(p *profile.Profile) *pb.Profile {
 	return c.out
 }
 
-// Comments are those that tell of the account of samples. A foreign profile has none: by them it is told apart.
-func Comments(p *profile.Profile) []string {
-	if p.Foreign {
-		return nil
-	}
+// Comments are those that tell of the account of samples. By samples.taken a profile of our own is told from a foreign one, also where another tool wrote it
+// again: go tool pprof keeps comments.
+func Comments(p *profile.Profile) (lines []string) {
 	a := &p.Account
-	lines := []string{
-		fmt.Sprintf("samples.taken=%d", a.Taken),
-		fmt.Sprintf("samples.exported=%d", a.Exported),
+	if !p.Foreign {
+		lines = []string{fmt.Sprintf("samples.taken=%d", a.Taken), fmt.Sprintf("samples.exported=%d", a.Exported)}
 	}
 	if a.Filtered > 0 {
 		lines = append(lines, fmt.Sprintf("samples.filtered=%d", a.Filtered))

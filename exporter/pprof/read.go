@@ -506,7 +506,7 @@ func (r *reader) resource(key string, of []profile.Attribute) []profile.Attribut
 	return of
 }
 
-// account reads the comments that Convert wrote. A profile without them is foreign, and took what it has.
+// account reads the comments that Convert wrote. A profile that does not say what was taken is foreign, and took what it has and what is said to be gone.
 func account(comments []string, exported uint64) (a profile.Account, foreign bool) {
 	a, foreign = profile.Account{Taken: exported, Exported: exported}, true
 	for _, c := range comments {
@@ -526,6 +526,12 @@ func account(comments []string, exported uint64) (a profile.Account, foreign boo
 			if reason, ok := strings.CutPrefix(name, "samples.lost."); ok {
 				a.Lost = append(a.Lost, profile.Loss{Reason: reason, Count: n})
 			}
+		}
+	}
+	if foreign {
+		a.Taken, a.Exported = exported+a.Filtered, exported
+		for _, l := range a.Lost {
+			a.Taken += l.Count
 		}
 	}
 	return a, foreign

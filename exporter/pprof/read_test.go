@@ -130,7 +130,7 @@ func TestReadForeign(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Account.Taken != 6 || p.Account.Exported != 6 || p.Period != 10 || !p.Start.IsZero() {
+	if !p.Foreign || p.Account.Taken != 6 || p.Account.Exported != 6 || p.Period != 10 || !p.Start.IsZero() {
 		t.Errorf("%+v, period %d, start %v", p.Account, p.Period, p.Start)
 	}
 	s := p.Samples[0]
@@ -145,6 +145,11 @@ func TestReadForeign(t *testing.T) {
 	want := []string{"kernel only_raw 0 ", "native [lib.so+0x510] 0 no_symbol", "native geo::area(int) 0 ", "native only_raw 0 ", "go main.main 0 "}
 	if !reflect.DeepEqual(frames, want) || len(s.Kernel.Locations) != 1 {
 		t.Errorf("%q, want %q", frames, want)
+	}
+	// What is done to it is told, and it stays foreign.
+	p.Account = profile.Account{Taken: 9, Exported: 6, Filtered: 1, Lost: []profile.Loss{{Reason: "ring_full", Count: 2}}}
+	if again, err := Read(bytes.NewReader(encode(t, p)), ""); err != nil || !again.Foreign || !reflect.DeepEqual(again.Account, p.Account) {
+		t.Errorf("%v: %+v", err, again)
 	}
 	// In the midst of a stack it is a name like others: nothing is lost.
 	if s = p.Samples[1]; s.User.Truncated != "" || len(s.User.Locations) != 3 {

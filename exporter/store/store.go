@@ -403,7 +403,7 @@ func (f *stackFile) publish() error {
 	for part := range slices.Chunk(ids, stackBatch) {
 		for i, id := range part {
 			row, frames := f.store.encoder.stacks.encode(f.fresh[id]), batch[i].Frames
-			batch[i] = StackRow{id, row.Whole, append(frames[:0], row.Frames...)}
+			batch[i] = StackRow{StackID: id, Whole: row.Whole, Frames: append(frames[:0], row.Frames...)}
 		}
 		if _, err := w.Write(batch[:len(part)]); err != nil {
 			return err

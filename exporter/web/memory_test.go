@@ -123,4 +123,12 @@ func TestMemoryOfAFileIsWhole(t *testing.T) {
 			t.Errorf("from %s to %s: %d samples of %s, %v", c.from, c.to, len(got.Samples), got.Duration, err)
 		}
 	}
+	foreign := *p
+	foreign.Foreign = true
+	for _, both := range []memory{{p, &foreign}, {&foreign, p}} {
+		got, _, err := both.Read(t.Context(), query.Query{From: p.Start, To: p.Start.Add(time.Second)})
+		if err != nil || len(got.Samples) != 2 || !got.Completeness().Untold {
+			t.Errorf("of two, one of which does not tell which stacks are whole: %d samples, %v", len(got.Samples), err)
+		}
+	}
 }
