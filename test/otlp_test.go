@@ -412,7 +412,10 @@ func TestCollector(t *testing.T) {
 			a := startAgent(t, append([]string{
 				"-p", fmt.Sprintf("%d,%d,%d", split.pid(), syscalls.pid(), spans.pid()), "--otlp-endpoint", "http://" + endpoint, "--otlp-protocol", c.protocol, "--otlp-metrics-interval", "2s",
 			}, c.args...)...)
+			before := userTime(t, spans.pid())
 			time.Sleep(13 * time.Second)
+			// On a busy machine it has had little of a CPU by then: what is compared are 300 samples at least.
+			waitFor(t, "four seconds of the program with spans", func() bool { return userTime(t, spans.pid())-before >= 4*time.Second })
 			if code, took := a.terminate(t); code != 0 || took > 5*time.Second {
 				t.Errorf("the agent ended with %d after %s", code, took)
 			}
