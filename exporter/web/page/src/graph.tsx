@@ -73,6 +73,7 @@ export function Graph({ s, small, tree, unit, of, keep }: {
   }, [unit]);
 
   // The tree does not say where functions stand: that is asked for those that the details and the tooltip are about, once they stay with them.
+  useEffect(() => graph.current!.forgetPlaces(), [JSON.stringify(of)]); // before an answer to the new question can be there
   const detail = usePlaces(of, graph, unit, 250);
   const [from, to] = selected(s) ? [s.from, s.to] : stripSpan(s);
   const hover = usePlaces(of, graph, unit, 500, isLive(s) || to - from <= quarter); // of a day it would take the agent a second

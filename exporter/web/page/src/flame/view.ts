@@ -152,11 +152,6 @@ export class FlameGraph {
     }
     this.data = fromTree(tree, keepView ? this.data : undefined);
     this.modules.update(this.data);
-    if (!keepView) { // another question: a function may stand elsewhere
-      this.places.clear();
-      this.detailed = "";
-      this.wonder(undefined);
-    }
     this.shape(keepView);
   }
 
@@ -637,6 +632,9 @@ export class FlameGraph {
     if (this.hover && !this.tip.hidden && name === this.codeOf(this.hover)) this.fillTip();
     this.placeTip(); // it is larger now
   }
+
+  /** Of another question a function may stand elsewhere. What was asked for last is told again. */
+  forgetPlaces(): void { this.places.clear(); }
 
   private fillTip(run?: Run) {
     const name = element("strong"), lines: HTMLElement[] = [];
