@@ -2,24 +2,43 @@ package main
 
 import (
 	"runtime"
+	"runtime/debug"
 	"sync"
 )
 
-// burst lets the program take a second CPU while an answer is made: somebody waits for it, and the CPU time is the same. All else makes do with one.
+// burst lets the program take a second CPU, and more memory before it collects garbage, while an answer is made: somebody waits for it, and takes no more CPU time.
+// All else makes do with one, and with little.
 type burst struct {
-	usual, most int // CPUs
+	usual, most extent
 
 	mu    sync.Mutex
 	takes int // that are not released
 }
 
-// burstCPUs is how many CPUs the making of answers may take.
-const burstCPUs = 2
+// extent is what the program may take: CPUs, and garbage in percent of what it needs; 0 of either leaves it as it is.
+type extent struct{ cpus, garbage int }
 
-// newBurst takes what the program may use now for the usual.
-func newBurst() *burst {
-	usual := runtime.GOMAXPROCS(0)
-	return &burst{usual: usual, most: max(usual, min(burstCPUs, runtime.NumCPU()))}
+// use has the program take so much. Each stops it for a moment.
+func (e extent) use() {
+	if e.cpus > 0 {
+		runtime.GOMAXPROCS(e.cpus)
+	}
+	if e.garbage > 0 {
+		debug.SetGCPercent(e.garbage)
+	}
+}
+
+// The usual, and what the making of answers may take: a CPU more, and Go's own default of garbage, by which what a query takes of memory is bounded and measured.
+var (
+	usualExtent = extent{cpus: 1, garbage: 50}
+	burstExtent = extent{cpus: 2, garbage: 100}
+)
+
+// newBurst begins with the usual. Of a CPU that the machine does not have nothing is taken.
+func newBurst(usual, most extent) *burst {
+	usual.use()
+	most.cpus = min(most.cpus, runtime.NumCPU())
+	return &burst{usual: usual, most: most}
 }
 
 // take begins a burst, which ends when all that was taken has been released.
@@ -33,11 +52,10 @@ func (b *burst) set(more int) {
 	defer b.mu.Unlock()
 	before := b.takes
 	b.takes += more
-	switch { // each stops the program for a moment
-	case b.most == b.usual:
+	switch {
 	case before == 0:
-		runtime.GOMAXPROCS(b.most)
+		b.most.use()
 	case b.takes == 0:
-		runtime.GOMAXPROCS(b.usual)
+		b.usual.use()
 	}
 }
