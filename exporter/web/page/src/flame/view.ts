@@ -102,6 +102,7 @@ export class FlameGraph {
   private drawing: number | undefined;
   private pointers = new Map<number, PointerEvent>();
   private dragged = false;
+  private grip: { at: number; view: View | undefined } | undefined; // where the map was taken, and the window if that was taken
   private movedAt = -Infinity;
   private closeMenu: (() => void) | undefined;
   private detailed = ""; // the function that the details are about
@@ -145,7 +146,7 @@ export class FlameGraph {
     const tree = "root" in data ? data : { root: data };
     clearTimeout(this.waiting?.timer);
     this.waiting = undefined;
-    const busy = this.pointers.size > 0 || this.closeMenu || performance.now() - this.movedAt < QUIET_MS;
+    const busy = this.held || this.closeMenu || performance.now() - this.movedAt < QUIET_MS;
     if (keepView && this.data && busy) {
       this.waiting = { tree, timer: window.setTimeout(() => this.setData(tree, true), QUIET_MS / 3) };
       return;
@@ -238,6 +239,11 @@ export class FlameGraph {
       const is = extent(pane!.graph, found.node), size = is.to - is.from;
       return within({ from: is.from + (v.from - was.from) / part * size, to: is.from + (v.to - was.from) / part * size });
     };
+  }
+
+  /** Whether a finger or a button of the mouse is down on the graph or its map. */
+  private get held(): boolean {
+    return this.pointers.size > 0 || this.grip !== undefined;
   }
 
   /** The height of a row in CSS pixels: a whole number of the screen's. */
@@ -337,7 +343,7 @@ export class FlameGraph {
 
   /** How far the view is from what was zoomed to, in as many digits as it takes to find the place again. */
   private tell() {
-    if (this.pointers.size > 0 || this.moving !== undefined) return this.rest();
+    if (this.held || this.moving !== undefined) return this.rest();
     const { from, to } = this.at, size = to - from;
     const part = same(this.at, this.extentOf(this.zoomedSpot())) ? "" : `${+from.toFixed(Math.min(15, 4 - Math.floor(Math.log10(size))))},${+size.toPrecision(4)}`;
     const row = Math.abs(this.scroll - this.limit(this.home)) < 1 ? "" : String(+(this.scroll / this.row).toFixed(1));
@@ -969,13 +975,13 @@ export class FlameGraph {
       this.menu(spot, e.clientX, e.clientY);
     });
     // In the map the window is moved; where there is none, or beside it, a range is chosen.
-    let grip: { at: number; view: View | undefined } | undefined;
     const drag = (e: PointerEvent) => {
       const box = this.map.getBoundingClientRect(), at = (e.clientX - box.left) / box.width, { from, to } = this.at;
       if (e.type === "pointerdown") {
         this.map.setPointerCapture(e.pointerId);
-        grip = { at, view: to - from < 0.9999 && at >= from && at <= to ? this.at : undefined };
+        this.grip = { at, view: to - from < 0.9999 && at >= from && at <= to ? this.at : undefined };
       } else if (!this.map.hasPointerCapture(e.pointerId)) return;
+      const grip = this.grip;
       if (!grip || Math.abs(at - grip.at) * box.width < 3) return;
       this.stop();
       this.at = within(grip.view ? { from: grip.view.from + at - grip.at, to: grip.view.to + at - grip.at } : { from: Math.min(at, grip.at), to: Math.max(at, grip.at) });
@@ -984,6 +990,7 @@ export class FlameGraph {
     };
     on(this.map, "pointerdown", drag);
     on(this.map, "pointermove", drag);
+    on(this.map, "lostpointercapture", () => { this.grip = undefined; });
 
     const recolor = () => {
       this.painter.setPalette(readPalette(this.root));
