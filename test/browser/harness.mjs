@@ -118,6 +118,7 @@ export const asked = new Set();
 export async function visit(url, options = {}, of = browser()) {
   const context = await (await of).newContext({ viewport: { width: 1280, height: 800 }, ...options });
   ending.push(() => context.close());
+  await context.addInitScript(tellDrawn);
   const page = await context.newPage();
   page.setDefaultTimeout(60_000);
   const wrongs = [];
@@ -135,6 +136,16 @@ export async function visit(url, options = {}, of = browser()) {
   page.on("dialog", (d) => { wrongs.push(`dialog: ${d.message()}`); void d.dismiss(); });
   await page.goto(url, { waitUntil: "domcontentloaded" }); // loaded it is when its first query is answered
   return { page, context, wrongs };
+}
+
+/** tellDrawn runs in a page: globalThis.drawn is when its first graph was on the screen, in milliseconds after the navigation began. */
+function tellDrawn() {
+  const arrival = new MutationObserver(() => {
+    if (!Number(document.querySelector("[data-test=flame]")?.dataset.nodes) || !document.querySelector(".about")?.textContent) return;
+    arrival.disconnect();
+    requestAnimationFrame(() => setTimeout(() => { globalThis.drawn = performance.now(); })); // behind the frame that has it
+  });
+  arrival.observe(document, { subtree: true, childList: true, characterData: true, attributeFilter: ["data-nodes"] });
 }
 
 /** until waits for something to hold: on a busy machine that takes as long as it takes. */

@@ -1,6 +1,6 @@
 // The flame graph and what works on it: colours, order, search, and leaving with a picture.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { address, ranks, useQuery, type CallersAnswer, type DiffTreeAnswer, type Params, type TreeAnswer } from "./api.ts";
 import { percent } from "./format.ts";
 import { FlameGraph } from "./flame/view.ts";
@@ -50,7 +50,8 @@ export function Graph({ s, small, tree, unit, of, keep }: {
   }, []);
   const [found, setFound] = useState<{ matches: number; share: number; problem?: string } | null>(null);
 
-  useEffect(() => {
+  // These run before the frame that has the answer is drawn: the reader sees the graph with it, not one frame later.
+  useLayoutEffect(() => {
     const g = new FlameGraph(host.current!, {
       unit,
       onDetails: detail,
@@ -73,13 +74,13 @@ export function Graph({ s, small, tree, unit, of, keep }: {
   }, [unit]);
 
   // The tree does not say where functions stand: that is asked for those that the details and the tooltip are about, once they stay with them.
-  useEffect(() => graph.current!.forgetPlaces(), [JSON.stringify(of)]); // before an answer to the new question can be there
+  useLayoutEffect(() => graph.current!.forgetPlaces(), [JSON.stringify(of)]); // before an answer to the new question can be there
   const detail = usePlaces(of, graph, unit, 250);
   const [from, to] = selected(s) ? [s.from, s.to] : stripSpan(s);
   const hover = usePlaces(of, graph, unit, 500, isLive(s) || to - from <= quarter); // of a day it would take the agent a second
 
   // What is shown of the tree, in the order in which one follows from the other: all but the colour forget the zoom, so it comes last.
-  useEffect(() => {
+  useLayoutEffect(() => {
     const g = graph.current!;
     g.setColor(s.color);
     g.setInverted(s.invert);
