@@ -61,7 +61,14 @@ type checkedFile struct {
 	data    int64    // bytes before the sums
 	sums    []uint32 // of the blocks
 	checked []atomic.Bool
+
+	// all reads the data of a file that is to be held at once, and gives it; nil: it is not to be held.
+	all  func() ([]byte, error)
+	held *[maxHeld]byte
 }
+
+// maxHeld is how large a file's data may be that is held.
+const maxHeld = 512 << 10
 
 // openChecked opens a file and checks its footer. Errors about its content are of type DamageError.
 func openChecked(path string) (*checkedFile, error) {
@@ -81,8 +88,30 @@ func newChecked(f *os.File) (*checkedFile, error) {
 	return c, nil
 }
 
-// Close closes the file.
-func (c *checkedFile) Close() error { return c.file.Close() }
+// hold has all data be read at once when some of it is read, if it is not much, and be held until the file is closed. Read column by column, the file
+// of an interval takes 30 system calls. Before the first read.
+func (c *checkedFile) hold() {
+	if c.data > maxHeld {
+		return
+	}
+	c.all = sync.OnceValues(func() ([]byte, error) {
+		c.held = heldBuffers.Get().(*[maxHeld]byte)
+		data := c.held[:c.data]
+		_, err := c.file.ReadAt(data, 0)
+		return data, err
+	})
+}
+
+var heldBuffers = sync.Pool{New: func() any { return new([maxHeld]byte) }}
+
+// Close closes the file. Nothing may read it any more.
+func (c *checkedFile) Close() error {
+	if c.held != nil {
+		heldBuffers.Put(c.held)
+		c.held = nil
+	}
+	return c.file.Close()
+}
 
 func (c *checkedFile) open() error {
 	footer, size, err := c.openSums()
@@ -178,44 +207,85 @@ func (c *checkedFile) readSums(footer, size int64) error {
 // ReadAt reads, and checks each block when it is read for the first time.
 func (c *checkedFile) ReadAt(p []byte, offset int64) (int, error) {
 	end := min(offset+int64(len(p)), c.data)
-	for block := offset / checkedBlock; block*checkedBlock < end; block++ {
-		if c.checked[block].Load() {
-			continue
-		}
-		if err := c.check(block); err != nil {
+	if c.all != nil && end == offset+int64(len(p)) && len(p) > 0 {
+		return c.readHeld(p, offset)
+	}
+	first, last := offset/checkedBlock, (end-1)/checkedBlock
+	if !c.unchecked(first, last) {
+		return c.file.ReadAt(p, offset)
+	}
+	// All blocks that p reaches into are read at once, and p is copied from them. Beyond them there is the footer, which may begin in the last one.
+	start := first * checkedBlock
+	buffer := blocks.Get().(*[]byte)
+	defer blocks.Put(buffer)
+	*buffer = resize(*buffer, int(min((last+1)*checkedBlock, c.data)-start))
+	if _, err := c.file.ReadAt(*buffer, start); err != nil {
+		return 0, c.damage(start, err)
+	}
+	if err := c.check(*buffer, first); err != nil {
+		return 0, err
+	}
+	n := 0
+	if offset < end {
+		n = copy(p[:end-offset], (*buffer)[offset-start:])
+	}
+	if n == len(p) {
+		return n, nil
+	}
+	more, err := c.file.ReadAt(p[n:], offset+int64(n))
+	return n + more, err
+}
+
+// readHeld copies what is held.
+func (c *checkedFile) readHeld(p []byte, offset int64) (int, error) {
+	data, err := c.all()
+	if err != nil {
+		return 0, c.damage(0, err)
+	}
+	first, last := offset/checkedBlock, (offset+int64(len(p))-1)/checkedBlock
+	if c.unchecked(first, last) {
+		if err := c.check(data[first*checkedBlock:min((last+1)*checkedBlock, c.data)], first); err != nil {
 			return 0, err
 		}
 	}
-	return c.file.ReadAt(p, offset)
+	return copy(p, data[offset:]), nil
+}
+
+// unchecked says whether one of some blocks was not checked yet.
+func (c *checkedFile) unchecked(first, last int64) bool {
+	for block := first; block <= last; block++ {
+		if !c.checked[block].Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// check compares blocks that stand one after the other with their sums.
+func (c *checkedFile) check(data []byte, block int64) error {
+	for ; len(data) > 0; block++ {
+		b := data[:min(checkedBlock, len(data))]
+		if data = data[len(b):]; crc32.Checksum(b, castagnoli) != c.sums[block] {
+			return c.damage(block*checkedBlock, errChecksum)
+		}
+		c.checked[block].Store(true)
+	}
+	return nil
 }
 
 // checkAll checks the whole file.
 func (c *checkedFile) checkAll() error {
-	for block := range c.sums {
-		if err := c.check(int64(block)); err != nil {
+	buffer := make([]byte, checkedBlock)
+	for block := range int64(len(c.sums)) {
+		if _, err := c.ReadAt(buffer[:min(checkedBlock, c.data-block*checkedBlock)], block*checkedBlock); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// blocks are buffers for reading one.
-var blocks = sync.Pool{New: func() any { return new([checkedBlock]byte) }}
-
-func (c *checkedFile) check(block int64) error {
-	buffer := blocks.Get().(*[checkedBlock]byte)
-	defer blocks.Put(buffer)
-	start := block * checkedBlock
-	b := buffer[:min(checkedBlock, c.data-start)]
-	if _, err := c.file.ReadAt(b, start); err != nil {
-		return c.damage(start, err)
-	}
-	if crc32.Checksum(b, castagnoli) != c.sums[block] {
-		return c.damage(start, errChecksum)
-	}
-	c.checked[block].Store(true)
-	return nil
-}
+// blocks are buffers for some of them.
+var blocks = sync.Pool{New: func() any { return new([]byte) }}
 
 // appendSums puts the sums into a finished Parquet file: its footer moves behind them.
 func appendSums(f *os.File) error {

@@ -95,7 +95,10 @@ func (f *file) parseName(name string) bool {
 		f.generation = n
 	}
 	for s, layout := range stamps {
-		if start, err := time.Parse(layout, stamp); err == nil && len(stamp) == len(layout) {
+		if len(stamp) != len(layout) {
+			continue
+		}
+		if start, err := time.Parse(layout, stamp); err == nil {
 			f.start, f.span = start, span(s)
 			return f.name() == name
 		}
@@ -177,40 +180,42 @@ func byStart(a, b file) int {
 // list finds the files in a data directory, those of all hosts; other calls visit with what is not one, such as files that were
 // not finished. A directory that is not there is empty. Of what cannot be looked at an error tells; the rest is found all the same.
 func list(dir string, other func(path string, info fs.FileInfo)) (files []file, err error) {
-	err = walk(dir, func(path string, entry fs.DirEntry, f *file) error {
+	root := versionDir(dir)
+	err = walk(dir, func(path string, entry fs.DirEntry) error {
+		f, ok := parsePath(path)
 		info, err := entry.Info()
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // it has just been removed
 		case err != nil:
 			return err
-		case f != nil:
+		case ok && info.Mode().IsRegular():
 			f.bytes = info.Size()
-			files = append(files, *f)
+			files = append(files, f)
 		case other != nil:
-			other(path, info)
+			other(filepath.Join(root, path), info)
 		}
 		return nil
 	})
 	return files, err
 }
 
-// names is list without the sizes of files, which take a system call each.
-func names(dir string, other func(path string)) (files []file, err error) {
-	err = walk(dir, func(path string, _ fs.DirEntry, f *file) error {
-		if f != nil {
-			files = append(files, *f)
-		} else {
-			other(path)
+// paths are those of the regular files in a data directory, below that of the version.
+func paths(dir string) (found []string, err error) {
+	err = walk(dir, func(path string, entry fs.DirEntry) error {
+		if entry.Type().IsRegular() {
+			found = append(found, path)
 		}
 		return nil
 	})
-	return files, err
+	return found, err
 }
 
-// walk visits what is in a data directory; f is nil for what is no file of the layout. It goes on after errors.
-func walk(dir string, visit func(path string, entry fs.DirEntry, f *file) error) error {
+func versionDir(dir string) string { return filepath.Join(dir, "v"+strconv.Itoa(Version)) }
+
+// walk visits what is in a data directory and no directory, by its path below that of the version. It goes on after errors.
+func walk(dir string, visit func(path string, entry fs.DirEntry) error) error {
 	var errs []error
-	root := filepath.Join(dir, "v"+strconv.Itoa(Version))
+	root := versionDir(dir)
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -221,15 +226,7 @@ func walk(dir string, visit func(path string, entry fs.DirEntry, f *file) error)
 		case entry.IsDir():
 			return nil
 		}
-		relative, err := filepath.Rel(root, path)
-		if err != nil {
-			return err
-		}
-		of := (*file)(nil)
-		if f, ok := parsePath(relative); ok && entry.Type().IsRegular() {
-			of = &f
-		}
-		if err := visit(path, entry, of); err != nil {
+		if err := visit(path[len(root)+1:], entry); err != nil {
 			errs = append(errs, err)
 		}
 		return nil

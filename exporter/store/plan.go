@@ -4,7 +4,6 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -206,29 +205,33 @@ func (h *history) replan(u unit, times timeRange, coarse bool) []unit {
 // look lists what there is. While one directory is read files may be put into it and others taken out, so that neither
 // is seen; a second look sees what replaced those. Damaged files that were set aside are told. Of what cannot be looked at the error tells: the rest is there.
 func (r *Reader) look() (history, []string, error) {
+	first, _ := paths(r.dir) // what stands in the way of the first look stands in that of the second
+	all, err := paths(r.dir)
+	second := len(all)
+	seen := make(map[string]bool, second)
+	for _, path := range all {
+		seen[path] = true
+	}
+	for _, path := range first {
+		if !seen[path] {
+			all = append(all, path)
+		}
+	}
+	var files []file
 	var aside []string
-	other := func(path string) {
-		if strings.HasSuffix(path, damagedSuffix) {
-			aside = append(aside, path)
+	for i, path := range all {
+		if f, ok := parsePath(path); ok {
+			files = append(files, f)
+		} else if i < second && strings.HasSuffix(path, damagedSuffix) {
+			aside = append(aside, filepath.Join(versionDir(r.dir), path))
 		}
 	}
-	first, _ := names(r.dir, func(string) {}) // what stands in the way of the first look stands in that of the second
-	second, err := names(r.dir, other)
-	seen := make(map[string]bool, len(second))
-	for i := range second {
-		seen[second[i].path()] = true
-	}
-	for i := range first {
-		if !seen[first[i].path()] {
-			second = append(second, first[i])
-		}
-	}
-	return arrange(second), aside, err
+	return arrange(files), aside, err
 }
 
 // asideTimes are those of the rows that a file set aside held; false where they are not known.
 func (r *Reader) asideTimes(path string) (timeRange, bool) {
-	relative, err := filepath.Rel(filepath.Join(r.dir, "v"+strconv.Itoa(Version)), strings.TrimSuffix(path, damagedSuffix))
+	relative, err := filepath.Rel(versionDir(r.dir), strings.TrimSuffix(path, damagedSuffix))
 	if err != nil {
 		return timeRange{}, false
 	}

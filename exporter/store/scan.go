@@ -257,6 +257,7 @@ func (s *scan) readFile(p openPiece, workers chan *worker) {
 		return
 	}
 	defer c.Close()
+	c.hold()
 	covered := make(coverage)
 	told := covered.add(c)
 	s.mu.Lock()
