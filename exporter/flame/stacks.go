@@ -2,7 +2,6 @@ package flame
 
 import (
 	"regexp"
-	"slices"
 
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
@@ -13,7 +12,13 @@ type Frame uint32
 // Inlined is the bit of a Frame that says so.
 const Inlined Frame = 1
 
-func (f Frame) function() int32 { return int32(f >> 1) }
+// Numbered is the frame of the function that is added as the nth, from 0 on, and was not inlined.
+func Numbered(n int) Frame { return Frame(n) << 1 }
+
+// Number is that of the function.
+func (f Frame) Number() int { return int(f >> 1) }
+
+func (f Frame) function() int32 { return int32(f.Number()) }
 func (f Frame) inlined() bool   { return f&Inlined != 0 }
 
 // Functions are numbered, each once. Either Add makes them, or what makes Stacks of a profile. The zero value has none. Not safe for concurrent use.
@@ -23,24 +28,16 @@ type Functions struct {
 	index map[Function]Frame
 }
 
-// Grow makes room for so many more functions.
-func (f *Functions) Grow(n int) { f.list, f.kinds = slices.Grow(f.list, n), slices.Grow(f.kinds, n) }
-
-// Add adds a function that is not there yet, and gives its frame.
-func (f *Functions) Add(function Function) Frame {
-	if len(f.list) == cap(f.list) { // there are tens of thousands, and append would copy them five times over
-		f.Grow(len(f.list) + 1)
-	}
-	f.list = append(f.list, function)
-	f.kinds = append(f.kinds, "")
-	return Frame(len(f.list)-1) << 1
+// NewFunctions has room for so many.
+func NewFunctions(n int) Functions {
+	return Functions{list: make([]Function, 0, n), kinds: make([]Kind, 0, n)}
 }
 
-// Saw notes that a frame of a function is of this kind.
-func (f *Functions) Saw(frame Frame, kind Kind) {
-	if known := &f.kinds[frame.function()]; *known == "" || kind < *known {
-		*known = kind
-	}
+// Add adds a function that is not there yet, with the first kind of its frames.
+func (f *Functions) Add(function Function, kind Kind) Frame {
+	f.list = append(f.list, function)
+	f.kinds = append(f.kinds, kind)
+	return Numbered(len(f.list) - 1)
 }
 
 // frame is that of a function, which is added if it is not there.
@@ -50,10 +47,12 @@ func (f *Functions) frame(function Function, kind Kind) Frame {
 		if f.index == nil {
 			f.index = make(map[Function]Frame)
 		}
-		n = f.Add(function)
+		n = f.Add(function, kind)
 		f.index[function] = n
 	}
-	f.Saw(n, kind)
+	if first := &f.kinds[n.Number()]; kind < *first {
+		*first = kind
+	}
 	return n
 }
 
@@ -75,6 +74,11 @@ type Stacks struct {
 type weights struct {
 	Weight
 	before Weight
+}
+
+func (w *weights) sum(of *weights) {
+	w.Weight.add(of.Weight)
+	w.before.add(of.before)
 }
 
 // add adds a sample.

@@ -96,18 +96,31 @@ func (s *Stacks) tree(limit int, visit func(*weights)) *Tree {
 	order := s.sorted()
 	b := treeBuilder{stacks: s, order: order, least: math.MinInt64}
 	tree := &Tree{Type: s.Type, factor: s.factor}
-	h := heaviest{limit: limit, least: math.MinInt64}
-	tree.Nodes = s.nodes(order, func(w *weights) {
-		if limit > 0 {
-			h.add(s.weigh(w))
+	parts := make([]heaviest, 1)
+	if most := len(order) / helped; visit == nil && most > 1 { // visit is not for several goroutines
+		parts = make([]heaviest, min(most, runtime.GOMAXPROCS(0)))
+	}
+	visits := make([]func(*weights), len(parts))
+	for i := range parts {
+		h := &parts[i]
+		h.limit, h.least = limit, math.MinInt64
+		visits[i] = func(w *weights) {
+			if limit > 0 {
+				h.add(s.weigh(w))
+			}
+			if visit != nil {
+				visit(w)
+			}
 		}
-		if visit != nil {
-			visit(w)
-		}
-	})
+	}
+	tree.Nodes = s.nodes(order, visits...)
 	kept := tree.Nodes
 	if limit > 0 && kept > limit {
 		kept = limit
+		h := &parts[0]
+		for i := range parts[1:] {
+			h.weights = append(h.weights, parts[i+1].weights...)
+		}
 		h.cut()
 		b.least = h.least
 		for _, weight := range h.weights {
@@ -173,20 +186,20 @@ func (s *sorter) sort(keys []sortKey, depth int) {
 	s.part(keys, depth)
 }
 
-// sortEqual has another goroutine sort, if there is one.
-func (s *sorter) sortEqual(keys []sortKey, depth int) {
+// share has another goroutine order keys, if there is one and they are worth it.
+func (s *sorter) share(keys []sortKey, depth int, order func(*sorter, []sortKey, int)) {
 	if len(keys) >= helped {
 		select {
 		case s.helpers <- struct{}{}:
 			s.wait.Go(func() {
-				s.sort(keys, depth)
+				order(s, keys, depth)
 				<-s.helpers
 			})
 			return
 		default:
 		}
 	}
-	s.sort(keys, depth)
+	order(s, keys, depth)
 }
 
 // part orders samples whose keys are those of a depth: quicksort.
@@ -208,44 +221,106 @@ func (s *sorter) part(keys []sortKey, depth int) {
 			}
 		}
 		if uint32(pivot) != 0 { // they do not end here
-			s.sortEqual(keys[low:high], depth+2)
+			s.share(keys[low:high], depth+2, (*sorter).sort)
 		}
-		s.part(keys[:low], depth)
+		s.share(keys[:low], depth, (*sorter).part)
 		keys = keys[high:]
 	}
 }
 
-// nodes counts the nodes of samples in their order, and calls visit with the weights of each.
-func (s *Stacks) nodes(order []int32, visit func(*weights)) (count int) {
-	var path []weights // those of the nodes of the stack so far, the outermost first
-	leave := func(depth int) {
-		for ; len(path) > depth; path = path[:len(path)-1] {
-			count++
-			of := &path[len(path)-1]
-			visit(of)
-			if len(path) > 1 {
-				above := &path[len(path)-2]
-				above.Weight.add(of.Weight)
-				above.before.add(of.before)
-			}
-		}
-	}
+// nodes counts the nodes of samples in their order, in as many parts of these as there are visits, side by side; each calls its visit with the weights of each node.
+func (s *Stacks) nodes(order []int32, visits ...func(*weights)) int {
 	shared := s.shared(order)
+	runs := make([]run, len(visits))
+	var wait sync.WaitGroup
+	for i := range runs {
+		from, to := i*len(order)/len(runs), (i+1)*len(order)/len(runs)
+		wait.Go(func() {
+			r := run{visit: visits[i]} // beside the others, each would take the line of the cache from the others at each node
+			r.walk(s, order[from:to], shared[from:to])
+			runs[i] = r
+		})
+	}
+	wait.Wait()
+	all := &runs[0]
+	for i := range runs[1:] {
+		all.join(&runs[i+1])
+	}
+	all.leave(0)
+	return all.count
+}
+
+// run is a part of sorted samples. A node that goes on from the part before, or into the next one, has a part of its weights in each; join puts them together.
+type run struct {
+	count int
+	visit func(*weights)
+	path  []weights // of the nodes of the last sample, the outermost first, but for what those below them weigh
+	// Of the nodes that go on from the part before: how many did not end here, and what the others weigh here, the innermost first.
+	open  int
+	ended []weights
+}
+
+// walk goes through samples that have the first so many nodes in common with the one before them.
+func (r *run) walk(s *Stacks, order, shared []int32) {
 	for i, sample := range order {
-		leave(int(shared[i]))
+		if i == 0 {
+			r.open = int(shared[0])
+			r.path = make([]weights, r.open)
+		}
+		r.leave(int(shared[i]))
 		of := len(s.Samples[sample].Frames)
 		if s.Grouped {
 			of++
 		}
-		for len(path) < of {
-			path = append(path, weights{})
+		for len(r.path) < of {
+			r.path = append(r.path, weights{})
 		}
 		if of > 0 {
-			s.add(&path[of-1], sample)
+			s.add(&r.path[of-1], sample)
 		}
 	}
-	leave(0)
-	return count
+}
+
+// leave ends the nodes below a depth.
+func (r *run) leave(depth int) {
+	for len(r.path) > depth {
+		if len(r.path) == r.open {
+			r.open--
+			r.ended = append(r.ended, *r.pop())
+			continue
+		}
+		r.end(r.pop())
+	}
+}
+
+// pop takes the innermost node from the path: what it weighs belongs to the one above it too. It is valid until the path grows.
+func (r *run) pop() *weights {
+	last := len(r.path) - 1
+	of := &r.path[last]
+	if r.path = r.path[:last]; last > 0 {
+		r.path[last-1].sum(of)
+	}
+	return of
+}
+
+func (r *run) end(of *weights) {
+	r.count++
+	r.visit(of)
+}
+
+// join puts the next part behind this one, the first or all until there.
+func (r *run) join(next *run) {
+	r.leave(next.open + len(next.ended))
+	for i := range next.ended {
+		of := r.pop() // the node above has what next found of it, as it is counted there
+		of.sum(&next.ended[i])
+		r.end(of)
+	}
+	for i := range next.open {
+		r.path[i].sum(&next.path[i])
+	}
+	r.path = append(r.path, next.path[next.open:]...)
+	r.count += next.count
 }
 
 // shared gives for each sample until which depth it has the functions of the one before it. Each is a miss of the cache or two, and none depends on another.
@@ -283,7 +358,8 @@ func (s *Stacks) common(a, b int32) (depth int) {
 type heaviest struct {
 	limit   int
 	weights []int64
-	least   int64 // what weighs no more is not among them
+	least   int64     // what weighs no more is not among them
+	_       [128]byte // several goroutines have one each, which are to be in no line of the cache together
 }
 
 func (h *heaviest) add(weight int64) {

@@ -209,7 +209,10 @@ func (s *scan) pairs(v *sums, frames int64) (map[int64]*stackPair, error) {
 
 // pass looks through files until all is found. It is true where one has vanished: what it held is in another one.
 func (l *lookUp) pass(files []file, read map[string]bool) (again bool) {
-	slices.SortStableFunc(files, func(a, b file) int { return strings.Compare(b.start.Format(dateLayout), a.start.Format(dateLayout)) })
+	// What the last hour has met first is in files of its intervals: the compacted ones of the date may have nothing that is wanted.
+	slices.SortStableFunc(files, func(a, b file) int {
+		return cmp.Or(strings.Compare(b.start.Format(dateLayout), a.start.Format(dateLayout)), cmp.Compare(a.span, b.span))
+	})
 	for len(files) > 0 && !l.done() {
 		// A date at a time: the one before it is needed only for what it lacks.
 		date := files[0].start.Format(dateLayout)
@@ -251,6 +254,10 @@ const maxOpenStacks = 16
 
 func (l *lookUp) readFile(f file) error {
 	r := <-l.workers
+	if l.done() {
+		l.workers <- r
+		return nil
+	}
 	c, err := openChecked(filepath.Join(l.scan.reader.dir, f.path()))
 	l.workers <- r
 	if err != nil {
@@ -341,14 +348,21 @@ func (g *rowGroup) stackIDs() ([]int64, error) {
 }
 
 // claim takes those of ids that are wanted, for nobody else to look for.
-func (l *lookUp) claim(ids []int64) (taken []place) {
+func (l *lookUp) claim(ids []int64) []place {
+	places := make([]place, 0, len(ids))
+	for row, id := range ids { // each is a miss of the cache: others need not wait for it
+		if number := l.number(id); number >= 0 {
+			places = append(places, place{row, number})
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for row, id := range ids {
-		if number := l.number(id); number >= 0 && l.states[number] == stackWanted {
-			l.states[number] = stackTaken
+	taken := places[:0]
+	for _, p := range places {
+		if l.states[p.number] == stackWanted {
+			l.states[p.number] = stackTaken
 			l.left--
-			taken = append(taken, place{row, number})
+			taken = append(taken, p)
 		}
 	}
 	return taken

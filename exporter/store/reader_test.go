@@ -546,7 +546,7 @@ func TestRareStacksKeepTheirSamples(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := scan.compact(sums, bound[0], int64(bound[1]))
+		c, err := scan.compact(sums, -1, bound[0], int64(bound[1]))
 		scan.cancel(nil)
 		if err != nil {
 			t.Fatal(err)

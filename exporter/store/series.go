@@ -140,7 +140,7 @@ func (s *scan) selectStacks() error {
 	if err != nil {
 		return err
 	}
-	c, err := all.compact(sums, maxCompactStacks, maxFrames)
+	c, err := all.compact(sums, -1, maxCompactStacks, maxFrames)
 	if err != nil {
 		return err
 	}

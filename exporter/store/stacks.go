@@ -41,15 +41,12 @@ func (r *Reader) Stacks(ctx context.Context, q query.Query) (*Stacks, *Answer, e
 		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
 	}
 	out := &Stacks{Profile: s.header(total)}
-	c, err := s.compact(total, maxCompactStacks, maxFrames)
+	c, err := s.compact(total, by, maxCompactStacks, maxFrames)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the history in %s: %w", r.dir, err)
 	}
 	out.Stacks, out.Completeness = c.stacks, c.complete
 	out.Type = out.Profile.Type
-	if by >= 0 {
-		c.group(total, by)
-	}
 	out.Stacks = out.Select(q.Focus, q.Ignore, q.Hide)
 	return out, s.answer, nil
 }
@@ -71,8 +68,8 @@ func (c *compactor) group(v *sums, by int) {
 }
 
 // compact finds the stacks that rows refer to: of most of them, those with most samples, the ones that it reads before the room for frames is used up. The samples
-// are in the order of the rows.
-func (s *scan) compact(v *sums, most int, frames int64) (*compactor, error) {
+// are in the order of the rows, and in groups by a label if by is not negative.
+func (s *scan) compact(v *sums, by, most int, frames int64) (*compactor, error) {
 	l := s.newLookUp(v, most, frames, []int{frameFunction, frameKind, frameModule, frameMissing})
 	c := &compactor{lookUp: l, stacks: new(flame.Stacks), found: make([][]flame.Frame, len(l.ids)), truncated: s.words.id([]byte(kindTruncated)),
 		sites: make([]site, 1), numbers: make(map[site]uint32), latest: make(map[uint32]uint32), bases: make(map[uint32]uint32)}
@@ -99,6 +96,10 @@ func (s *scan) compact(v *sums, most int, frames int64) (*compactor, error) {
 		c.complete.Stacks += uint64(t.count)
 		c.stacks.Samples[i] = sample
 	}
+	if by >= 0 {
+		c.group(v, by)
+	}
+	c.name()
 	return c, nil
 }
 
@@ -111,9 +112,10 @@ type compactor struct {
 
 	complete profile.Completeness // in the end
 
-	mu        sync.Mutex
+	mu        sync.RWMutex
 	stacks    *flame.Stacks
 	functions functionIndex
+	list      []functionKey     // the functions by number, each with the site that has the first kind of those it was seen with
 	sites     []site            // by number; 0 is none
 	numbers   map[site]uint32   // of sites
 	latest    map[uint32]uint32 // site of a base, the others of which follow it
@@ -209,10 +211,10 @@ func (x *functionIndex) find(key functionKey) (flame.Frame, bool) {
 	return f, ok
 }
 
-// add adds a function of one of so many names.
-func (x *functionIndex) add(key functionKey, f flame.Frame, names int) {
+// add adds a function, the name of which is one of words.
+func (x *functionIndex) add(key functionKey, f flame.Frame, words *words) {
 	if int(key.name) >= len(x.pairs) {
-		more := make([]functionPair, 1<<bits.Len(uint(names)))
+		more := make([]functionPair, 1<<bits.Len(uint(len(words.all()))))
 		copy(more, x.pairs)
 		x.pairs = more
 	}
@@ -308,12 +310,9 @@ func (r *frameReader) sameCallers(at, end int) (n int) {
 
 // meet tells a worker what is known of the names of its row group. All together: as it meets them, each would be a miss of the cache to wait for.
 func (c *compactor) meet(r *frameReader) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.mu.RLock()
+	defer c.mu.RUnlock()
 	names := r.columns[frameFunction].ids[len(r.met):]
-	if len(c.functions.pairs) == 0 {
-		c.stacks.Grow(len(names)) // most stand in the first group that is read, a large one
-	}
 	r.met = slices.Grow(r.met, len(names))
 	for _, name := range names {
 		r.met = append(r.met, c.functions.pair(name))
@@ -338,16 +337,29 @@ func (c *compactor) frame(key functionKey) flame.Frame {
 	if ok {
 		return f
 	}
-	words, in := c.lookUp.scan.words, &c.sites[key.site]
+	in := &c.sites[key.site]
 	for other := c.latest[in.base]; other != 0 && !ok; other = c.sites[other].next {
 		f, ok = c.functions.find(functionKey{key.name, other})
 	}
 	if !ok {
-		f = c.stacks.Add(flame.Function{Name: words.text(key.name), Module: words.text(in.base)})
+		f = flame.Numbered(len(c.list))
+		c.list = append(c.list, key)
 	}
-	c.functions.add(key, f, words.count())
-	c.stacks.Saw(f, in.kind)
+	c.functions.add(key, f, c.lookUp.scan.words)
+	if first := &c.list[f.Number()].site; in.kind < c.sites[*first].kind {
+		*first = key.site
+	}
 	return f
+}
+
+// name adds the functions, which were words and numbers until here: all at once, when nobody else wants the lock or the cache.
+func (c *compactor) name() {
+	texts := c.lookUp.scan.words.all()
+	c.stacks.Functions = flame.NewFunctions(len(c.list))
+	for _, f := range c.list {
+		in := &c.sites[f.site]
+		c.stacks.Add(flame.Function{Name: texts[f.name], Module: texts[in.base]}, in.kind)
+	}
 }
 
 // site gives the number of a site.

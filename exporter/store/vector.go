@@ -50,7 +50,7 @@ func (w *words) slot(hash uint64) *wordSlot {
 func (w *words) add(text string, hash uint64) uint32 {
 	if 2*len(w.texts) > len(w.slots) {
 		old := w.slots
-		w.slots = make([]wordSlot, 2*len(old))
+		w.slots = make([]wordSlot, 4*len(old)) // twice as many would have each text moved once more
 		for _, slot := range old {
 			if slot.id != 0 {
 				*w.slot(slot.hash) = slot
@@ -122,10 +122,11 @@ func (w *words) idsOf(bytes []byte, offsets []uint32) []uint32 {
 	return ids
 }
 
-func (w *words) count() int {
+// all are the texts by ID, as many as there are by now.
+func (w *words) all() []string {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	return len(w.texts)
+	return w.texts
 }
 
 func (w *words) text(id uint32) string {
