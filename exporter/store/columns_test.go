@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/parquet-go/parquet-go"
 )
 
 // logColumns logs what each column of a kind of file takes.
@@ -39,4 +41,14 @@ func logColumns(t testing.TB, dir string, want func(*file) bool) {
 		t.Logf("%-14s %10d bytes, %.3f a row", name, bytes[name], float64(bytes[name])/float64(rows))
 	}
 	t.Logf("%d rows", rows)
+}
+
+// The IDs of an interval's stacks stand in it without a dictionary, those of compacted files with one.
+func TestDictionaryOfStackIDs(t *testing.T) {
+	for name, w := range map[string]*parquet.GenericWriter[SampleRow]{"an interval": newIntervalWriter(), "a compacted file": newSampleWriter(compression)} {
+		id, ok := w.Schema().Lookup("stack_id")
+		if !ok || (id.Node.Encoding() != nil) != (name == "a compacted file") {
+			t.Errorf("%s: %v, %v", name, ok, id.Node.Encoding())
+		}
+	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/pilotlight/pilotlight/exporter/durable"
 )
 
-// Of the writers. All files of a table are written alike: what is compacted to a day is then copied as it is.
+// Of the writers. All compacted files of a table are written alike: what is compacted to a day is then copied as it is.
 const (
 	// maxSampleRows and maxStackRows are in a row group at most: what a writer holds in memory.
 	maxSampleRows = 2 << 20
@@ -42,6 +42,12 @@ func writerOptions(c compress.Codec, maxRows int64) []parquet.WriterOption {
 
 func newSampleWriter(c compress.Codec) *parquet.GenericWriter[SampleRow] {
 	return parquet.NewGenericWriter[SampleRow](nil, writerOptions(c, maxSampleRows)...)
+}
+
+// newIntervalWriter is newSampleWriter for an interval. Hardly two of its rows have a stack in common: a dictionary of the stacks' IDs would be as long as they are, and
+// take 6 % of the file and 8 % of the time of a query beside them.
+func newIntervalWriter() *parquet.GenericWriter[SampleRow] {
+	return parquet.NewGenericWriter[SampleRow](nil, append(writerOptions(fastCompression, maxSampleRows), parquet.StructTag(`parquet:"stack_id"`, "StackID"))...)
 }
 
 func newStackWriter(c compress.Codec, more ...parquet.WriterOption) *parquet.GenericWriter[StackRow] {
