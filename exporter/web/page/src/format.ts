@@ -35,9 +35,10 @@ export function time(ms: number, parts = false): string {
   return (today ? "" : day.format(ms) + " ") + clock.format(ms) + (parts ? `.${String(Math.floor(ms) % 1000).padStart(3, "0")}` : "");
 }
 
-// ticks are the times below an axis, each once: of a short time several are within one second.
+// ticks are the times below an axis, without seconds where they are whole minutes, and each once: of a short time several are within one second.
 export function ticks(seconds: number[]): string[] {
-  const texts = seconds.map((t) => time(t * 1000).replace(/:00$/, ""));
+  const minutes = seconds.every((t) => t % 60 === 0);
+  const texts = seconds.map((t) => minutes ? time(t * 1000).replace(/:00$/, "") : time(t * 1000));
   return texts.map((text, i) => (text === texts[i - 1] ? "" : text));
 }
 
