@@ -166,9 +166,29 @@ func TestHistory(t *testing.T) {
 // slowHistory takes until its context ends.
 type slowHistory struct{ History }
 
-func (slowHistory) Stacks(ctx context.Context, _ query.Query) (*store.Stacks, *store.Answer, error) {
+func wait(ctx context.Context) error {
 	<-ctx.Done()
-	return nil, nil, fmt.Errorf("read: %w", ctx.Err())
+	return fmt.Errorf("read: %w", ctx.Err())
+}
+
+func (slowHistory) Read(ctx context.Context, _ query.Query, _ ...string) (*profile.Profile, *store.Answer, error) {
+	return nil, nil, wait(ctx)
+}
+
+func (slowHistory) Stacks(ctx context.Context, _ query.Query) (*store.Stacks, *store.Answer, error) {
+	return nil, nil, wait(ctx)
+}
+
+func (slowHistory) Series(ctx context.Context, _ query.Query, _ time.Duration) (*store.Series, *store.Answer, error) {
+	return nil, nil, wait(ctx)
+}
+
+func (slowHistory) Heatmap(ctx context.Context, _ query.Query, _ time.Duration) (*store.Series, *store.Answer, error) {
+	return nil, nil, wait(ctx)
+}
+
+func (slowHistory) Groups(ctx context.Context, _ query.Query, _ ...string) ([]store.Group, *store.Answer, error) {
+	return nil, nil, wait(ctx)
 }
 
 // No more than two queries run at once, and the others are told to come again. A stopping server ends them.
@@ -196,11 +216,14 @@ func TestQueriesEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/api/v1/top", nil)
-		begun := time.Now()
-		s.routes().ServeHTTP(w, r)
-		if took := time.Since(begun); took != queryTimeout || w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "longer than 20s") {
-			t.Errorf("%d after %s: %s", w.Code, took, w.Body)
+		for _, path := range []string{"/api/v1/tree", "/api/v1/top", "/api/v1/callers?function=f", "/api/v1/series", "/api/v1/heatmap", "/api/v1/labels?by=comm", "/api/v1/processes", "/api/v1/diff",
+			"/api/v1/difftree", "/api/v1/profile?from=-1h", "/debug/pprof/profile?from=-1h"} {
+			w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, path, nil)
+			begun := time.Now()
+			s.routes().ServeHTTP(w, r)
+			if took := time.Since(begun); took != queryTimeout || w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "longer than 20s") {
+				t.Errorf("%s: %d after %s: %s", path, w.Code, took, w.Body)
+			}
 		}
 	})
 }
