@@ -88,10 +88,10 @@ func newChecked(f *os.File) (*checkedFile, error) {
 	return c, nil
 }
 
-// hold has all data be read at once when some of it is read, if it is not much, and be held until the file is closed. Read column by column, the file
-// of an interval takes 30 system calls. Before the first read.
+// hold has all data be read at once when some of it is read, if it is not much, and be held until the file is closed, if it has one row group, so that no more
+// files are held than are read at once. Read column by column, the file of an interval takes 28 system calls. Not safe for concurrent use with others.
 func (c *checkedFile) hold() {
-	if c.data > maxHeld {
+	if c.data > maxHeld || len(c.RowGroups()) != 1 {
 		return
 	}
 	c.all = sync.OnceValues(func() ([]byte, error) {
@@ -207,18 +207,20 @@ func (c *checkedFile) readSums(footer, size int64) error {
 // ReadAt reads, and checks each block when it is read for the first time.
 func (c *checkedFile) ReadAt(p []byte, offset int64) (int, error) {
 	end := min(offset+int64(len(p)), c.data)
-	if c.all != nil && end == offset+int64(len(p)) && len(p) > 0 {
-		return c.readHeld(p, offset)
+	first, beyond := offset/checkedBlock, (end+checkedBlock-1)/checkedBlock
+	if c.all != nil && end == offset+int64(len(p)) {
+		if data, err := c.all(); err == nil {
+			return c.readHeld(data, p, offset, first, beyond)
+		} // or some of it can be read
 	}
-	first, last := offset/checkedBlock, (end-1)/checkedBlock
-	if !c.unchecked(first, last) {
+	if !c.unchecked(first, beyond) {
 		return c.file.ReadAt(p, offset)
 	}
 	// All blocks that p reaches into are read at once, and p is copied from them. Beyond them there is the footer, which may begin in the last one.
 	start := first * checkedBlock
 	buffer := blocks.Get().(*[]byte)
 	defer blocks.Put(buffer)
-	*buffer = resize(*buffer, int(min((last+1)*checkedBlock, c.data)-start))
+	*buffer = resize(*buffer, int(min(beyond*checkedBlock, c.data)-start))
 	if _, err := c.file.ReadAt(*buffer, start); err != nil {
 		return 0, c.damage(start, err)
 	}
@@ -237,14 +239,9 @@ func (c *checkedFile) ReadAt(p []byte, offset int64) (int, error) {
 }
 
 // readHeld copies what is held.
-func (c *checkedFile) readHeld(p []byte, offset int64) (int, error) {
-	data, err := c.all()
-	if err != nil {
-		return 0, c.damage(0, err)
-	}
-	first, last := offset/checkedBlock, (offset+int64(len(p))-1)/checkedBlock
-	if c.unchecked(first, last) {
-		if err := c.check(data[first*checkedBlock:min((last+1)*checkedBlock, c.data)], first); err != nil {
+func (c *checkedFile) readHeld(data, p []byte, offset, first, beyond int64) (int, error) {
+	if c.unchecked(first, beyond) {
+		if err := c.check(data[first*checkedBlock:min(beyond*checkedBlock, c.data)], first); err != nil {
 			return 0, err
 		}
 	}
@@ -252,8 +249,8 @@ func (c *checkedFile) readHeld(p []byte, offset int64) (int, error) {
 }
 
 // unchecked says whether one of some blocks was not checked yet.
-func (c *checkedFile) unchecked(first, last int64) bool {
-	for block := first; block <= last; block++ {
+func (c *checkedFile) unchecked(first, beyond int64) bool {
+	for block := first; block < beyond; block++ {
 		if !c.checked[block].Load() {
 			return true
 		}

@@ -4,8 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/parquet-go/parquet-go"
+	"time"
 )
 
 // logColumns logs what each column of a kind of file takes.
@@ -45,10 +44,35 @@ func logColumns(t testing.TB, dir string, want func(*file) bool) {
 
 // The IDs of an interval's stacks stand in it without a dictionary, those of compacted files with one.
 func TestDictionaryOfStackIDs(t *testing.T) {
-	for name, w := range map[string]*parquet.GenericWriter[SampleRow]{"an interval": newIntervalWriter(), "a compacted file": newSampleWriter(compression)} {
-		id, ok := w.Schema().Lookup("stack_id")
-		if !ok || (id.Node.Encoding() != nil) != (name == "a compacted file") {
-			t.Errorf("%s: %v, %v", name, ok, id.Node.Encoding())
+	dir := t.TempDir()
+	c, when := clockAt(t, "2026-11-24T00:00:03Z")
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	host := smallHost(1)
+	for range 40 {
+		s.Export(host.Interval(when, 10*time.Second))
+		when = when.Add(4 * time.Minute)
+		c.set(when)
+	}
+	settle(t, s)
+	seen := make(map[string]bool)
+	for _, f := range s.files {
+		if f.table != tableSamples {
+			continue
 		}
+		c, err := openChecked(filepath.Join(dir, f.path()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _ := c.Schema().Lookup("stack_id")
+		dictionary := c.Metadata().RowGroups[0].Columns[id.ColumnIndex].MetaData.DictionaryPageOffset != 0
+		if seen[f.resolution] = true; dictionary != (f.resolution != resolutionInterval) {
+			t.Errorf("%s: %v", f.path(), dictionary)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(seen) != 3 {
+		t.Errorf("only %v were looked at", seen)
 	}
 }

@@ -223,7 +223,7 @@ func walk(dir string, visit func(path string, entry fs.DirEntry) error) error {
 		case err != nil:
 			errs = append(errs, err)
 			return nil
-		case entry.IsDir():
+		case entry.IsDir() || path == root: // the root may be no directory
 			return nil
 		}
 		if err := visit(path[len(root)+1:], entry); err != nil {

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -56,6 +58,24 @@ func TestPaths(t *testing.T) {
 	} {
 		if f, ok := parsePath(path); ok {
 			t.Errorf("%s was taken for %+v", path, f)
+		}
+	}
+}
+
+// Where no directory is, nothing is found, and nothing breaks.
+func TestNoDirectory(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink(t.TempDir(), versionDir(dir)); err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []string{"a link", "a file"} {
+		files, err := list(dir, nil)
+		h, aside, lookErr := NewReader(dir, nil).look()
+		if len(files)+len(h.intervals)+len(aside) > 0 || err != nil || lookErr != nil {
+			t.Errorf("%s: %v, %v, %v, %v, %v", what, files, err, h, aside, lookErr)
+		}
+		if err := errors.Join(os.Remove(versionDir(dir)), os.WriteFile(versionDir(dir), nil, 0o600)); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

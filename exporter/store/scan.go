@@ -234,6 +234,9 @@ func (s *scan) warn(err error) {
 func (s *scan) readFile(p openPiece, workers chan *worker) {
 	w := <-workers
 	c, err := newChecked(p.file)
+	if err == nil {
+		c.hold()
+	}
 	if err == nil && p.minutes != nil {
 		// Before a row of it counts: there is another file for all of them.
 		if err = c.checkAll(); err != nil {
@@ -257,7 +260,6 @@ func (s *scan) readFile(p openPiece, workers chan *worker) {
 		return
 	}
 	defer c.Close()
-	c.hold()
 	covered := make(coverage)
 	told := covered.add(c)
 	s.mu.Lock()

@@ -45,7 +45,7 @@ func newSampleWriter(c compress.Codec) *parquet.GenericWriter[SampleRow] {
 }
 
 // newIntervalWriter is newSampleWriter for an interval. Hardly two of its rows have a stack in common: a dictionary of the stacks' IDs would be as long as they are, and
-// take 6 % of the file and 8 % of the time of a query beside them.
+// take 6 % of the file and 7 % of the time of a query.
 func newIntervalWriter() *parquet.GenericWriter[SampleRow] {
 	return parquet.NewGenericWriter[SampleRow](nil, append(writerOptions(fastCompression, maxSampleRows), parquet.StructTag(`parquet:"stack_id"`, "StackID"))...)
 }
