@@ -193,6 +193,30 @@ test("the tree waits while the mouse is on it", async (t) => {
   await until("the tree by program", async () => ["shop", hostile.slice(0, 15)].includes((await names())[0]));
 });
 
+test("the graph waits while its map is dragged", async (t) => {
+  const page = await open(t, host.url);
+  const nodes = async () => Number(await page.locator(at("flame")).getAttribute("data-nodes"));
+  await until("a graph", async () => await nodes() > 0);
+  let newer = 0; // answers with many nodes more
+  await page.route(/\/api\/v1\/tree/, async (route) => {
+    const response = await route.fetch();
+    const answer = await response.json();
+    const last = { ...answer.root.children.at(-1), children: [] };
+    for (let i = 0; i < 10_000; i++) answer.root.children.push({ ...last, name: `came.later${i}` });
+    await route.fulfill({ response, json: answer });
+    newer++;
+  });
+  const map = await page.locator(".fg-map").boundingBox();
+  await page.mouse.move(map.x + 0.2 * map.width, map.y + 10);
+  await page.mouse.down();
+  await page.mouse.move(map.x + 0.5 * map.width, map.y + 10, { steps: 4 });
+  await until("a newer one", () => newer > 0);
+  await page.waitForTimeout(1000); // it would be shown by now
+  assert.ok(await nodes() < 10_000, "while it is dragged");
+  await page.mouse.up();
+  await until("it is shown when the map is let go", async () => await nodes() > 10_000);
+});
+
 test("slow answers show how long they take, and wrong ones a way out", async (t) => {
   const page = await open(t, host.url);
   let go;

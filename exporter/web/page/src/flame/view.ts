@@ -978,6 +978,7 @@ export class FlameGraph {
     const drag = (e: PointerEvent) => {
       const box = this.map.getBoundingClientRect(), at = (e.clientX - box.left) / box.width, { from, to } = this.at;
       if (e.type === "pointerdown") {
+        if (e.button !== 0) return;
         this.map.setPointerCapture(e.pointerId);
         this.grip = { at, view: to - from < 0.9999 && at >= from && at <= to ? this.at : undefined };
       } else if (!this.map.hasPointerCapture(e.pointerId)) return;
