@@ -4,7 +4,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // logColumns logs what each column of a kind of file takes.
@@ -44,16 +43,7 @@ func logColumns(t testing.TB, dir string, want func(*file) bool) {
 
 // The IDs of an interval's stacks stand in it without a dictionary, those of compacted files with one.
 func TestDictionaryOfStackIDs(t *testing.T) {
-	dir := t.TempDir()
-	c, when := clockAt(t, "2026-11-24T00:00:03Z")
-	s := openStore(t, Options{Dir: dir, now: c.time})
-	host := smallHost(1)
-	for range 40 {
-		s.Export(host.Interval(when, 10*time.Second))
-		when = when.Add(4 * time.Minute)
-		c.set(when)
-	}
-	settle(t, s)
+	s, dir := compactedHours(t)
 	seen := make(map[string]bool)
 	for _, f := range s.files {
 		if f.table != tableSamples {

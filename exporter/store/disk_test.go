@@ -365,11 +365,11 @@ func TestMaxBytes(t *testing.T) {
 	}
 }
 
-// A bit that flipped anywhere, and an end that is missing, is an error with file and offset.
-func TestDamageIsSeen(t *testing.T) {
-	dir := t.TempDir()
+// compactedHours has files of each kind but of days: intervals of less than three hours, most of which have been compacted.
+func compactedHours(t *testing.T) (s *Store, dir string) {
+	dir = t.TempDir()
 	c, when := clockAt(t, "2026-11-24T00:00:03Z")
-	s := openStore(t, Options{Dir: dir, now: c.time})
+	s = openStore(t, Options{Dir: dir, now: c.time})
 	host := smallHost(1)
 	for range 40 {
 		s.Export(host.Interval(when, 10*time.Second))
@@ -377,6 +377,12 @@ func TestDamageIsSeen(t *testing.T) {
 		c.set(when)
 	}
 	settle(t, s)
+	return s, dir
+}
+
+// A bit that flipped anywhere, and an end that is missing, is an error with file and offset.
+func TestDamageIsSeen(t *testing.T) {
+	s, dir := compactedHours(t)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
