@@ -94,7 +94,8 @@ func (s *Stacks) Tree(limit int) *Tree { return s.tree(limit, nil) }
 // tree is Tree, and calls visit, if any, for each node, also those that are left out.
 func (s *Stacks) tree(limit int, visit func(*weights)) *Tree {
 	order := s.sorted()
-	b := treeBuilder{stacks: s, order: order, least: math.MinInt64}
+	shared := s.shared(order)
+	b := treeBuilder{stacks: s, order: order, shared: shared, least: math.MinInt64}
 	tree := &Tree{Type: s.Type, factor: s.factor}
 	parts := make([]heaviest, 1)
 	if most := len(order) / helped; visit == nil && most > 1 { // visit is not for several goroutines
@@ -113,7 +114,7 @@ func (s *Stacks) tree(limit int, visit func(*weights)) *Tree {
 			}
 		}
 	}
-	tree.Nodes = s.nodes(order, visits...)
+	tree.Nodes = s.nodes(order, shared, visits...)
 	kept := tree.Nodes
 	if limit > 0 && kept > limit {
 		kept = limit
@@ -229,8 +230,7 @@ func (s *sorter) part(keys []sortKey, depth int) {
 }
 
 // nodes counts the nodes of samples in their order, in as many parts of these as there are visits, side by side; each calls its visit with the weights of each node.
-func (s *Stacks) nodes(order []int32, visits ...func(*weights)) int {
-	shared := s.shared(order)
+func (s *Stacks) nodes(order, shared []int32, visits ...func(*weights)) int {
 	runs := make([]run, len(visits))
 	var wait sync.WaitGroup
 	for i := range runs {
@@ -407,6 +407,7 @@ func (h *heaviest) cut() {
 type treeBuilder struct {
 	stacks *Stacks
 	order  []int32
+	shared []int32 // until which depth each has the functions of the one before it
 	least  int64   // nodes that weigh less are left out,
 	ties   int     // and of those that weigh as much, all but so many
 	left   []Node  // that are to be made
@@ -440,16 +441,25 @@ func (b *treeBuilder) weigh(n *Node, w *weights) {
 	}
 }
 
+// together says whether a sample is in the branch of the one before it: of this function at a depth until which they are equal, or one that ends there too.
+func (b *treeBuilder) together(i int, function int32, depth int) bool {
+	if function < 0 {
+		return b.stacks.at(b.order[i], depth) < 0
+	}
+	return int(b.shared[i]) > depth
+}
+
 // grow makes the nodes below one, the stacks of which are equal until a depth.
 func (b *treeBuilder) grow(n *Node, from, to, depth int) {
 	base := len(b.branches)
 	for i := from; i < to; {
 		function := b.stacks.at(b.order[i], depth)
 		of := branch{function: function, inlined: true, from: i}
-		for ; i < to && b.stacks.at(b.order[i], depth) == function; i++ {
+		for more := true; more; more = i < to && b.together(i, function, depth) {
 			sample := &b.stacks.Samples[b.order[i]]
 			b.stacks.add(&of.weights, b.order[i])
 			of.inlined = of.inlined && function >= 0 && b.stacks.inlined(sample, depth)
+			i++
 		}
 		if function < 0 { // they end here
 			if n.Self = of.Weight; n.SelfBefore != nil {
