@@ -80,6 +80,13 @@ const iso = (ms) => new Date(ms).toISOString();
 /** shell runs a command that the page shows, and gives what it says. */
 const shell = (command) => execFileSync("sh", ["-c", command], { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, PPROF_TMPDIR: scratch, PATH: `${scratch}:${process.env.PATH}` } });
 
+/** record samples the shop for a second with pilotlight record, to a file. */
+function record(format) {
+  const file = join(scratch, `recorded.${format}`);
+  shell(`pilotlight record -p ${work.pid} -d 1s -F 199 --format ${format} -o ${file}`);
+  return file;
+}
+
 test("the page says what is hot, and search finds it", async (t) => {
   const page = await open(t, host.url);
   await until("the hottest functions in the document", async () => (await page.textContent("body")).includes("main.steady"));
@@ -330,11 +337,13 @@ test("downloads are read by other tools", async (t) => {
   await page.locator(at("leave")).click();
   assert.match(execFileSync("go", ["tool", "pprof", "-top", await download(page, "pprof")], { encoding: "utf8", env: { ...process.env, PPROF_TMPDIR: scratch } }), /main\.steady/);
   assert.match(readFileSync(await download(page, "folded"), "utf8"), /main\.main;main\.steady.* \d+\n/);
-  // The HTML file opens from the disk, asks nobody, and shows the graph.
-  const html = await open(t, `file://${await download(page, "html")}`);
-  assert.ok(Number(await html.locator(at("flame")).getAttribute("data-nodes")) > 3);
-  await html.locator("#search").fill("steady");
-  assert.match(await html.locator("#found").textContent(), /^[1-9]/);
+  // HTML files, of the page and of record, open from the disk, ask nobody, and show the graph.
+  for (const file of [await download(page, "html"), record("html")]) {
+    const html = await open(t, `file://${file}`);
+    assert.ok(Number(await html.locator(at("flame")).getAttribute("data-nodes")) > 3);
+    await html.locator("#search").fill("steady");
+    assert.match(await html.locator("#found").textContent(), /^[1-9]/);
+  }
 });
 
 test("speedscope opens what its schema allows", async (t) => {
@@ -342,6 +351,9 @@ test("speedscope opens what its schema allows", async (t) => {
   const file = await json(host.url + address);
   const allowed = new Ajv({ strict: false }).compile(JSON.parse(readFileSync(require.resolve("speedscope/dist/release/file-format-schema.json"), "utf8")));
   assert.ok(allowed(file), JSON.stringify(allowed.errors));
+  const recorded = JSON.parse(readFileSync(record("speedscope"), "utf8"));
+  assert.ok(allowed(recorded), JSON.stringify(allowed.errors));
+  assert.ok(recorded.shared.frames.some((f) => f.name === "main.steady"));
   const { page, wrongs, context } = await visit(`${host.url}/speedscope/#profileURL=${encodeURIComponent(address)}`);
   t.after(() => context.close());
   await until("it has read the profile", async () => /^cpu .* - speedscope$/.test(await page.title()));
@@ -540,6 +552,18 @@ test("the graph is turned, collapsed, coloured, narrowed and saved", async (t) =
   await until("the others alone", async () => (await samples()).startsWith("40 samples") && asked("ignore"));
   await page.getByRole("button", { name: /^Remove ignore/ }).click();
   await until("all", async () => (await samples()).startsWith("100 samples"));
+
+  // Callers and callees of a function in place, also from the address.
+  assert.equal(await walk("Home", "ArrowDown", "ArrowDown", "ArrowRight"), "other");
+  await graph.press("s");
+  await until("what other is between", async () => asked("sandwich") === "other" && await walk("ArrowUp") === "main" && await walk("ArrowDown", "ArrowDown") === "vfs_read");
+  const between = await nodes();
+  assert.ok(between < 7, `${between} nodes`);
+  await page.reload();
+  await page.waitForSelector(ready);
+  await until("the same", async () => await nodes() === between);
+  await page.keyboard.press("Escape");
+  await until("all again", async () => !asked("sandwich") && await nodes() === 7);
 
   // The tables: a click on a head orders them, at each level of the tree; what is typed leaves what has it, in the tree with the way to it.
   const rows = (table) => page.locator(`${at(table)} tr[data-function]`).evaluateAll((all) => all.map((row) => row.dataset.function).join(" "));
