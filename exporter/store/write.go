@@ -40,14 +40,14 @@ func writerOptions(c compress.Codec, maxRows int64) []parquet.WriterOption {
 	}
 }
 
-func newSampleWriter(c compress.Codec) *parquet.GenericWriter[SampleRow] {
-	return parquet.NewGenericWriter[SampleRow](nil, writerOptions(c, maxSampleRows)...)
+func newSampleWriter(c compress.Codec, more ...parquet.WriterOption) *parquet.GenericWriter[SampleRow] {
+	return parquet.NewGenericWriter[SampleRow](nil, append(writerOptions(c, maxSampleRows), more...)...)
 }
 
 // newIntervalWriter is newSampleWriter for an interval. Hardly two of its rows have a stack in common: a dictionary of the stacks' IDs would be as long as they are, and
 // take 6 % of the file and 7 % of the time of a query.
 func newIntervalWriter() *parquet.GenericWriter[SampleRow] {
-	return parquet.NewGenericWriter[SampleRow](nil, append(writerOptions(fastCompression, maxSampleRows), parquet.StructTag(`parquet:"stack_id"`, "StackID"))...)
+	return newSampleWriter(fastCompression, parquet.StructTag(`parquet:"stack_id"`, "StackID"))
 }
 
 func newStackWriter(c compress.Codec, more ...parquet.WriterOption) *parquet.GenericWriter[StackRow] {
