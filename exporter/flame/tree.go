@@ -262,11 +262,12 @@ type run struct {
 
 // walk goes through samples that have the first so many nodes in common with the one before them.
 func (r *run) walk(s *Stacks, order, shared []int32) {
+	if len(order) == 0 {
+		return
+	}
+	r.open = int(shared[0])
+	r.path = make([]weights, r.open)
 	for i, sample := range order {
-		if i == 0 {
-			r.open = int(shared[0])
-			r.path = make([]weights, r.open)
-		}
 		r.leave(int(shared[i]))
 		of := len(s.Samples[sample].Frames)
 		if s.Grouped {
