@@ -164,7 +164,7 @@ func TestHistory(t *testing.T) {
 }
 
 // slowHistory takes until its context ends.
-type slowHistory struct{ History }
+type slowHistory struct{}
 
 func wait(ctx context.Context) error {
 	<-ctx.Done()
