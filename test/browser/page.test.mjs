@@ -921,8 +921,7 @@ test("figures", async (t) => {
   }
   const file = join(scratch, "large.folded");
   writeFileSync(file, lines.join("\n") + "\n");
-  const fast = await unpaced();
-  const large = await open(t, await shows(file), {}, fast);
+  const large = await open(t, await shows(file), {}, await unpaced());
   await until("all nodes are in the graph", async () => Number(await large.locator(at("flame")).getAttribute("data-nodes")) === 200_000, 60_000);
   const figures = await large.evaluate(async (selector) => {
     const view = document.querySelector(selector);
@@ -943,7 +942,6 @@ test("figures", async (t) => {
     return { median: times[Math.floor(0.5 * times.length)], p95: times[Math.floor(0.95 * times.length)], heap: performance.memory.usedJSHeapSize };
   }, at("flame"));
   assert.ok(figures.heap <= 150e6, `the page takes ${Math.round(figures.heap / 1e6)} MB`);
-  await fast.close(); // it would go on drawing as many frames as the CPUs can
 
   const day = await open(t, `${(await ofADay(work.pid)).url}/?range=24h`);
   const painted = await (await day.waitForFunction(() => globalThis.drawn)).jsonValue();
