@@ -20,6 +20,9 @@ const settled = time.Hour
 // settledStacks is the same for stacks, which have nothing that goes: the hour's last interval is written by then.
 const settledStacks = time.Minute
 
+// gatheredStacks is how many files of stacks may gather in an hour under way before they become one: a query reads each, with names that are in the others too.
+const gatheredStacks = 16
+
 // retryAfter is how long a compaction waits that failed.
 const retryAfter = 5 * time.Minute
 
@@ -88,7 +91,7 @@ func (s *Store) due() (work, func(context.Context) error) {
 		}
 		return of
 	}
-	if hour := firstHour(ready(h.stacks, spanInterval, spanHour), now.Add(-settledStacks)); hour != nil {
+	if hour := firstStacks(append(ready(h.stacks, spanHour, spanHour), ready(h.stacks, spanInterval, spanHour)...), now.Add(-settledStacks)); hour != nil {
 		return workOf(&hour[0], spanHour), func(ctx context.Context) error { return s.compactStacks(ctx, hour) }
 	}
 	if hour := firstHour(ready(h.intervals, spanInterval, spanHour), now.Add(-settled)); hour != nil {
@@ -123,6 +126,24 @@ func (f *file) twinOf(other file) bool { return twinKey(f) == twinKey(&other) }
 func firstHour(files []file, before time.Time) []file {
 	return firstSpan(files, func(f *file) time.Time { return f.start.Truncate(time.Hour) },
 		func(start time.Time) bool { return !start.Add(time.Hour).After(before) })
+}
+
+// firstStacks gives files of stacks that are to become one: of an hour that ended before a time all, and of one under way the intervals, where many have gathered.
+func firstStacks(files []file, before time.Time) []file {
+	start := func(f *file) time.Time { return f.start.Truncate(time.Hour) }
+	for len(files) > 0 {
+		hour := firstSpan(files, start, func(time.Time) bool { return true })
+		intervals := slices.DeleteFunc(slices.Clone(hour), func(f file) bool { return f.span != spanInterval })
+		over := !start(&hour[0]).Add(time.Hour).After(before)
+		switch {
+		case over && (len(hour) > 1 || len(intervals) > 0):
+			return hour
+		case len(intervals) >= gatheredStacks:
+			return intervals
+		}
+		files = slices.DeleteFunc(files, func(f file) bool { return f.host == hour[0].host && start(&f).Equal(start(&hour[0])) })
+	}
+	return nil
 }
 
 // firstDay gives the hours of the first day that ends before a time and has more than one file.
@@ -205,9 +226,13 @@ func (s *Store) compactSamples(ctx context.Context, from []file, minutes bool) e
 	})
 }
 
-// compactStacks makes the stacks of an hour's intervals one file.
+// compactStacks makes files of an hour's stacks one.
 func (s *Store) compactStacks(ctx context.Context, from []file) error {
-	return s.replace(ctx, from, []file{target(from, "", spanHour)}, true, func(ctx context.Context, from []file, drafts []*draft) error {
+	to := target(from, "", spanHour)
+	if slices.ContainsFunc(from, func(f file) bool { return f.span == spanHour }) {
+		to.generation++ // it has a name of its own while those are there that were made before the hour was over
+	}
+	return s.replace(ctx, from, []file{to}, true, func(ctx context.Context, from []file, drafts []*draft) error {
 		w := newStackWriter(compression)
 		w.Reset(drafts[0])
 		seen := make(map[int64]struct{})

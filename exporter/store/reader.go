@@ -288,7 +288,7 @@ func mergeSums(all []*sums) *sums {
 		for i, labels := range v.keys {
 			ids[i] = merged.labelID(labels)
 		}
-		merged.reserve(len(v.totals))
+		// No room is reserved: most of them merged has too, and room for all would be the most that a query of a week takes.
 		for _, t := range v.totals {
 			i := merged.index(rowKey{t.stack, ids[t.labels]})
 			merged.totals[i].count += t.count
