@@ -114,6 +114,7 @@ bench: build ## measure what sampling costs, beside perf and bpftrace, how whole
 	@go run ./test/vm -loads
 	@echo
 	@GOMAXPROCS=1 go test -run '^$$' -bench 'BusyHost|Layout' -benchtime 3x ./exporter/store
+	@go test -run '^$$' -bench Recording -benchtime 1x -timeout 20m ./exporter/store
 	@go test -run '^$$' -bench Query -benchtime 3x ./exporter/store
 
 bench-page: ## measure what drawing 200,000 nodes costs, in Debian's Chromium

@@ -2,8 +2,11 @@ package store
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/parquet-go/parquet-go/format"
 )
 
 // logColumns logs what each column of a kind of file takes.
@@ -41,28 +44,30 @@ func logColumns(t testing.TB, dir string, want func(*file) bool) {
 	t.Logf("%d rows", rows)
 }
 
-// The IDs of an interval's stacks stand in it without a dictionary, those of compacted files with one.
-func TestDictionaryOfStackIDs(t *testing.T) {
+// The IDs of stacks stand in files without a dictionary, and the levels of lists are compressed.
+func TestEncodings(t *testing.T) {
 	s, dir := compactedHours(t)
 	seen := make(map[string]bool)
 	for _, f := range s.files {
-		if f.table != tableSamples {
-			continue
-		}
 		c, err := openChecked(filepath.Join(dir, f.path()))
 		if err != nil {
 			t.Fatal(err)
 		}
 		id, _ := c.Schema().Lookup("stack_id")
 		dictionary := c.Metadata().RowGroups[0].Columns[id.ColumnIndex].MetaData.DictionaryPageOffset != 0
-		if seen[f.resolution] = true; dictionary != (f.resolution != resolutionInterval) {
-			t.Errorf("%s: %v", f.path(), dictionary)
+		if seen[f.resolution] = true; dictionary {
+			t.Errorf("%s has a dictionary of stack IDs", f.path())
+		}
+		for _, column := range c.Metadata().RowGroups[0].Columns {
+			if slices.ContainsFunc(column.MetaData.EncodingStats, func(s format.PageEncodingStats) bool { return s.PageType == format.DataPageV2 }) {
+				t.Errorf("%s, %v: pages of version 2", f.path(), column.MetaData.PathInSchema)
+			}
 		}
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if len(seen) != 3 {
+	if len(seen) != 4 {
 		t.Errorf("only %v were looked at", seen)
 	}
 }

@@ -64,7 +64,7 @@ func BenchmarkLayout(b *testing.B) {
 	b.Run("table", func(b *testing.B) {
 		var size int
 		var write, query time.Duration
-		w, sw := newIntervalWriter(), newStackWriter(fastCompression)
+		w, sw := newSampleWriter(fastCompression), newStackWriter(fastCompression)
 		for b.Loop() {
 			var files []*bytes.Buffer
 			begun := time.Now()

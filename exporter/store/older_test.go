@@ -33,15 +33,15 @@ type olderRow struct {
 	Ticks       []int32 `parquet:"ticks,list"`
 }
 
-// makeOlder writes samples of a history again, as they were written before.
-func makeOlder(t *testing.T, dir string, which func(*file) bool) {
+// makeOlder writes files of a history again, as they were written before.
+func makeOlder[Row any](t *testing.T, dir, table string, which func(*file) bool, options ...parquet.WriterOption) {
 	t.Helper()
 	files, err := list(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		if f.table != tableSamples || !which(&f) {
+		if f.table != table || !which(&f) {
 			continue
 		}
 		path := filepath.Join(dir, f.path())
@@ -51,7 +51,7 @@ func makeOlder(t *testing.T, dir string, which func(*file) bool) {
 		}
 		covered, _ := c.Lookup(coverageKey)
 		_ = c.Close()
-		rows, err := readAll[olderRow](path)
+		rows, err := readAll[Row](path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +62,7 @@ func makeOlder(t *testing.T, dir string, which func(*file) bool) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := parquet.NewGenericWriter[olderRow](d, writerOptions(fastCompression, maxSampleRows)...)
+		w := parquet.NewGenericWriter[Row](d, append(writerOptions(fastCompression, maxSampleRows), options...)...)
 		w.SetKeyValueMetadata(coverageKey, covered)
 		if _, err := w.Write(rows); err != nil {
 			t.Fatal(err)
@@ -81,6 +81,20 @@ func makeOlder(t *testing.T, dir string, which func(*file) bool) {
 
 // A history that an older version began is read and compacted with what comes after it, in the same hour and in the same day.
 func TestOlderFiles(t *testing.T) {
+	t.Run("fewer columns", func(t *testing.T) {
+		testOlderFiles(t, true, func(t *testing.T, dir string, which func(*file) bool) {
+			makeOlder[olderRow](t, dir, tableSamples, which, parquet.DataPageVersion(2))
+		})
+	})
+	t.Run("other encodings", func(t *testing.T) {
+		testOlderFiles(t, false, func(t *testing.T, dir string, which func(*file) bool) {
+			makeOlder[SampleRow](t, dir, tableSamples, which, parquet.DataPageVersion(2), parquet.StructTag(`parquet:"stack_id,dict"`, "StackID"))
+			makeOlder[StackRow](t, dir, tableStacks, which, parquet.DataPageVersion(2))
+		})
+	})
+}
+
+func testOlderFiles(t *testing.T, fewer bool, makeOlder func(t *testing.T, dir string, which func(*file) bool)) {
 	dir := t.TempDir()
 	c, start := clockAt(t, "2026-11-24T12:00:00Z")
 	want := make(sumOf)
@@ -105,7 +119,7 @@ func TestOlderFiles(t *testing.T) {
 				service = sample.Labels.Service
 			}
 		}
-		if before {
+		if before && fewer {
 			p = older(p)
 		}
 		want.add(p, everything)

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +45,7 @@ const columnUnit = "systemd_unit"
 type batch struct {
 	times    []int64 // milliseconds since 1970, where the span begins
 	stacks   []int64
-	distinct int      // stacks in the row group, at most
+	distinct int      // stacks in the row group, or about so many
 	losses   []uint32 // words
 	labels   [labelCount][]uint32
 	counts   []int64
@@ -643,7 +642,11 @@ func (w *worker) readWindow(g *rowGroup, n int, p *piece, mine uint32, all, cut,
 		if err := longs(&b.stacks, "stack_id"); err != nil {
 			return err
 		}
-		b.distinct = cmp.Or(len(g.columns["stack_id"].longs), int(g.NumRows()))
+		b.distinct = len(g.columns["stack_id"].longs)
+		if b.distinct == 0 {
+			// Rows are sorted by stack, and its IDs are hashes: other rows have as many as these do.
+			b.distinct = int(int64(runs(b.stacks)) * g.NumRows() / int64(n))
+		}
 	}
 	b.lengths, b.ticks = b.lengths[:0], b.ticks[:0]
 	if ticks {
@@ -657,6 +660,16 @@ func (w *worker) readWindow(g *rowGroup, n int, p *piece, mine uint32, all, cut,
 	w.filter(n)
 	w.visitor.visit(b)
 	return nil
+}
+
+// runs is how many values differ from the one before.
+func runs(values []int64) (n int) {
+	for i, v := range values {
+		if i == 0 || v != values[i-1] {
+			n++
+		}
+	}
+	return n
 }
 
 // cut leaves the samples of the rows that were taken in a time. Those of which it is not known when, as of lost ones, were where their span begins.

@@ -127,7 +127,7 @@ func Open(o Options) (*Store, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Store{
 		options: o, cancel: cancel, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		encoder: newEncoder(), samples: newIntervalWriter(), said: make(map[string]bool), postponed: make(map[work]time.Time), covered: make(coverage),
+		encoder: newEncoder(), samples: newSampleWriter(fastCompression), said: make(map[string]bool), postponed: make(map[work]time.Time), covered: make(coverage),
 		stats: Stats{Dropped: make(map[string]uint64), DroppedSamples: make(map[string]uint64)},
 	}
 	if err := s.open(); err != nil {

@@ -1,0 +1,174 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pilotlight/pilotlight/exporter/query"
+	"github.com/pilotlight/pilotlight/profiler/profile"
+)
+
+// recordingVariable names a data directory that BenchmarkRecording is to take its intervals from, instead of recording.
+const recordingVariable = "PILOTLIGHT_RECORDING"
+
+// recordedTime is how long it records.
+const recordedTime = 5 * time.Minute
+
+// recordedLoad keeps two CPUs busy with what hosts do: a database, an interpreter and what it imports, a compiler, and an archiver without symbols.
+const recordedLoad = `
+redis-server --bind 127.0.0.1 --port 7398 --save '' --dir "$1" >/dev/null &
+(while :; do redis-benchmark -p 7398 -n 200000 -q -t set,get,lpush,lrange_100 >/dev/null 2>&1; done) &
+(while :; do python3 -c '
+import json, random
+for i in range(2000):
+    d = {str(k): [random.random() for _ in range(20)] for k in range(50)}
+    json.loads(json.dumps(d, sort_keys=True))
+'; done) &
+(while :; do xz -6 -c "$2" >/dev/null; done) &
+(while :; do gcc -O2 -x c -c -o "$1/out.o" "$3"; done) &
+wait`
+
+// record records a real load of this machine as the agent does, and gives the data directory.
+func record(b *testing.B) string {
+	b.Helper()
+	dir := b.TempDir()
+	binary, data := filepath.Join(dir, "pilotlight"), filepath.Join(dir, "data")
+	if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/pilotlight").CombinedOutput(); err != nil {
+		b.Fatalf("build pilotlight: %v\n%s", err, out)
+	}
+	load := exec.Command("sh", "-c", recordedLoad, "sh", dir, binary, "../../test/workloads/deep.c")
+	load.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	if err := load.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		_ = unix.Kill(-load.Process.Pid, unix.SIGKILL)
+		_ = load.Wait()
+	}()
+	agent := exec.Command(binary, "agent", "-p", strconv.Itoa(load.Process.Pid), "--children", "--data-dir", data, "--listen", "127.0.0.1:0")
+	said := new(bytes.Buffer)
+	agent.Stderr = said
+	agent.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if err := agent.Start(); err != nil {
+		b.Fatal(err)
+	}
+	time.Sleep(recordedTime)
+	_ = agent.Process.Signal(os.Interrupt)
+	if err := agent.Wait(); err != nil {
+		b.Fatalf("the agent: %v\n%s", err, said)
+	}
+	return data
+}
+
+// recordedIntervals are the profiles of whole intervals of a data directory. Of the times of samples it is only kept how many there are.
+func recordedIntervals(b *testing.B, dir string) (intervals []*profile.Profile) {
+	b.Helper()
+	files, err := list(dir, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := NewReader(dir, nil)
+	for _, f := range arrange(files).intervals {
+		rows, err := readAll[SampleRow](filepath.Join(dir, f.path()))
+		if err != nil {
+			b.Fatal(err)
+		}
+		from := time.UnixMilli(rows[0].Time)
+		length := time.Duration(rows[0].Duration)
+		if length < 9*time.Second {
+			continue // the last one
+		}
+		p := mustRead(b, r, query.Query{From: from, To: from.Add(length)}, query.Labels...)
+		p.Duration = length
+		for i := range p.Samples {
+			s := &p.Samples[i]
+			for n := range s.Count {
+				s.Times = append(s.Times, time.Duration(n)*length/time.Duration(s.Count))
+			}
+		}
+		intervals = append(intervals, p)
+	}
+	return intervals
+}
+
+// BenchmarkRecording records five minutes of this machine under everyday programs, and has the history take an hour that is those minutes again and again. The
+// stacks of an hour are more than those of five minutes: it says how many came in their second half.
+func BenchmarkRecording(b *testing.B) {
+	dir := os.Getenv(recordingVariable)
+	if dir == "" {
+		dir = record(b)
+	}
+	intervals := recordedIntervals(b, dir)
+	if len(intervals) < 4 {
+		b.Fatalf("%d intervals were recorded", len(intervals))
+	}
+	cores := float64(runtime.NumCPU())
+	for b.Loop() {
+		into := b.TempDir()
+		c := &clock{}
+		when := time.Date(2026, 11, 24, 15, 0, 0, 0, time.UTC)
+		c.set(when)
+		s := openStore(b, Options{Dir: into, now: c.time})
+		var ingest time.Duration
+		var samples, rows int64
+		half := 0
+		for i := range 360 {
+			p := *intervals[i%len(intervals)]
+			p.Start = when
+			when = when.Add(10 * time.Second)
+			before := cpuTime(b)
+			s.Export(&p)
+			ingest += cpuTime(b) - before
+			c.set(when)
+			for j := range p.Samples {
+				samples += p.Samples[j].Count
+			}
+			rows += int64(len(p.Samples))
+			if i == len(intervals)/2 {
+				half = len(s.known)
+			}
+		}
+		stacks := len(s.known)
+		recorded := sizes(s)[0]
+		r := NewReader(into, nil)
+		begun := time.Now()
+		tree, _, err := r.Stacks(context.Background(), query.Query{From: when.Add(-15 * time.Minute), To: when})
+		if err != nil {
+			b.Fatal(err)
+		}
+		nodes := tree.Tree(10_000).Nodes
+		answered := time.Since(begun)
+		before := cpuTime(b)
+		c.set(when.Add(2 * time.Hour))
+		settle(b, s)
+		compaction := cpuTime(b) - before
+		compacted := sizes(s)
+		if testing.Verbose() {
+			for _, r := range []string{resolutionMinute, resolutionHour, ""} {
+				b.Log("resolution", r)
+				logColumns(b, into, func(f *file) bool { return f.resolution == r })
+			}
+		}
+		b.ReportMetric(float64(samples)/3600/cores, "samples/s/core")
+		b.ReportMetric(float64(rows)/360, "rows/interval")
+		b.ReportMetric(float64(stacks), "stacks")
+		b.ReportMetric(float64(stacks-half), "stacks-2nd-half")
+		b.ReportMetric(float64(compacted[3])/float64(stacks), "B/stack")
+		b.ReportMetric(float64(recorded)/1e6, "intervals-MB/h")
+		b.ReportMetric(24*float64(compacted[1])/1e6/cores, "1m-MB/core/day")
+		b.ReportMetric(24*float64(compacted[2])/1e6/cores, "1h-MB/core/day")
+		b.ReportMetric(100*ingest.Seconds()/3600, "ingest-%core")
+		b.ReportMetric(100*compaction.Seconds()/3600, "compaction-%core")
+		b.ReportMetric(float64(answered.Milliseconds()), "15m-ms")
+		b.ReportMetric(float64(nodes), "nodes")
+	}
+}
