@@ -64,10 +64,12 @@ func BenchmarkBusyHost(b *testing.B) {
 		for range 360 {
 			p := host.Interval(when, 10*time.Second)
 			when = when.Add(10 * time.Second)
+			c.set(when)
 			before := cpuTime(b)
 			s.Export(p)
-			ingest += cpuTime(b) - before
-			c.set(when)
+			written := cpuTime(b)
+			settle(b, s)
+			ingest, compaction = ingest+written-before, compaction+cpuTime(b)-written
 		}
 		b.ReportMetric(peak(), "ingest-peak-MB")
 		peak = memoryPeak(b)

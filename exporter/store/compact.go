@@ -78,7 +78,7 @@ func (s *Store) due() (work, func(context.Context) error) {
 	h := arrange(s.files)
 	paused := now.Before(s.pausedUntil)
 	maps.DeleteFunc(s.postponed, func(_ work, until time.Time) bool { return !now.Before(until) })
-	postponed := maps.Clone(s.postponed)
+	postponed, unlisted, stuck := maps.Clone(s.postponed), s.unlisted, maps.Clone(s.stuck)
 	s.mu.Unlock()
 	if paused {
 		return work{}, nil
@@ -91,7 +91,9 @@ func (s *Store) due() (work, func(context.Context) error) {
 		}
 		return of
 	}
-	if hour := firstStacks(append(ready(h.stacks, spanHour, spanHour), ready(h.stacks, spanInterval, spanHour)...), now.Add(-settledStacks)); hour != nil {
+	stacks := append(ready(h.stacks, spanHour, spanHour), ready(h.stacks, spanInterval, spanHour)...)
+	stacks = slices.DeleteFunc(stacks, func(f file) bool { return stuck[f.path()] })
+	if hour := firstStacks(stacks, now.Add(-settledStacks)); hour != nil && !unlisted { // what is not listed may have the name of what this makes
 		return workOf(&hour[0], spanHour), func(ctx context.Context) error { return s.compactStacks(ctx, hour) }
 	}
 	if hour := firstHour(ready(h.intervals, spanInterval, spanHour), now.Add(-settled)); hour != nil {
@@ -113,6 +115,11 @@ func (s *Store) due() (work, func(context.Context) error) {
 	}
 	if day := s.firstDay(over(ready(h.minutes, spanHour, spanDay)), now.Add(-settled)); day != nil {
 		return workOf(&day[0], spanDay), func(ctx context.Context) error { return s.joinDay(ctx, day, h.hours) }
+	}
+	for i := range h.stacks {
+		if f := &h.stacks[i]; f.span == spanInterval {
+			open[work{host: f.host, stamp: f.start.Format(stamps[spanDay])}] = true
+		}
 	}
 	if day := s.firstDay(over(ready(h.stacks, spanHour, spanDay)), now.Add(-settled)); day != nil {
 		return workOf(&day[0], spanDay), func(ctx context.Context) error { return s.joinDay(ctx, day, nil) }
@@ -498,13 +505,16 @@ func (s *Store) tryReplace(ctx context.Context, from, targets []file, supersedes
 	if !supersedes {
 		return nil, nil
 	}
+	var errs []error // a file that cannot be removed does not keep others from being
 	for i := range from {
 		if err := removeFile(filepath.Join(s.options.Dir, from[i].path())); err != nil {
-			return nil, err
+			s.stuck[from[i].path()] = true
+			errs = append(errs, err)
+			continue
 		}
 		s.drop(from[i])
 	}
-	return nil, nil
+	return nil, errors.Join(errs...)
 }
 
 // drop takes a file out of those that are there; what it held is in another one.

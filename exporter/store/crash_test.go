@@ -17,24 +17,33 @@ import (
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
-// Of the crash test: an interval every five minutes of a made-up time, so that hours and days go by in no time.
+// Of the crash test: an interval every twelve minutes of a made-up time for eight hours, so that hours and days go by in no time, and then an hour in which so many come,
+// each with new stacks, that these are put together before it is over.
 const (
-	crashDirVariable   = "PILOTLIGHT_CRASH_DIR"
-	crashFirstVariable = "PILOTLIGHT_CRASH_FIRST"
-	crashStep          = 12 * time.Minute
-	crashAge           = 30 * time.Hour
-	crashLength        = 2 * time.Second
+	crashDirVariable        = "PILOTLIGHT_CRASH_DIR"
+	crashFirstVariable      = "PILOTLIGHT_CRASH_FIRST"
+	crashStep, crashSteps   = 12 * time.Minute, 40
+	crashDense, crashDenses = 2 * time.Minute, 25
+	crashAge                = 30 * time.Hour
+	crashLength             = 2 * time.Second
 )
 
 var crashStart = time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC)
 
 func crashTime(number int) time.Time {
-	return crashStart.Add(time.Duration(number)*crashStep + 1234*time.Millisecond)
+	block, step := number/(crashSteps+crashDenses), number%(crashSteps+crashDenses)
+	hours := crashSteps * crashStep
+	after := time.Duration(block)*(hours+time.Hour) + time.Duration(min(step, crashSteps))*crashStep + time.Duration(max(step-crashSteps, 0))*crashDense
+	return crashStart.Add(after + 1234*time.Millisecond)
 }
 
 // crashInterval makes the profile of a number, always the same one.
 func crashInterval(number int) *profile.Profile {
-	host := busyhost.New(busyhost.Options{Seed: uint64(number / 40), CPUs: 1, Processes: 12, Stacks: 60, Frames: 8})
+	seed := number - number%(crashSteps+crashDenses)
+	if number-seed >= crashSteps {
+		seed = number
+	}
+	host := busyhost.New(busyhost.Options{Seed: uint64(seed), CPUs: 1, Processes: 12, Stacks: 60, Frames: 8})
 	return host.Interval(crashTime(number), crashLength)
 }
 
@@ -55,7 +64,7 @@ func writeUntilKilled(dir string) error {
 		return err
 	}
 	c := &clock{}
-	c.set(crashStart.Add(time.Duration(number) * crashStep))
+	c.set(crashTime(number))
 	s, err := Open(Options{
 		Dir: dir, Host: "here", MaxAge: crashAge, now: c.time, free: plenty, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})

@@ -55,8 +55,8 @@ type file struct {
 	host       string
 	start      time.Time // of the span, UTC
 	span       span
-	// generation tells files of one span apart: a clock that was set back brings intervals into an hour
-	// that has been compacted already, and their generation is above its.
+	// generation tells files of one span apart: intervals that come into an hour of which there is a compacted file already, of its stacks until then or because a clock
+	// was set back, have one above its.
 	generation int
 	bytes      int64
 }
@@ -128,7 +128,7 @@ type history struct {
 // arrange says which of the files count. It is the one rule of readers and writers, and what makes a crash
 // harmless at any moment: compaction writes a file for a longer span and only then removes those that it was
 // made of, so a file does not count where one of a longer span covers it whose
-// generation is not lower; that of the table samples may be of resolution 1m where the file is of 10s. A
+// generation is not lower (several of stacks for one hour, which hold some of them twice where a crash came before the removal, all count until they are one); that of the table samples may be of resolution 1m where the file is of 10s. A
 // file of resolution 1h is written before its twin of 1m, and does not count without it.
 func arrange(files []file) history {
 	type place struct{ table, host, stamp string }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pilotlight/pilotlight/exporter/store/busyhost"
 )
 
@@ -102,5 +104,44 @@ func TestStacksGather(t *testing.T) {
 	files, err := list(dir, nil)
 	if err != nil || len(files) != 3 {
 		t.Error(fmt.Sprint("left: ", files), err)
+	}
+}
+
+// A file that cannot be removed costs one that holds the same, not one more with each try.
+func TestStacksThatStay(t *testing.T) {
+	dir := t.TempDir()
+	c, hour := clockAt(t, "2026-11-24T17:00:00Z")
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	for i := range gatheredStacks + 3 {
+		c.export(s, busyhost.New(busyhost.Options{Seed: uint64(i), CPUs: 1, Processes: 3, Stacks: 20, Frames: 6}).Interval(hour.Add(time.Duration(i)*10*time.Second), 10*time.Second))
+		settle(t, s)
+	}
+	path := filepath.Join(dir, (&file{table: tableStacks, host: "here", start: hour, span: spanHour}).path())
+	if err := unix.Mount(path, path, "", unix.MS_BIND, ""); err != nil {
+		t.Fatalf("mount (root?): %v", err)
+	}
+	unmounted := false
+	unmount := func() {
+		if !unmounted {
+			_ = unix.Unmount(path, unix.MNT_DETACH)
+		}
+		unmounted = true
+	}
+	defer unmount()
+	for minutes := 62; minutes < 90; minutes += 6 {
+		c.set(hour.Add(time.Duration(minutes) * time.Minute))
+		settle(t, s)
+	}
+	if n, hours := stackFiles(s, hour); n != 0 || hours != 2 {
+		t.Errorf("the stacks are in %d files of intervals and %d of more, want the one that stays and another one", n, hours)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	unmount()
+	s = openStore(t, Options{Dir: dir, now: c.time})
+	settle(t, s)
+	if n, hours := stackFiles(s, hour); n != 0 || hours != 1 {
+		t.Errorf("opened again: the stacks are in %d files of intervals and %d of more, want one of the hour", n, hours)
 	}
 }

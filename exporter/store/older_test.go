@@ -3,10 +3,12 @@ package store
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
 
 	"github.com/pilotlight/pilotlight/exporter/query"
 	"github.com/pilotlight/pilotlight/profiler/profile"
@@ -75,6 +77,16 @@ func makeOlder[Row any](t *testing.T, dir, table string, which func(*file) bool,
 		}
 		if _, err := d.publish(); err != nil {
 			t.Fatal(err)
+		}
+		if c, err = openChecked(path); err != nil {
+			t.Fatal(err)
+		}
+		older := false
+		for _, column := range c.Metadata().RowGroups[0].Columns {
+			older = older || slices.ContainsFunc(column.MetaData.EncodingStats, func(s format.PageEncodingStats) bool { return s.PageType == format.DataPageV2 })
+		}
+		if _ = c.Close(); !older {
+			t.Fatalf("%s has no page of version 2", path)
 		}
 	}
 }

@@ -280,15 +280,16 @@ func (t rowTable) find(totals []total, key rowKey) *int32 {
 	}
 }
 
-// mergeSums adds what several workers found to what the first did.
+// mergeSums adds what several workers found to what the one did that found most.
 func mergeSums(all []*sums) *sums {
+	slices.SortStableFunc(all, func(a, b *sums) int { return len(b.totals) - len(a.totals) })
 	merged := all[0]
 	for _, v := range all[1:] {
 		ids := make([]uint32, len(v.keys))
 		for i, labels := range v.keys {
 			ids[i] = merged.labelID(labels)
 		}
-		// No room is reserved: most of them merged has too, and room for all would be the most that a query of a week takes.
+		// No room is reserved, and what is sorted does not crowd: most of them merged has too, and room for all would be the most that a query of a week takes.
 		for _, t := range v.totals {
 			i := merged.index(rowKey{t.stack, ids[t.labels]})
 			merged.totals[i].count += t.count

@@ -118,22 +118,24 @@ func BenchmarkRecording(b *testing.B) {
 		when := time.Date(2026, 11, 24, 15, 0, 0, 0, time.UTC)
 		c.set(when)
 		s := openStore(b, Options{Dir: into, now: c.time})
-		var ingest time.Duration
+		var ingest, compaction time.Duration
 		var samples, rows int64
 		half := 0
 		for i := range 360 {
 			p := *intervals[i%len(intervals)]
 			p.Start = when
 			when = when.Add(10 * time.Second)
+			c.set(when)
 			before := cpuTime(b)
 			s.Export(&p)
-			ingest += cpuTime(b) - before
-			c.set(when)
+			written := cpuTime(b)
+			settle(b, s)
+			ingest, compaction = ingest+written-before, compaction+cpuTime(b)-written
 			for j := range p.Samples {
 				samples += p.Samples[j].Count
 			}
 			rows += int64(len(p.Samples))
-			if i == len(intervals)/2 {
+			if i+1 == len(intervals)/2 {
 				half = len(s.known)
 			}
 		}
@@ -150,7 +152,7 @@ func BenchmarkRecording(b *testing.B) {
 		before := cpuTime(b)
 		c.set(when.Add(2 * time.Hour))
 		settle(b, s)
-		compaction := cpuTime(b) - before
+		compaction += cpuTime(b) - before
 		compacted := sizes(s)
 		if testing.Verbose() {
 			for _, r := range []string{resolutionMinute, resolutionHour, ""} {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -318,6 +319,8 @@ type rowGroup struct {
 	words   *words
 	columns map[string]*vector
 	lists   *lengths
+	// distinct is about how many stacks it has, once the first rows were read.
+	distinct int
 }
 
 func (g *rowGroup) close() {
@@ -642,11 +645,11 @@ func (w *worker) readWindow(g *rowGroup, n int, p *piece, mine uint32, all, cut,
 		if err := longs(&b.stacks, "stack_id"); err != nil {
 			return err
 		}
-		b.distinct = len(g.columns["stack_id"].longs)
-		if b.distinct == 0 {
-			// Rows are sorted by stack, and its IDs are hashes: other rows have as many as these do.
-			b.distinct = int(int64(runs(b.stacks)) * g.NumRows() / int64(n))
+		if g.distinct == 0 {
+			// A dictionary tells. Without one rows are sorted by stack, and IDs are hashes: other rows have as many as the first do.
+			g.distinct = cmp.Or(len(g.columns["stack_id"].longs), int(int64(runs(b.stacks))*g.NumRows()/int64(n)))
 		}
+		b.distinct = g.distinct
 	}
 	b.lengths, b.ticks = b.lengths[:0], b.ticks[:0]
 	if ticks {
