@@ -17,11 +17,8 @@ import (
 // settled is how old the end of an hour is when its intervals are compacted, and their sample times go.
 const settled = time.Hour
 
-// settledStacks is the same for stacks, which have nothing that goes: the hour's last interval is written by then.
+// settledStacks is the same for stacks, of an hour or a part of it, which have nothing that goes: the last interval is written by then.
 const settledStacks = time.Minute
-
-// gatheredStacks is how many files of stacks may gather in an hour under way before they become one: a query reads each, with names that are in the others too.
-const gatheredStacks = 16
 
 // retryAfter is how long a compaction waits that failed.
 const retryAfter = 5 * time.Minute
@@ -33,7 +30,7 @@ type work struct {
 }
 
 func workOf(f *file, to span) work {
-	return work{f.table, f.resolution, f.host, f.start.Format(stamps[to]), to}
+	return work{f.table, f.resolution, f.host, to.stamp(f.start), to}
 }
 
 // compact does what is due, one thing after another. What fails waits: it alone where a file cannot be read, everything where nothing can be written.
@@ -78,7 +75,7 @@ func (s *Store) due() (work, func(context.Context) error) {
 	h := arrange(s.files)
 	paused := now.Before(s.pausedUntil)
 	maps.DeleteFunc(s.postponed, func(_ work, until time.Time) bool { return !now.Before(until) })
-	postponed, unlisted, stuck := maps.Clone(s.postponed), s.unlisted, maps.Clone(s.stuck)
+	postponed := maps.Clone(s.postponed)
 	s.mu.Unlock()
 	if paused {
 		return work{}, nil
@@ -91,10 +88,13 @@ func (s *Store) due() (work, func(context.Context) error) {
 		}
 		return of
 	}
-	stacks := append(ready(h.stacks, spanHour, spanHour), ready(h.stacks, spanInterval, spanHour)...)
-	stacks = slices.DeleteFunc(stacks, func(f file) bool { return stuck[f.path()] })
-	if hour := firstStacks(stacks, now.Add(-settledStacks)); hour != nil && !unlisted { // what is not listed may have the name of what this makes
-		return workOf(&hour[0], spanHour), func(ctx context.Context) error { return s.compactStacks(ctx, hour) }
+	// A query reads each file of an hour under way, with names that are in the others too: what is put together is found sooner.
+	loose := append(ready(h.stacks, spanPart, spanHour), ready(h.stacks, spanInterval, spanHour)...)
+	if hour := firstHour(loose, now.Add(-settledStacks)); hour != nil {
+		return workOf(&hour[0], spanHour), func(ctx context.Context) error { return s.compactStacks(ctx, hour, spanHour) }
+	}
+	if part := firstPart(ready(h.stacks, spanInterval, spanPart), now.Add(-settledStacks)); part != nil {
+		return workOf(&part[0], spanPart), func(ctx context.Context) error { return s.compactStacks(ctx, part, spanPart) }
 	}
 	if hour := firstHour(ready(h.intervals, spanInterval, spanHour), now.Add(-settled)); hour != nil {
 		return workOf(&hour[0], spanHour), func(ctx context.Context) error { return s.compactSamples(ctx, hour, true) }
@@ -108,17 +108,17 @@ func (s *Store) due() (work, func(context.Context) error) {
 	open := make(map[work]bool)
 	for i := range h.intervals {
 		f := &h.intervals[i]
-		open[work{host: f.host, stamp: f.start.Format(stamps[spanDay])}] = true
+		open[work{host: f.host, stamp: spanDay.stamp(f.start)}] = true
 	}
 	over := func(files []file) []file {
-		return slices.DeleteFunc(files, func(f file) bool { return open[work{host: f.host, stamp: f.start.Format(stamps[spanDay])}] })
+		return slices.DeleteFunc(files, func(f file) bool { return open[work{host: f.host, stamp: spanDay.stamp(f.start)}] })
 	}
 	if day := s.firstDay(over(ready(h.minutes, spanHour, spanDay)), now.Add(-settled)); day != nil {
 		return workOf(&day[0], spanDay), func(ctx context.Context) error { return s.joinDay(ctx, day, h.hours) }
 	}
 	for i := range h.stacks {
-		if f := &h.stacks[i]; f.span == spanInterval {
-			open[work{host: f.host, stamp: f.start.Format(stamps[spanDay])}] = true
+		if f := &h.stacks[i]; f.span < spanHour {
+			open[work{host: f.host, stamp: spanDay.stamp(f.start)}] = true
 		}
 	}
 	if day := s.firstDay(over(ready(h.stacks, spanHour, spanDay)), now.Add(-settled)); day != nil {
@@ -135,20 +135,15 @@ func firstHour(files []file, before time.Time) []file {
 		func(start time.Time) bool { return !start.Add(time.Hour).After(before) })
 }
 
-// firstStacks gives files of stacks that are to become one: of an hour that ended before a time all, and of one under way the intervals, where many have gathered.
-func firstStacks(files []file, before time.Time) []file {
-	start := func(f *file) time.Time { return f.start.Truncate(time.Hour) }
+// firstPart gives the files of the first part of an hour that ends before a time and has more than one.
+func firstPart(files []file, before time.Time) []file {
+	start := func(f *file) time.Time { return f.start.Truncate(partLength) }
 	for len(files) > 0 {
-		hour := firstSpan(files, start, func(time.Time) bool { return true })
-		intervals := slices.DeleteFunc(slices.Clone(hour), func(f file) bool { return f.span != spanInterval })
-		over := !start(&hour[0]).Add(time.Hour).After(before)
-		switch {
-		case over && (len(hour) > 1 || len(intervals) > 0):
-			return hour
-		case len(intervals) >= gatheredStacks:
-			return intervals
+		part := firstSpan(files, start, func(start time.Time) bool { return !start.Add(partLength).After(before) })
+		if len(part) != 1 {
+			return part
 		}
-		files = slices.DeleteFunc(files, func(f file) bool { return f.host == hour[0].host && start(&f).Equal(start(&hour[0])) })
+		files = slices.DeleteFunc(files, func(f file) bool { return f.path() == part[0].path() })
 	}
 	return nil
 }
@@ -186,7 +181,7 @@ func size(files []file) (sum int64) {
 // target is the file that others become.
 func target(from []file, resolution string, to span) file {
 	f := file{table: from[0].table, resolution: resolution, host: from[0].host, span: to}
-	f.start, _ = time.Parse(stamps[to], from[0].start.Format(stamps[to]))
+	f.start, _ = time.Parse(stamps[to], to.stamp(from[0].start))
 	for i := range from {
 		f.generation = max(f.generation, from[i].generation)
 	}
@@ -233,13 +228,9 @@ func (s *Store) compactSamples(ctx context.Context, from []file, minutes bool) e
 	})
 }
 
-// compactStacks makes files of an hour's stacks one.
-func (s *Store) compactStacks(ctx context.Context, from []file) error {
-	to := target(from, "", spanHour)
-	if slices.ContainsFunc(from, func(f file) bool { return f.span == spanHour }) {
-		to.generation++ // it has a name of its own while those are there that were made before the hour was over
-	}
-	return s.replace(ctx, from, []file{to}, true, func(ctx context.Context, from []file, drafts []*draft) error {
+// compactStacks makes the stacks of an hour, or of a part of it, one file.
+func (s *Store) compactStacks(ctx context.Context, from []file, to span) error {
+	return s.replace(ctx, from, []file{target(from, "", to)}, true, func(ctx context.Context, from []file, drafts []*draft) error {
 		w := newStackWriter(compression)
 		w.Reset(drafts[0])
 		seen := make(map[int64]struct{})
@@ -505,16 +496,13 @@ func (s *Store) tryReplace(ctx context.Context, from, targets []file, supersedes
 	if !supersedes {
 		return nil, nil
 	}
-	var errs []error // a file that cannot be removed does not keep others from being
 	for i := range from {
 		if err := removeFile(filepath.Join(s.options.Dir, from[i].path())); err != nil {
-			s.stuck[from[i].path()] = true
-			errs = append(errs, err)
-			continue
+			return nil, err
 		}
 		s.drop(from[i])
 	}
-	return nil, errors.Join(errs...)
+	return nil, nil
 }
 
 // drop takes a file out of those that are there; what it held is in another one.

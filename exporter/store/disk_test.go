@@ -239,7 +239,7 @@ func TestUnreadableFiles(t *testing.T) {
 }
 
 func hasHour(files []file, stamp string) bool {
-	return slices.ContainsFunc(files, func(f file) bool { return f.start.Format(stamps[spanHour]) == stamp })
+	return slices.ContainsFunc(files, func(f file) bool { return spanHour.stamp(f.start) == stamp })
 }
 
 // A disk without room for more files is a full one.

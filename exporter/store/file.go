@@ -34,12 +34,23 @@ type span int
 
 const (
 	spanInterval span = iota
+	spanPart          // of an hour, partLength; of the table stacks alone
 	spanHour
 	spanDay
 )
 
+const partLength = 5 * time.Minute
+
 // stamps are how spans begin in names of files.
-var stamps = [...]string{spanInterval: "20060102T150405Z", spanHour: "20060102T15", spanDay: "20060102"}
+var stamps = [...]string{spanInterval: "20060102T150405Z", spanPart: "20060102T1504", spanHour: "20060102T15", spanDay: "20060102"}
+
+// stamp is how the span that holds a time begins in the name of its file.
+func (s span) stamp(t time.Time) string {
+	if s == spanPart {
+		t = t.Truncate(partLength)
+	}
+	return t.Format(stamps[s])
+}
 
 const (
 	dateLayout    = "2006-01-02"
@@ -55,8 +66,8 @@ type file struct {
 	host       string
 	start      time.Time // of the span, UTC
 	span       span
-	// generation tells files of one span apart: intervals that come into an hour of which there is a compacted file already, of its stacks until then or because a clock
-	// was set back, have one above its.
+	// generation tells files of one span apart: a clock that was set back brings intervals into an hour
+	// that has been compacted already, and their generation is above its.
 	generation int
 	bytes      int64
 }
@@ -71,7 +82,7 @@ func (f *file) dir() string {
 }
 
 func (f *file) name() string {
-	name := f.start.Format(stamps[f.span])
+	name := f.span.stamp(f.start)
 	if f.generation > 0 {
 		name += "-" + strconv.Itoa(f.generation)
 	}
@@ -109,6 +120,8 @@ func (f *file) parseName(name string) bool {
 // end is where the time ends that the name stands for; an interval's is not known by its name.
 func (f *file) end() time.Time {
 	switch f.span {
+	case spanPart:
+		return f.start.Add(partLength)
 	case spanHour:
 		return f.start.Add(time.Hour)
 	case spanDay:
@@ -128,11 +141,11 @@ type history struct {
 // arrange says which of the files count. It is the one rule of readers and writers, and what makes a crash
 // harmless at any moment: compaction writes a file for a longer span and only then removes those that it was
 // made of, so a file does not count where one of a longer span covers it whose
-// generation is not lower (several of stacks for one hour, which hold some of them twice where a crash came before the removal, all count until they are one); that of the table samples may be of resolution 1m where the file is of 10s. A
+// generation is not lower; that of the table samples may be of resolution 1m where the file is of 10s. A
 // file of resolution 1h is written before its twin of 1m, and does not count without it.
 func arrange(files []file) history {
 	type place struct{ table, host, stamp string }
-	at := func(f *file, s span) place { return place{f.table, f.host, f.start.Format(stamps[s])} }
+	at := func(f *file, s span) place { return place{f.table, f.host, s.stamp(f.start)} }
 	newest := make(map[place]int) // of the compacted files: generation + 1
 	twins := make(map[string]bool)
 	for i := range files {
@@ -255,7 +268,7 @@ func parsePath(path string) (file, bool) {
 	}
 	host, err := url.PathUnescape(strings.TrimPrefix(parts[0], "host="))
 	f.host = host
-	if err != nil || !f.parseName(parts[2]) {
+	if err != nil || !f.parseName(parts[2]) || f.span == spanPart && f.table != tableStacks {
 		return f, false
 	}
 	return f, filepath.Join("v"+strconv.Itoa(Version), path) == f.path()

@@ -35,6 +35,7 @@ func TestPaths(t *testing.T) {
 		"v1/samples/resolution=10s/host=web1/date=2026-11-24/20261124T170510Z-3.parquet":    {table: tableSamples, resolution: resolutionInterval, host: "web1", start: start, generation: 3},
 		"v1/samples/resolution=1m/host=a%2Fb%0A/date=2026-11-24/20261124T17.parquet":        {table: tableSamples, resolution: resolutionMinute, host: "a/b\n", start: hour, span: spanHour},
 		"v1/samples/resolution=1h/host=web1.example.com/date=2026-11-24/20261124-1.parquet": {table: tableSamples, resolution: resolutionHour, host: "web1.example.com", start: day, span: spanDay, generation: 1},
+		"v1/stacks/host=web1/date=2026-11-24/20261124T1705-2.parquet":                       {table: tableStacks, host: "web1", start: hour.Add(5 * time.Minute), span: spanPart, generation: 2},
 		"v1/stacks/host=web1/date=2026-11-24/20261124T17.parquet":                           {table: tableStacks, host: "web1", start: hour, span: spanHour},
 	} {
 		if got := f.path(); got != want {
@@ -54,6 +55,8 @@ func TestPaths(t *testing.T) {
 		"samples/host=web1/date=2026-11-24/20261124T170510Z.parquet",
 		"stacks/resolution=1m/host=web1/date=2026-11-24/20261124T170510Z.parquet",
 		"stacks/host=web1/date=2026-11-24/other.parquet",
+		"stacks/host=web1/date=2026-11-24/20261124T1703.parquet",
+		"samples/resolution=1m/host=web1/date=2026-11-24/20261124T1705.parquet",
 		"stacks",
 	} {
 		if f, ok := parsePath(path); ok {

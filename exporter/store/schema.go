@@ -6,7 +6,7 @@
 //	DIR/v1/samples/resolution=10s/host=HOST/date=2026-11-24/20261124T170510Z.parquet
 //	DIR/v1/samples/resolution=1m/host=HOST/date=2026-11-24/20261124T17.parquet
 //	DIR/v1/samples/resolution=1h/host=HOST/date=2026-11-24/20261124T17.parquet
-//	DIR/v1/stacks/host=HOST/date=2026-11-24/20261124T170510Z.parquet
+//	DIR/v1/stacks/host=HOST/date=2026-11-24/20261124T170510Z.parquet, then 20261124T1705.parquet, 20261124T17.parquet
 //
 // There are two tables. samples says when, whose and how many; stacks says once
 // what a stack is. They are joined by stack_id, which is a hash of the stack's
@@ -18,7 +18,8 @@
 // its files become one at resolution 1m, and one more at resolution 1h is
 // made of the same samples for queries over long spans; when a day is over its hours become one file of
 // each. So resolutions 10s and 1m together hold every sample once, and 1h repeats what 1m holds.
-// Stacks stand in the date of the samples that refer to them: each date is complete in itself.
+// Stacks stand in the date of the samples that refer to them: each date is complete in itself. Those of five minutes of an hour under way become one file, which a query of
+// the last minutes is sooner through than thirty: most names are in each of them.
 //
 // A file is written under a name that no reader takes for its own, synced, and then renamed. So a crash costs the interval that
 // was being written, and nothing else: a file that others were made of does not count any more once they are there, whether it is removed

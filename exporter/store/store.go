@@ -96,8 +96,6 @@ type Store struct {
 	// postponed is until when compactions wait that could not read a file, pausedUntil until when all do: they could not write.
 	postponed   map[work]time.Time
 	pausedUntil time.Time
-	// stuck are files that could not be removed, whose content is in others: they are not put together again.
-	stuck map[string]bool
 	// starved says that there is less free than others are to have, and nothing to remove.
 	starved bool
 	damaged []setAside
@@ -129,7 +127,7 @@ func Open(o Options) (*Store, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Store{
 		options: o, cancel: cancel, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		encoder: newEncoder(), samples: newSampleWriter(fastCompression), said: make(map[string]bool), postponed: make(map[work]time.Time), stuck: make(map[string]bool), covered: make(coverage),
+		encoder: newEncoder(), samples: newSampleWriter(fastCompression), said: make(map[string]bool), postponed: make(map[work]time.Time), covered: make(coverage),
 		stats: Stats{Dropped: make(map[string]uint64), DroppedSamples: make(map[string]uint64)},
 	}
 	if err := s.open(); err != nil {
@@ -453,7 +451,7 @@ func (s *Store) nextGeneration(f file) (generation int) {
 	for _, list := range [][]file{s.files, s.planned} {
 		for i := range list {
 			other := &list[i]
-			if other.table == f.table && other.host == f.host && other.generation >= generation && other.start.Format(stamps[other.span]) == f.start.Format(stamps[other.span]) {
+			if other.table == f.table && other.host == f.host && other.generation >= generation && other.span.stamp(other.start) == other.span.stamp(f.start) {
 				generation = other.generation + 1
 			}
 		}
