@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
 )
 
 // settled is how old the end of an hour is when its intervals are compacted, and their sample times go.
@@ -75,7 +76,7 @@ func (s *Store) due() (work, func(context.Context) error) {
 	h := arrange(s.files)
 	paused := now.Before(s.pausedUntil)
 	maps.DeleteFunc(s.postponed, func(_ work, until time.Time) bool { return !now.Before(until) })
-	postponed := maps.Clone(s.postponed)
+	postponed, unlisted := maps.Clone(s.postponed), s.unlisted
 	s.mu.Unlock()
 	if paused {
 		return work{}, nil
@@ -90,10 +91,13 @@ func (s *Store) due() (work, func(context.Context) error) {
 	}
 	// A query reads each file of an hour under way, with names that are in the others too: what is put together is found sooner.
 	loose := append(ready(h.stacks, spanPart, spanHour), ready(h.stacks, spanInterval, spanHour)...)
+	if unlisted {
+		loose = nil // what is not listed would be covered
+	}
 	if hour := firstHour(loose, now.Add(-settledStacks)); hour != nil {
 		return workOf(&hour[0], spanHour), func(ctx context.Context) error { return s.compactStacks(ctx, hour, spanHour) }
 	}
-	if part := firstPart(ready(h.stacks, spanInterval, spanPart), now.Add(-settledStacks)); part != nil {
+	if part := firstPart(ready(loose, spanInterval, spanPart), now.Add(-settledStacks)); part != nil {
 		return workOf(&part[0], spanPart), func(ctx context.Context) error { return s.compactStacks(ctx, part, spanPart) }
 	}
 	if hour := firstHour(ready(h.intervals, spanInterval, spanHour), now.Add(-settled)); hour != nil {
@@ -135,9 +139,10 @@ func firstHour(files []file, before time.Time) []file {
 		func(start time.Time) bool { return !start.Add(time.Hour).After(before) })
 }
 
-// firstPart gives the files of the first part of an hour that ends before a time and has more than one.
+// firstPart gives the files of the first part of an hour under way that ends before a time and has more than one.
 func firstPart(files []file, before time.Time) []file {
 	start := func(f *file) time.Time { return f.start.Truncate(partLength) }
+	files = slices.DeleteFunc(files, func(f file) bool { return !f.start.Truncate(time.Hour).Add(time.Hour).After(before) }) // the hour is postponed
 	for len(files) > 0 {
 		part := firstSpan(files, start, func(start time.Time) bool { return !start.Add(partLength).After(before) })
 		if len(part) != 1 {
@@ -340,8 +345,8 @@ func (s *Store) join(ctx context.Context, from []file, d *draft) error {
 		}
 		open = append(open, f)
 		uncovered = !covered.add(f) || uncovered
-		for _, g := range f.RowGroups() {
-			if err := copyGroup(w, g); err != nil {
+		for group := range f.RowGroups() {
+			if err := copyGroup(w, f, group); err != nil {
 				return &inputError{from[i], f.asDamage(err)}
 			}
 		}
@@ -361,15 +366,31 @@ type groupWriter interface {
 	Flush() error
 }
 
-// copyGroup copies a row group as it is, or row by row where it is of a file that has fewer columns.
-func copyGroup(w groupWriter, g parquet.RowGroup) error {
-	if parquet.EqualNodes(w.Schema(), g.Schema()) || !parquet.EqualNodes(w.Schema(), schemaOf(tableSamples)) {
+// copyGroup copies a row group as it is, or row by row where it is of an older file, which has fewer columns or pages of version 2: the library would make pages that begin
+// within a row of the latter.
+func copyGroup(w groupWriter, f *checkedFile, index int) error {
+	g, stacks := f.RowGroups()[index], parquet.EqualNodes(w.Schema(), schemaOf(tableStacks))
+	switch {
+	case parquet.EqualNodes(w.Schema(), g.Schema()) && !hasVersion2(f.Metadata().RowGroups[index].Columns):
 		_, err := w.WriteRowGroup(g)
 		return err
+	case stacks:
+		return copyRowByRow[StackRow](w, g, stackBatch)
 	}
-	r := parquet.NewGenericRowGroupReader[SampleRow](g)
+	return copyRowByRow[SampleRow](w, g, batchRows)
+}
+
+// hasVersion2 says whether there are pages of version 2.
+func hasVersion2(columns []format.ColumnChunk) bool {
+	return slices.ContainsFunc(columns, func(c format.ColumnChunk) bool {
+		return slices.ContainsFunc(c.MetaData.EncodingStats, func(s format.PageEncodingStats) bool { return s.PageType == format.DataPageV2 })
+	})
+}
+
+func copyRowByRow[Row any](w groupWriter, g parquet.RowGroup, batch int) error {
+	r := parquet.NewGenericRowGroupReader[Row](g)
 	defer r.Close() // it was only read
-	for rows := make([]SampleRow, batchRows); ; {
+	for rows := make([]Row, batch); ; {
 		clear(rows)
 		n, err := r.Read(rows)
 		for i := range rows[:n] {

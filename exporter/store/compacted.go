@@ -38,7 +38,7 @@ func Compacted(dir, host string) ([]File, error) {
 			ends[date] = f.end()
 		}
 	}
-	h.stacks = slices.DeleteFunc(h.stacks, func(f file) bool { return !f.start.Before(ends[f.start.Format(dateLayout)]) })
+	h.stacks = slices.DeleteFunc(h.stacks, func(f file) bool { return f.span < spanHour || !f.start.Before(ends[f.start.Format(dateLayout)]) })
 	var compacted []File
 	for _, f := range slices.Concat(h.stacks, h.hours, h.minutes) {
 		compacted = append(compacted, File{filepath.ToSlash(f.path()), f.bytes})

@@ -101,7 +101,7 @@ func TestKilled(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	want := make(map[int]content) // of the intervals that must be there, by number
 	begun, next, unfinished, kept := time.Now(), 0, 0, 0
-	var compactions, removals int
+	var compactions, parts, removals int
 	for range kills {
 		before := existing(t, dir)
 		acknowledged := runAndKill(t, dir, next, random.IntN(60), time.Duration(random.Int64N(int64(20*time.Millisecond))))
@@ -127,6 +127,9 @@ func TestKilled(t *testing.T) {
 			if f.span > spanInterval {
 				compactions++
 			}
+			if f.span == spanPart {
+				parts++
+			}
 		}
 		for path, f := range before {
 			if after[path].start.IsZero() && f.span == spanDay {
@@ -137,10 +140,10 @@ func TestKilled(t *testing.T) {
 			break
 		}
 	}
-	t.Logf("seed %d: %d kills in %v, %d intervals acknowledged; of those under way %d were there and %d not; %d compacted files, %d days removed",
-		seed, kills, time.Since(begun).Round(time.Millisecond), next-kills, kept, unfinished, compactions, removals)
-	if next < 5*kills || compactions < kills {
-		t.Errorf("too little was going on: %d intervals, %d compactions", next, compactions)
+	t.Logf("seed %d: %d kills in %v, %d intervals acknowledged; of those under way %d were there and %d not; %d compacted files, %d of them parts of hours, %d days removed",
+		seed, kills, time.Since(begun).Round(time.Millisecond), next-kills, kept, unfinished, compactions, parts, removals)
+	if next < 5*kills || compactions < kills || parts == 0 {
+		t.Errorf("too little was going on: %d intervals, %d compactions, %d of parts of hours", next, compactions, parts)
 	}
 }
 

@@ -209,7 +209,7 @@ func (s *scan) pairs(v *sums, frames int64) (map[int64]*stackPair, error) {
 
 // pass looks through files until all is found. It is true where one has vanished: what it held is in another one.
 func (l *lookUp) pass(files []file, read map[string]bool) (again bool) {
-	// What the last hour has met first is in files of its intervals: the compacted ones of the date may have nothing that is wanted.
+	// What the last hour has met first is in files of its intervals and parts: the compacted ones of the date may have nothing that is wanted.
 	slices.SortStableFunc(files, func(a, b file) int {
 		return cmp.Or(strings.Compare(b.start.Format(dateLayout), a.start.Format(dateLayout)), cmp.Compare(a.span, b.span))
 	})

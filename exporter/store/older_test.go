@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/parquet-go/parquet-go/format"
 
 	"github.com/pilotlight/pilotlight/exporter/query"
+	"github.com/pilotlight/pilotlight/exporter/store/busyhost"
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
@@ -193,4 +195,40 @@ func testOlderFiles(t *testing.T, fewer bool, makeOlder func(t *testing.T, dir s
 	if h := arrange(s.files); len(h.minutes) != 1 || h.minutes[0].span != spanDay {
 		t.Errorf("%+v", h.minutes)
 	}
+}
+
+// The hours of stacks become a day, also those that an older version wrote: there are so many that they take several pages.
+func TestStacksAreJoined(t *testing.T) {
+	for _, older := range []bool{false, true} {
+		t.Run(fmt.Sprint("older ", older), func(t *testing.T) { testStacksAreJoined(t, older) })
+	}
+}
+
+func testStacksAreJoined(t *testing.T, older bool) {
+	dir := t.TempDir()
+	c, start := clockAt(t, "2026-11-24T12:00:00Z")
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	host := busyhost.New(busyhost.Options{CPUs: 12, Processes: 10, Stacks: 5000, Frames: 40})
+	want := make(sumOf)
+	for i := range 2 {
+		for j := range 2 {
+			p := host.Interval(start.Add(time.Duration(i)*time.Hour+time.Duration(j)*time.Minute), 10*time.Second)
+			want.add(p, everything)
+			c.export(s, p)
+		}
+		host.NextHour()
+	}
+	c.set(start.Add(6 * time.Hour))
+	settle(t, s)
+	if older {
+		makeOlder[StackRow](t, dir, tableStacks, func(*file) bool { return true }, parquet.DataPageVersion(2))
+	}
+	c.set(start.Add(30 * time.Hour))
+	settle(t, s)
+	if h := arrange(s.files); len(h.stacks) != 1 || h.stacks[0].span != spanDay {
+		t.Fatalf("%+v", h.stacks)
+	}
+	got := make(sumOf)
+	got.add(mustRead(t, NewReader(dir, nil), query.Query{}, query.Labels...), everything)
+	checkSum(t, "the day", got, want)
 }

@@ -40,6 +40,11 @@ wait`
 // record records a real load of this machine as the agent does, and gives the data directory.
 func record(b *testing.B) string {
 	b.Helper()
+	for _, program := range []string{"redis-server", "redis-benchmark", "python3", "xz", "gcc"} {
+		if _, err := exec.LookPath(program); err != nil {
+			b.Fatal(err)
+		}
+	}
 	dir := b.TempDir()
 	binary, data := filepath.Join(dir, "pilotlight"), filepath.Join(dir, "data")
 	if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/pilotlight").CombinedOutput(); err != nil {

@@ -646,7 +646,7 @@ func (w *worker) readWindow(g *rowGroup, n int, p *piece, mine uint32, all, cut,
 			return err
 		}
 		if g.distinct == 0 {
-			// A dictionary tells. Without one rows are sorted by stack, and IDs are hashes: other rows have as many as the first do.
+			// A dictionary tells. Without one rows are sorted by stack, and IDs are hashes: other rows have about as many as the first do.
 			g.distinct = cmp.Or(len(g.columns["stack_id"].longs), int(int64(runs(b.stacks))*g.NumRows()/int64(n)))
 		}
 		b.distinct = g.distinct

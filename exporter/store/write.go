@@ -14,7 +14,7 @@ import (
 	"github.com/pilotlight/pilotlight/exporter/durable"
 )
 
-// Of the writers. All compacted files of a table are written alike: what is compacted to a day is then copied as it is.
+// Of the writers. All compacted files of a table are written alike: what is compacted to a day is then copied as it is, but for older files.
 const (
 	// maxSampleRows and maxStackRows are in a row group at most: what a writer holds in memory.
 	maxSampleRows = 2 << 20
