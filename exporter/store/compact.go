@@ -369,12 +369,12 @@ type groupWriter interface {
 // copyGroup copies a row group as it is, or row by row where it is of an older file, which has fewer columns or pages of version 2: the library would make pages that begin
 // within a row of the latter.
 func copyGroup(w groupWriter, f *checkedFile, index int) error {
-	g, stacks := f.RowGroups()[index], parquet.EqualNodes(w.Schema(), schemaOf(tableStacks))
+	g := f.RowGroups()[index]
 	switch {
 	case parquet.EqualNodes(w.Schema(), g.Schema()) && !hasVersion2(f.Metadata().RowGroups[index].Columns):
 		_, err := w.WriteRowGroup(g)
 		return err
-	case stacks:
+	case parquet.EqualNodes(w.Schema(), schemaOf(tableStacks)):
 		return copyRowByRow[StackRow](w, g, stackBatch)
 	}
 	return copyRowByRow[SampleRow](w, g, batchRows)

@@ -42,10 +42,10 @@
 //
 // # Encodings
 //
-// The pages are of version 1 of the format: in version 2 the levels, which tell how long each list is, are not compressed. Those of ten columns of frames were two
-// fifths of what a host of two CPUs that ran Redis, Python and xz showed (BenchmarkRecording without gcc): 63 bytes a stack became 41, and on the host above the stacks of a day 10 % less. The IDs of stacks have no dictionary: rows are sorted
-// by them, and zstd makes less of equal ones beside each other than of their places in a dictionary, the more so where a stack has few rows: minutes and rollups of that
-// host take 14 % less, those of the host above 9 %.
+// The pages are of version 1 of the format: in version 2 the levels, which tell how long each list is, are not compressed. Those of ten columns of frames were
+// two fifths of what a host of two CPUs showed (BenchmarkRecording): 81 bytes a stack became 56, and the stacks of the host above 10 % less. The IDs of stacks
+// have no dictionary: rows are sorted by them, and zstd makes less of equal ones beside each other than of their places in a dictionary, the more so where a
+// stack has few rows: minutes and rollups of the two CPUs take a quarter less, those of the host above 9 %.
 //
 // # Why two tables
 //
