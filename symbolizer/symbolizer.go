@@ -14,7 +14,8 @@
 //   - .dynsym, what is left of a stripped library.
 //
 // The first source that knows an address names it; what none knows has no name, rather
-// than that of its neighbour. Names are raw linkage names, to be demangled by who reads them.
+// than that of its neighbour. [Image.FunctionStart] says which function it belongs to all the same, out of the table that
+// the file's own exceptions are unwound by. Names are raw linkage names, to be demangled by who reads them.
 //
 // Whoever runs a process on the host controls the bytes of its files, and the links from them
 // to debug files: what they cost is bounded in each package, and a source that
@@ -28,6 +29,7 @@ import (
 	"io"
 	"unsafe"
 
+	"github.com/pilotlight/pilotlight/symbolizer/callframe"
 	"github.com/pilotlight/pilotlight/symbolizer/elfsym"
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 	"github.com/pilotlight/pilotlight/symbolizer/pclntab"
@@ -72,7 +74,8 @@ type Image struct {
 	buildID  string
 	endsHash string
 	goTable  *pclntab.Table
-	symbols  []*elfsym.Table // the better first
+	symbols  []*elfsym.Table  // the better first
+	starts   *callframe.Index // nil: the file has none
 	kind     Kind
 	problems []error
 }
@@ -83,7 +86,7 @@ type Image struct {
 // [objfile.Parse]. A file without names is an Image without names; sources that were there
 // but could not be used are in [Image.Problems].
 //
-// A Go binary is read again at each look-up, so r must stay readable as long as the Image is
+// A Go binary is read again at each look-up, and code without a name too, so r must stay readable as long as the Image is
 // used; the caller closes it. Debug files are closed before Open returns.
 func Open(r io.ReaderAt, size int64, o Options) (*Image, error) {
 	f, err := objfile.Parse(r, size)
@@ -111,6 +114,10 @@ func Open(r io.ReaderAt, size int64, o Options) (*Image, error) {
 		}
 	}
 	m.addSymbols(own)
+	m.starts, err = callframe.NewIndex(f)
+	if err != nil && !errors.Is(err, callframe.ErrNone) {
+		m.problem(err)
+	}
 	if m.goTable != nil {
 		m.kind |= KindGo
 	}
@@ -137,6 +144,20 @@ func (m *Image) Lookup(off objfile.FileOffset) ([]Frame, bool) {
 		}
 	}
 	return nil, false
+}
+
+// FunctionStart returns the offset at which the function that holds an offset starts. It needs no name: stripped files tell it too, but not of
+// all that was written by hand. It returns false where nothing tells it.
+func (m *Image) FunctionStart(off objfile.FileOffset) (objfile.FileOffset, bool) {
+	a, ok := m.layout.AddressOf(off)
+	if !ok || m.starts == nil {
+		return 0, false
+	}
+	start, _, ok := m.starts.Lookup(a)
+	if !ok || uint64(a-start) > uint64(off) {
+		return 0, false
+	}
+	return off - objfile.FileOffset(a-start), true // a function lies in one segment
 }
 
 func goFrames(lines []pclntab.Line) []Frame {
@@ -173,6 +194,9 @@ func (m *Image) Bytes() int {
 	}
 	for _, t := range m.symbols {
 		n += t.Bytes()
+	}
+	if m.starts != nil {
+		n += m.starts.Bytes()
 	}
 	return n
 }

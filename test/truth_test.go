@@ -4,6 +4,7 @@ package test
 
 import (
 	"bytes"
+	"debug/elf"
 	"fmt"
 	"os"
 	"os/exec"
@@ -132,6 +133,49 @@ func TestTruthC(t *testing.T) {
 				checkShare(t, caller+" innermost", float64(count(p.profile, innermost(exactly(caller))))/float64(samples), 0, samples)
 			}
 		})
+	}
+}
+
+// Functions of a stripped program have no names, but are told apart: all samples of one are shown at the place in the file where it starts.
+func TestTruthStripped(t *testing.T) {
+	t.Parallel()
+	const stripped = "split-stripped"
+	places := map[string]string{}
+	whole, err := elf.Open(build(t, "split")) // the same code, with its symbols
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer whole.Close()
+	symbols, err := whole.Symbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range symbols {
+		if elf.ST_TYPE(s.Info) != elf.STT_FUNC || s.Section == elf.SHN_UNDEF {
+			continue
+		}
+		text := whole.Sections[s.Section]
+		places[s.Name] = fmt.Sprintf("[%s+%#x]", stripped, s.Value-text.Addr+text.Offset)
+	}
+	p := profileWorkload(t, start(t, build(t, stripped)))
+	checkForm(t, p.recording, truthHz)
+	samples := count(p.profile, every)
+	addresses := map[uint64]bool{}
+	for part, nanos := range p.burned.CPU {
+		name := exactly(places[part])
+		share := float64(count(p.profile, innermost(name))) / float64(samples)
+		checkShare(t, part+" as "+places[part], share, float64(nanos)/float64(p.burned.Total), samples)
+	}
+	for _, caller := range []string{"middle", "work", "main"} {
+		checkShare(t, caller+" as "+places[caller], float64(count(p.profile, contains(exactly(places[caller]))))/float64(samples), 1, samples)
+	}
+	for _, s := range p.profile.Sample {
+		if f := user(frames(s)); len(f) > 0 {
+			addresses[f[0].location.Address] = true
+		}
+	}
+	if len(addresses) < 10 {
+		t.Errorf("%d addresses: the profile no longer tells where in a function a sample was", len(addresses))
 	}
 }
 

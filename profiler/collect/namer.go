@@ -460,22 +460,21 @@ func (n *namer) placeInFile(p *process.Process, m *process.Mapping, offset objfi
 	if reason == bpf.ReasonNone {
 		image, reason = n.files.Image(n.processes, p, m)
 	}
-	place := fmt.Sprintf("[%s+%#x]", path.Base(m.File.Path), uint64(offset))
 	if image == nil {
 		// A JIT may run from a file it made itself, which is no ELF file.
 		if name, ok := n.processes.JITName(p, m.AddressOf(offset)); ok {
 			return n.jitLocation(p, m.AddressOf(offset), name)
 		}
-		return n.inMemory(p, profile.FrameNative, n.mapping(m.File.Path), uint64(offset), place, reason)
+		return n.inMemory(p, profile.FrameNative, n.mapping(m.File.Path), uint64(offset), placeName(m.File, offset), reason)
 	}
-	frames, err := image.Lookup(offset)
+	names, err := image.Lookup(offset)
 	if err != nil {
-		return n.inMemory(p, profile.FrameNative, image.Mapping, image.Address(offset), place, bpf.ReasonFileUnreadable)
+		return n.inMemory(p, profile.FrameNative, image.Mapping, image.Address(offset), placeName(m.File, offset), bpf.ReasonFileUnreadable)
 	}
 	l := &profile.Location{Kind: profile.FrameNative, Mapping: image.Mapping, Address: image.Address(offset)}
-	if len(frames) == 0 {
+	if frames := names.Frames; len(frames) == 0 {
 		l.Unnamed = noSymbol
-		l.Lines = []profile.Line{{Function: &profile.Function{Name: place}}}
+		l.Lines = []profile.Line{{Function: n.function(id, placeName(m.File, names.Start), "", 0)}}
 	} else {
 		if frames[0].File != "" && image.Go() {
 			l.Kind = profile.FrameGo
@@ -484,6 +483,11 @@ func (n *namer) placeInFile(p *process.Process, m *process.Mapping, offset objfi
 	}
 	n.locations.Put(locationKey{id, uint64(offset)}, l)
 	return l
+}
+
+// placeName stands for the name of code that has none: where in its file its function starts, as far as that is known.
+func placeName(f *process.File, offset objfile.FileOffset) string {
+	return fmt.Sprintf("[%s+%#x]", path.Base(f.Path), uint64(offset))
 }
 
 func (n *namer) lines(file uint32, frames []symbolizer.Frame) []profile.Line {

@@ -99,21 +99,39 @@ type Image struct {
 	retry   time.Time // reading it hung: not before
 }
 
-// Lookup names an offset of the file, innermost first; no frames where nothing
-// names it. An error says that the file does not answer, for now.
-func (i *Image) Lookup(offset objfile.FileOffset) ([]symbolizer.Frame, error) {
+// Names are what a file knows of one offset.
+type Names struct {
+	Frames []symbolizer.Frame // innermost first; none where nothing names it
+	// Start is where the function that holds it starts, if it has no name; the offset itself where nothing tells that.
+	Start objfile.FileOffset
+}
+
+// Lookup names an offset of the file. An error says that the file does not answer, for now.
+func (i *Image) Lookup(offset objfile.FileOffset) (Names, error) {
 	if time.Now().Before(i.retry) {
-		return nil, errHung
+		return Names{}, errHung
 	}
-	result := make(chan []symbolizer.Frame, 1)
-	if err := i.guard.do(i.device, func() { f, _ := i.names.Lookup(offset); result <- f }); err != nil {
+	result := make(chan Names, 1)
+	if err := i.guard.do(i.device, func() { result <- i.lookup(offset) }); err != nil {
 		i.retry = time.Now().Add(retryFailed)
 		if err == errSlow {
 			i.retry = time.Now().Add(retrySlow)
 		}
-		return nil, err
+		return Names{}, err
 	}
 	return <-result, nil
+}
+
+func (i *Image) lookup(offset objfile.FileOffset) Names {
+	frames, ok := i.names.Lookup(offset)
+	if ok {
+		return Names{Frames: frames}
+	}
+	start, ok := i.names.FunctionStart(offset)
+	if !ok {
+		start = offset
+	}
+	return Names{Start: start}
 }
 
 // Address is the ELF virtual address of an offset.

@@ -407,8 +407,8 @@ func TestFilesBounds(t *testing.T) {
 				if n := descriptors(t) - before; n > MaxOpen+20 {
 					t.Fatalf("%d descriptors", n)
 				}
-				if frames, err := image.Lookup(objfile.FileOffset(image.Mapping.Offset)); err != nil || len(frames) == 0 || !strings.HasPrefix(frames[0].Function, "function_number_") {
-					t.Errorf("%s: %+v", path, frames)
+				if names, err := image.Lookup(objfile.FileOffset(image.Mapping.Offset)); err != nil || len(names.Frames) == 0 || !strings.HasPrefix(names.Frames[0].Function, "function_number_") {
+					t.Errorf("%s: %+v, %v", path, names, err)
 				}
 			}
 		}
@@ -480,7 +480,7 @@ func TestFilesVDSO(t *testing.T) {
 		}
 		named := 0
 		for offset := range int(m.End - m.Start) {
-			if frames, err := image.Lookup(objfile.FileOffset(offset)); err == nil && len(frames) > 0 && strings.Contains(frames[0].Function, "gettime") {
+			if names, err := image.Lookup(objfile.FileOffset(offset)); err == nil && len(names.Frames) > 0 && strings.Contains(names.Frames[0].Function, "gettime") {
 				named++
 			}
 		}

@@ -101,7 +101,8 @@ type Location struct {
 	// one they were inlined into last. At least one.
 	Lines []Line
 	// Unnamed says why no function is known ("" where one is), such as "no_symbol".
-	// The one line then holds what is known: "[libc.so.6+0x29d90]".
+	// The one line then holds what is known: "[libc.so.6+0x29d90]", where in the file its function starts, or if the file does not
+	// tell that, where the location itself is.
 	Unnamed string
 	// Wrapper marks code that a compiler made up, which stands in a stack only as its leaf.
 	Wrapper bool

@@ -213,7 +213,7 @@ func (p *program) run(f *function) error {
 		}
 		return nil
 	}
-	m := interpreter{roles: p.compiler.roles, cie: f.cie, in: f.cie.section.in.sub(int(f.from), int(f.to)), state: f.cie.initial}
+	m := interpreter{roles: p.compiler.roles, cie: f.cie, in: f.cie.section.in.Sub(int(f.from), int(f.to)), state: f.cie.initial}
 	p.frame = framePointer{}
 	at, end := f.start, f.end()
 	var err error
@@ -228,7 +228,7 @@ func (p *program) run(f *function) error {
 		until := at + objfile.FileOffset(min(bytes, uint64(end-at)))
 		if to != 0 {
 			if to < f.addr+objfile.Address(at-f.start) {
-				m.in.failed = true
+				m.in.Failed = true
 				return true
 			}
 			until = f.start + objfile.FileOffset(min(uint64(to-f.addr), uint64(f.length)))

@@ -1,6 +1,7 @@
 package unwind
 
 import (
+	"github.com/pilotlight/pilotlight/symbolizer/callframe"
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
 
@@ -73,7 +74,7 @@ type state struct {
 type interpreter struct {
 	roles roles
 	cie   *cie
-	in    cursor
+	in    callframe.Cursor
 	state state
 	stack [maxRemembered]state
 	depth int
@@ -82,7 +83,7 @@ type interpreter struct {
 // slot is the location of a register that rules speak of, nil for others.
 func (m *interpreter) slot(reg uint64) *location {
 	switch {
-	case reg == m.cie.returnColumn:
+	case reg == m.cie.ReturnColumn:
 		return &m.state.ra
 	case reg == uint64(m.roles.fp):
 		return &m.state.fp
@@ -116,27 +117,27 @@ func (m *interpreter) restore(reg uint64) {
 // run executes to the end of the instructions. It calls advance, which says whether to go on, where the code moves on by some bytes, or to
 // an address. It returns false where an instruction is unknown or cut short: what it said before is right.
 func (m *interpreter) run(advance func(bytes uint64, to objfile.Address) bool) bool {
-	for !m.in.empty() {
-		op := m.in.uint8()
+	for !m.in.Empty() {
+		op := m.in.Uint8()
 		bytes, moves := uint64(0), true
 		switch {
 		case op >= cfaRestore:
 			m.restore(uint64(op & 0x3f))
 			moves = false
 		case op >= cfaOffset:
-			m.saved(uint64(op&0x3f), int64(m.in.uleb())*m.cie.dataAlign)
+			m.saved(uint64(op&0x3f), int64(m.in.ULEB())*m.cie.DataAlign)
 			moves = false
 		case op >= cfaAdvanceLoc:
 			bytes = uint64(op & 0x3f)
 		case op == cfaAdvanceLoc1:
-			bytes = uint64(m.in.uint8())
+			bytes = uint64(m.in.Uint8())
 		case op == cfaAdvanceLoc2:
-			bytes = uint64(m.in.uint16())
+			bytes = uint64(m.in.Uint16())
 		case op == cfaAdvanceLoc4:
-			bytes = uint64(m.in.uint32())
+			bytes = uint64(m.in.Uint32())
 		case op == cfaSetLoc:
-			to := m.in.pointer(m.cie.encoding)
-			if m.in.failed || advance == nil {
+			to := m.in.Pointer(m.cie.Encoding)
+			if m.in.Failed || advance == nil {
 				return false
 			}
 			if !advance(0, to) {
@@ -149,14 +150,14 @@ func (m *interpreter) run(advance func(bytes uint64, to objfile.Address) bool) b
 			}
 			moves = false
 		}
-		if m.in.failed || moves && advance == nil {
+		if m.in.Failed || moves && advance == nil {
 			return false
 		}
-		if moves && !advance(bytes*m.cie.codeAlign, 0) {
+		if moves && !advance(bytes*m.cie.CodeAlign, 0) {
 			return true
 		}
 	}
-	return !m.in.failed
+	return !m.in.Failed
 }
 
 // execute runs an instruction that has an operation code of its own, and moves nothing.
@@ -165,29 +166,29 @@ func (m *interpreter) execute(op uint8) bool {
 	switch op {
 	case cfaNop, cfaNegateRAState, cfaNegateRAStateWithPC: // signatures are stripped from every return address
 	case cfaOffsetExtended:
-		reg := in.uleb()
-		m.saved(reg, int64(in.uleb())*m.cie.dataAlign)
+		reg := in.ULEB()
+		m.saved(reg, int64(in.ULEB())*m.cie.DataAlign)
 	case cfaOffsetExtendedSF:
-		reg := in.uleb()
-		m.saved(reg, in.sleb()*m.cie.dataAlign)
+		reg := in.ULEB()
+		m.saved(reg, in.SLEB()*m.cie.DataAlign)
 	case cfaGNUNegativeOffsetExtended:
-		reg := in.uleb()
-		m.saved(reg, -int64(in.uleb())*m.cie.dataAlign)
+		reg := in.ULEB()
+		m.saved(reg, -int64(in.ULEB())*m.cie.DataAlign)
 	case cfaRestoreExtended:
-		m.restore(in.uleb())
+		m.restore(in.ULEB())
 	case cfaUndefined:
-		m.set(in.uleb(), location{kind: undefined})
+		m.set(in.ULEB(), location{kind: undefined})
 	case cfaSameValue:
-		m.set(in.uleb(), location{kind: same})
+		m.set(in.ULEB(), location{kind: same})
 	case cfaRegister:
-		reg, other := in.uleb(), in.uleb()
+		reg, other := in.ULEB(), in.ULEB()
 		m.set(reg, location{kind: inRegister, reg: Register(min(other, noRegister))})
 	case cfaValOffset:
-		reg := in.uleb()
-		m.valueOf(reg, int64(in.uleb()))
+		reg := in.ULEB()
+		m.valueOf(reg, int64(in.ULEB()))
 	case cfaValOffsetSF:
-		reg := in.uleb()
-		m.valueOf(reg, in.sleb())
+		reg := in.ULEB()
+		m.valueOf(reg, in.SLEB())
 	case cfaRememberState:
 		if m.depth == len(m.stack) {
 			return false
@@ -201,26 +202,26 @@ func (m *interpreter) execute(op uint8) bool {
 		m.depth--
 		m.state = m.stack[m.depth]
 	case cfaDefCFA:
-		m.defineCFA(in.uleb(), int64(in.uleb()))
+		m.defineCFA(in.ULEB(), int64(in.ULEB()))
 	case cfaDefCFASF:
-		m.defineCFA(in.uleb(), in.sleb()*m.cie.dataAlign)
+		m.defineCFA(in.ULEB(), in.SLEB()*m.cie.DataAlign)
 	case cfaDefCFARegister:
-		m.changeCFA(in.uleb(), cfa.off)
+		m.changeCFA(in.ULEB(), cfa.off)
 	case cfaDefCFAOffset:
-		m.changeCFA(uint64(cfa.reg), int64(in.uleb()))
+		m.changeCFA(uint64(cfa.reg), int64(in.ULEB()))
 	case cfaDefCFAOffsetSF:
-		m.changeCFA(uint64(cfa.reg), in.sleb()*m.cie.dataAlign)
+		m.changeCFA(uint64(cfa.reg), in.SLEB()*m.cie.DataAlign)
 	case cfaDefCFAExpression:
 		*cfa = cfaExpressionOf(m.operand(), m.roles)
 	case cfaExpression:
-		reg := in.uleb()
+		reg := in.ULEB()
 		m.set(reg, addressExpressionOf(m.operand()))
 	case cfaValExpression:
-		reg := in.uleb()
+		reg := in.ULEB()
 		m.operand()
 		m.set(reg, location{kind: unsupported})
 	case cfaGNUArgsSize:
-		in.uleb()
+		in.ULEB()
 	default:
 		return false
 	}
@@ -228,13 +229,13 @@ func (m *interpreter) execute(op uint8) bool {
 }
 
 // operand is a block of bytes: an expression.
-func (m *interpreter) operand() cursor {
-	length := m.in.uleb()
-	from := m.in.pos
-	if m.in.take(length) == nil {
-		return cursor{}
+func (m *interpreter) operand() callframe.Cursor {
+	length := m.in.ULEB()
+	from := m.in.Pos
+	if m.in.Take(length) == nil {
+		return callframe.Cursor{}
 	}
-	return m.in.sub(from, m.in.pos)
+	return m.in.Sub(from, m.in.Pos)
 }
 
 func (m *interpreter) saved(reg uint64, off int64) {
@@ -269,7 +270,7 @@ func (s *state) rule(r roles, cie *cie) (Rule, bool) {
 		return Rule{Kind: Outermost}, true
 	}
 	rule := Rule{Kind: Step, CFABase: s.cfa.reg, Offset: int32(s.cfa.off), Add: int32(s.cfa.add)}
-	if cie.signal {
+	if cie.Signal {
 		rule.Kind = SignalFrame
 	}
 	switch s.cfa.kind {
@@ -284,8 +285,8 @@ func (s *state) rule(r roles, cie *cie) (Rule, bool) {
 	// A signal's frame restores the stack pointer from where the CFA is loaded, too.
 	isCFA := s.sp.kind == same || s.sp.kind == inMemory && s.cfa.kind == inMemory && s.cfa.add == 0 && s.sp.reg == s.cfa.reg && s.sp.off == s.cfa.off
 	ra := s.ra
-	if ra.kind == same && cie.returnColumn != uint64(r.ra) { // a helper that is called with the address elsewhere
-		ra = location{kind: inRegister, reg: Register(min(cie.returnColumn, noRegister))}
+	if ra.kind == same && cie.ReturnColumn != uint64(r.ra) { // a helper that is called with the address elsewhere
+		ra = location{kind: inRegister, reg: Register(min(cie.ReturnColumn, noRegister))}
 	}
 	ok := isCFA && (ra.kind != same || r.linked)
 	ok = ok && fits32(s.cfa.off) && fits32(s.cfa.add) &&

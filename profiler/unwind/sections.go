@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/pilotlight/pilotlight/symbolizer/callframe"
 	"github.com/pilotlight/pilotlight/symbolizer/objfile"
 )
 
@@ -42,33 +43,20 @@ func (c *compiler) sections() ([]*section, error) {
 func newSection(name string, data []byte, addr objfile.Address) *section {
 	return &section{
 		name: name, debug: name == ".debug_frame", cies: make(map[int]*cie),
-		in: cursor{data: data, addr: addr, end: len(data)},
+		in: callframe.NewCursor(data, addr),
 	}
 }
 
-// segment finds .eh_frame without section headers, as the program itself does, through .eh_frame_hdr:
-//
-//	version u8 = 1, encoding of the pointer u8, of the count u8, of the table u8, pointer to .eh_frame
+// segment finds .eh_frame without section headers, as the program itself does.
 func (c *compiler) segment() (*section, error) {
-	for _, s := range c.file.Segments() {
-		if s.Type != objfile.PT_GNU_EH_FRAME {
-			continue
-		}
-		var header [16]byte
-		n, err := c.file.ReadAtAddress(header[:], s.Addr)
-		if err != nil && !errors.Is(err, objfile.ErrNotMapped) {
-			return nil, fmt.Errorf(".eh_frame_hdr: %w", err)
-		}
-		in := cursor{data: header[:n], addr: s.Addr, end: n}
-		version, encoding := in.uint8(), in.uint8()
-		in.take(2)
-		start := in.pointer(encoding)
-		if in.failed || version != 1 {
-			return nil, nil
-		}
-		return c.openSection(start)
+	h, err := callframe.ReadHeader(c.file)
+	if errors.Is(err, callframe.ErrNone) {
+		return nil, nil
 	}
-	return nil, nil
+	if err != nil {
+		return nil, err
+	}
+	return c.openSection(h.EHFrame)
 }
 
 // openSection reads from an address to the end of its segment.

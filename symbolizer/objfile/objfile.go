@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"unsafe"
 )
 
 // A FileOffset is a position in the file.
@@ -151,6 +152,15 @@ func (f *File) Entry() Address { return f.entry }
 
 // Size returns the file's size in bytes, as given to Parse.
 func (f *File) Size() int64 { return f.size }
+
+// Bytes returns the memory that the File holds, without its reader.
+func (f *File) Bytes() int {
+	n := int(unsafe.Sizeof(*f)) + f.layout.Bytes() + cap(f.segments)*int(unsafe.Sizeof(Segment{})) + cap(f.sections)*int(unsafe.Sizeof(Section{}))
+	for _, s := range f.sections {
+		n += len(s.Name)
+	}
+	return n
+}
 
 // Segments returns the program headers in file order. The caller must not change them.
 func (f *File) Segments() []Segment { return f.segments }

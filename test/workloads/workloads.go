@@ -77,7 +77,9 @@ var recipes = map[string]recipe{
 	// one segment for headers and code, at an address that is not its offset in the file
 	"split-prelinked": {source: "split.c", flags: []string{"-pie", "-fPIE", "-Wl,-z,noseparate-code", "-Wl,-Ttext-segment=0x7000000"}},
 	// no .symtab: the functions are named by .dynsym alone
-	"split-dynsym":     {source: "split.c", flags: []string{"-rdynamic"}, strip: true},
+	"split-dynsym": {source: "split.c", flags: []string{"-rdynamic"}, strip: true},
+	// nothing names its functions; where each starts is still in .eh_frame
+	"split-stripped":   {source: "split.c", flags: []string{"-pie", "-fPIE"}, strip: true},
 	"split-frameless":  {source: "split.c", flags: []string{"-DFRAMELESS"}},
 	"shapes":           {language: cpp, source: "shapes.cpp"},
 	"names-v0":         {language: rust, source: "names.rs", flags: []string{"-C", "symbol-mangling-version=v0"}},
