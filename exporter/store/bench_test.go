@@ -58,7 +58,7 @@ func BenchmarkBusyHost(b *testing.B) {
 	peak := memoryPeak(b)
 	s := openStore(b, Options{Dir: dir, now: c.time})
 	var ingest, compaction time.Duration
-	var first, last [4]int64
+	var first, last [3]int64
 	when, hours := start, 0
 	for b.Loop() {
 		for range 360 {
@@ -88,13 +88,13 @@ func BenchmarkBusyHost(b *testing.B) {
 		last = sizes(s)
 	}
 	if testing.Verbose() {
-		for _, r := range []string{resolutionMinute, resolutionHour, ""} {
+		for _, r := range []string{resolutionHour, ""} {
 			b.Log("resolution", r)
 			logColumns(b, dir, func(f *file) bool { return f.resolution == r })
 		}
 	}
 	sum := 0.0
-	for i, name := range []string{1: "1m", 2: "1h", 3: "stacks"} {
+	for i, name := range []string{1: "hours", 2: "stacks"} {
 		if i == 0 {
 			continue
 		}
@@ -112,15 +112,15 @@ func BenchmarkBusyHost(b *testing.B) {
 	b.ReportMetric(100*compaction.Seconds()/span.Seconds(), "compaction-%core")
 }
 
-// sizes are the bytes of intervals, minutes, hours and stacks.
-func sizes(s *Store) (bytes [4]int64) {
+// sizes are the bytes of intervals, hours and stacks.
+func sizes(s *Store) (bytes [3]int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.files {
 		f := &s.files[i]
-		kind := 3
+		kind := 2
 		if f.table == tableSamples {
-			kind = slices.Index([]string{resolutionInterval, resolutionMinute, resolutionHour}, f.resolution)
+			kind = slices.Index([]string{resolutionInterval, resolutionHour}, f.resolution)
 		}
 		bytes[kind] += f.bytes
 	}

@@ -101,24 +101,21 @@ func (s *Store) due() (work, func(context.Context) error) {
 		return workOf(&part[0], spanPart), func(ctx context.Context) error { return s.compactStacks(ctx, part, spanPart) }
 	}
 	if hour := firstHour(ready(h.intervals, spanInterval, spanHour), now.Add(-settled)); hour != nil {
-		return workOf(&hour[0], spanHour), func(ctx context.Context) error { return s.compactSamples(ctx, hour, true) }
+		return workOf(&hour[0], spanHour), func(ctx context.Context) error { return s.compactSamples(ctx, hour, spanHour) }
 	}
-	for _, m := range ready(h.minutes, spanHour, spanHour) {
-		if !slices.ContainsFunc(h.hours, m.twinOf) { // it was damaged
-			return workOf(&m, spanHour), func(ctx context.Context) error { return s.compactSamples(ctx, []file{m}, false) }
-		}
+	for _, older := range append(ready(h.minutes, spanHour, spanHour), ready(h.minutes, spanDay, spanDay)...) {
+		return workOf(&older, older.span), func(ctx context.Context) error { return s.compactSamples(ctx, []file{older}, older.span) }
 	}
-	// A day is over for us when no interval of it is left.
+	// A day is over for us when no interval of it is left, and nothing that is to become an hour.
 	open := make(map[work]bool)
-	for i := range h.intervals {
-		f := &h.intervals[i]
+	for _, f := range slices.Concat(h.intervals, h.minutes) {
 		open[work{host: f.host, stamp: spanDay.stamp(f.start)}] = true
 	}
 	over := func(files []file) []file {
 		return slices.DeleteFunc(files, func(f file) bool { return open[work{host: f.host, stamp: spanDay.stamp(f.start)}] })
 	}
-	if day := s.firstDay(over(ready(h.minutes, spanHour, spanDay)), now.Add(-settled)); day != nil {
-		return workOf(&day[0], spanDay), func(ctx context.Context) error { return s.joinDay(ctx, day, h.hours) }
+	if day := s.firstDay(over(ready(h.hours, spanHour, spanDay)), now.Add(-settled)); day != nil {
+		return workOf(&day[0], spanDay), func(ctx context.Context) error { return s.joinDay(ctx, day) }
 	}
 	for i := range h.stacks {
 		if f := &h.stacks[i]; f.span < spanHour {
@@ -126,12 +123,10 @@ func (s *Store) due() (work, func(context.Context) error) {
 		}
 	}
 	if day := s.firstDay(over(ready(h.stacks, spanHour, spanDay)), now.Add(-settled)); day != nil {
-		return workOf(&day[0], spanDay), func(ctx context.Context) error { return s.joinDay(ctx, day, nil) }
+		return workOf(&day[0], spanDay), func(ctx context.Context) error { return s.joinDay(ctx, day) }
 	}
 	return work{}, nil
 }
-
-func (f *file) twinOf(other file) bool { return twinKey(f) == twinKey(&other) }
 
 // firstHour gives the files of the first hour that ends before a time, nil where there are none.
 func firstHour(files []file, before time.Time) []file {
@@ -193,22 +188,13 @@ func target(from []file, resolution string, to span) file {
 	return f
 }
 
-// compactSamples makes the intervals of an hour files of resolution 1m and 1h; only the latter, where they are
-// minutes already.
-func (s *Store) compactSamples(ctx context.Context, from []file, minutes bool) error {
-	targets := []file{target(from, resolutionHour, spanHour)}
-	if minutes {
-		targets = append(targets, target(from, resolutionMinute, spanHour))
-	} else {
-		from = slices.Clone(from)
-	}
-	return s.replace(ctx, from, targets, minutes, func(ctx context.Context, from []file, drafts []*draft) error {
-		writers := make([]*parquet.GenericWriter[SampleRow], 2)
-		for i, d := range drafts {
-			writers[i] = newSampleWriter(compression)
-			writers[i].Reset(d)
-		}
-		m := newMerger(targets[0].start, writers[1], writers[0])
+// compactSamples makes the intervals of an hour a file of resolution 1h, or what an older version made of them, or of the hours of a day.
+func (s *Store) compactSamples(ctx context.Context, from []file, to span) error {
+	made := target(from, resolutionHour, to)
+	return s.replace(ctx, from, made, func(ctx context.Context, from []file, d *draft) error {
+		w := newSampleWriter(compression)
+		w.Reset(d)
+		m := newMerger(made.start, w)
 		for i := range from {
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -221,23 +207,18 @@ func (s *Store) compactSamples(ctx context.Context, from []file, minutes bool) e
 		if err := m.flush(); err != nil {
 			return err
 		}
-		for _, w := range writers[:len(drafts)] {
-			if !m.uncovered {
-				w.SetKeyValueMetadata(coverageKey, m.covered.byMinute().String())
-			}
-			if err := w.Close(); err != nil {
-				return err
-			}
+		if !m.uncovered {
+			w.SetKeyValueMetadata(coverageKey, m.covered.byMinute().String())
 		}
-		return nil
+		return w.Close()
 	})
 }
 
 // compactStacks makes the stacks of an hour, or of a part of it, one file.
 func (s *Store) compactStacks(ctx context.Context, from []file, to span) error {
-	return s.replace(ctx, from, []file{target(from, "", to)}, true, func(ctx context.Context, from []file, drafts []*draft) error {
+	return s.replace(ctx, from, target(from, "", to), func(ctx context.Context, from []file, d *draft) error {
 		w := newStackWriter(compression)
-		w.Reset(drafts[0])
+		w.Reset(d)
 		seen := make(map[int64]struct{})
 		for i := range from {
 			if ctx.Err() != nil {
@@ -296,34 +277,9 @@ func copyRows(w *parquet.GenericWriter[StackRow], g parquet.RowGroup, seen map[i
 	}
 }
 
-// joinDay makes the hours of a day one file, of samples also their rollups. Row groups are copied as they are.
-func (s *Store) joinDay(ctx context.Context, from []file, hours []file) error {
-	targets := []file{target(from, from[0].resolution, spanDay)}
-	groups := [][]file{from}
-	if hours != nil {
-		var twins []file
-		for i := range from {
-			if at := slices.IndexFunc(hours, from[i].twinOf); at >= 0 {
-				twins = append(twins, hours[at])
-			}
-		}
-		targets = []file{target(from, resolutionHour, spanDay), targets[0]}
-		groups = [][]file{twins, from}
-	}
-	all := slices.Concat(groups...)
-	return s.replace(ctx, all, targets, true, func(ctx context.Context, from []file, drafts []*draft) error {
-		for i, d := range drafts {
-			for _, f := range groups[i] {
-				if !slices.ContainsFunc(from, func(other file) bool { return other.path() == f.path() }) {
-					return errOutdated // an hour was damaged
-				}
-			}
-			if err := s.join(ctx, groups[i], d); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+// joinDay makes the hours of a day one file. Row groups are copied as they are.
+func (s *Store) joinDay(ctx context.Context, from []file) error {
+	return s.replace(ctx, from, target(from, from[0].resolution, spanDay), s.join)
 }
 
 func (s *Store) join(ctx context.Context, from []file, d *draft) error {
@@ -423,16 +379,15 @@ type inputError struct {
 func (e *inputError) Error() string { return e.err.Error() }
 func (e *inputError) Unwrap() error { return e.err }
 
-// replace makes the targets of other files by fill, and then removes those if they are superseded by that. A damaged file is set aside, and the others are tried again
-// without it. The last of the targets is the one that counts.
-func (s *Store) replace(ctx context.Context, from, targets []file, supersedes bool, fill func(context.Context, []file, []*draft) error) error {
+// replace makes a file of others by fill, and then removes those. A damaged file is set aside, and the others are tried again without it.
+func (s *Store) replace(ctx context.Context, from []file, made file, fill func(context.Context, []file, *draft) error) error {
 	begun := time.Now()
 	defer func() { s.count(func(stats *Stats) { stats.CompactTime += time.Since(begun) }) }()
 	// Until they are gone there are both, what was and what becomes of it.
 	if err := s.retain(size(from)); err != nil {
 		return err
 	}
-	if !s.plan(from, targets) {
+	if !s.plan(from, made) {
 		return errOutdated
 	}
 	defer func() {
@@ -441,7 +396,7 @@ func (s *Store) replace(ctx context.Context, from, targets []file, supersedes bo
 		s.mu.Unlock()
 	}()
 	for {
-		bad, err := s.tryReplace(ctx, from, targets, supersedes, fill)
+		bad, err := s.tryReplace(ctx, from, made, fill)
 		if errors.Is(err, fs.ErrNotExist) {
 			s.relist() // somebody else removed it
 			return errOutdated
@@ -462,61 +417,46 @@ func (s *Store) replace(ctx context.Context, from, targets []file, supersedes bo
 	}
 }
 
-// plan has intervals from now on named so that the targets do not cover them. It says no where the targets would cover a
+// plan has intervals from now on named so that the file to be made does not cover them. It says no where that would cover a
 // file that was written since from was chosen.
-func (s *Store) plan(from, targets []file) bool {
+func (s *Store) plan(from []file, made file) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	superseded := arrange(s.files).superseded
-	for _, f := range arrange(slices.Concat(s.files, targets)).superseded {
-		same := func(other file) bool { return other.path() == f.path() }
-		if !slices.ContainsFunc(from, same) && !slices.ContainsFunc(superseded, same) {
+	expected := append(arrange(s.files).superseded, made) // as long as its twin is there it is one itself
+	expected = append(expected, from...)
+	for _, f := range arrange(append(slices.Clone(s.files), made)).superseded {
+		if !slices.ContainsFunc(expected, func(other file) bool { return other.path() == f.path() }) {
 			return false
 		}
 	}
-	s.planned = targets
+	s.planned = []file{made}
 	return true
 }
 
-func (s *Store) tryReplace(ctx context.Context, from, targets []file, supersedes bool, fill func(context.Context, []file, []*draft) error) (bad *file, err error) {
-	var drafts []*draft
-	defer func() {
-		for _, d := range drafts {
-			d.discard()
-		}
-	}()
-	for i := range targets {
-		d, err := newDraft(s.options.Dir, &targets[i])
-		if err != nil {
-			return nil, err
-		}
-		drafts = append(drafts, d)
+func (s *Store) tryReplace(ctx context.Context, from []file, made file, fill func(context.Context, []file, *draft) error) (bad *file, err error) {
+	d, err := newDraft(s.options.Dir, &made)
+	if err != nil {
+		return nil, err
 	}
-	if err := fill(ctx, from, drafts); err != nil {
+	defer d.discard()
+	if err := fill(ctx, from, d); err != nil {
 		var input *inputError
 		if errors.As(err, &input) {
 			return &input.file, input.err
 		}
 		return nil, err
 	}
-	for _, d := range drafts {
-		if err := d.finish(); err != nil {
-			return nil, err
-		}
+	if err := d.finish(); err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, d := range drafts {
-		if targets[i].bytes, err = d.publish(); err != nil {
-			return nil, err
-		}
-		s.drop(targets[i]) // of the same name, where a crash came between twins
-		s.files = append(s.files, targets[i])
-		s.count(func(stats *Stats) { stats.Compactions++; stats.Written += uint64(targets[i].bytes) })
+	if made.bytes, err = d.publish(); err != nil {
+		return nil, err
 	}
-	if !supersedes {
-		return nil, nil
-	}
+	s.drop(made) // of the same name, as an older version made it
+	s.files = append(s.files, made)
+	s.count(func(stats *Stats) { stats.Compactions++; stats.Written += uint64(made.bytes) })
 	for i := range from {
 		if err := removeFile(filepath.Join(s.options.Dir, from[i].path())); err != nil {
 			return nil, err

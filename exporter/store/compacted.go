@@ -22,8 +22,8 @@ type File struct {
 func (s *Store) Host() string { return s.options.Host }
 
 // Compacted lists the files of a host that compaction has made and that count, with the stacks to which they refer, in an order in
-// which a copy makes sense at each moment: the stacks, then the rollups by the hour, then their twins by the minute,
-// each by time. The files are complete and never change; they may be gone when they are opened.
+// which a copy makes sense at each moment: the stacks, then the samples, each by time. The files are complete and never change; they may be gone when they are
+// opened.
 func Compacted(dir, host string) ([]File, error) {
 	files, err := list(dir, nil)
 	if err != nil {
@@ -32,7 +32,7 @@ func Compacted(dir, host string) ([]File, error) {
 	files = slices.DeleteFunc(files, func(f file) bool { return f.host != host })
 	h := arrange(files)
 	ends := make(map[string]time.Time) // of the samples of each date
-	for _, f := range h.minutes {
+	for _, f := range h.hours {
 		date := f.start.Format(dateLayout)
 		if f.end().After(ends[date]) {
 			ends[date] = f.end()
@@ -40,7 +40,7 @@ func Compacted(dir, host string) ([]File, error) {
 	}
 	h.stacks = slices.DeleteFunc(h.stacks, func(f file) bool { return f.span < spanHour || !f.start.Before(ends[f.start.Format(dateLayout)]) })
 	var compacted []File
-	for _, f := range slices.Concat(h.stacks, h.hours, h.minutes) {
+	for _, f := range slices.Concat(h.stacks, h.hours) {
 		compacted = append(compacted, File{filepath.ToSlash(f.path()), f.bytes})
 	}
 	return compacted, nil
@@ -49,10 +49,7 @@ func Compacted(dir, host string) ([]File, error) {
 // CompactedDirs are the directories in which the files of Compacted are, relative to the data directory, with slashes.
 func CompactedDirs(host string) []string {
 	var dirs []string
-	for _, f := range []file{
-		{table: tableStacks, host: host}, {table: tableSamples, resolution: resolutionHour, host: host},
-		{table: tableSamples, resolution: resolutionMinute, host: host},
-	} {
+	for _, f := range []file{{table: tableStacks, host: host}, {table: tableSamples, resolution: resolutionHour, host: host}} {
 		dirs = append(dirs, filepath.ToSlash(filepath.Dir(f.dir()))) // without the date
 	}
 	return dirs
@@ -74,7 +71,7 @@ func Verify(path string) (err error) {
 
 // Merged says which of the paths, which are as in File, are hours that were compacted into days among the files, which are some of those that Compacted gave.
 // The name alone does not tell, because an hour may have been removed before, or have been written into another data directory of this
-// host: the day of the same resolution holds the hour. Of stacks there must be the day too, and the samples that refer to them in one by the minute. A
+// host: the day of the same resolution holds the hour. Of stacks there must be the day too, and the samples that refer to them in one. A
 // day that is damaged holds nothing.
 func Merged(dir string, files []File, paths []string) ([]string, error) {
 	there := make(map[string]bool)
@@ -104,7 +101,7 @@ func Merged(dir string, files []File, paths []string) ([]string, error) {
 		}
 		for _, path := range paths {
 			hour, _ := parseFilePath(path)
-			same := hour.resolution == day.resolution && hour.generation <= day.generation || hour.table == tableStacks && day.resolution == resolutionMinute
+			same := hour.resolution == day.resolution && hour.generation <= day.generation || hour.table == tableStacks && day.resolution == resolutionHour
 			if same && hour.host == day.host && held[hour.start] {
 				merged = append(merged, path)
 			}

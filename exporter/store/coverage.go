@@ -13,7 +13,7 @@ import (
 //
 //	1764000000000:40000 1764000060000*59:60000      40 s of the first minute, and 60 of each of the 59 after it
 //
-// Times are in milliseconds since 1970: in resolution 10s of the interval's start, in 1m and 1h of the minute in which intervals began.
+// Times are in milliseconds since 1970: in resolution 10s of the interval's start, in 1h of the minute in which intervals began.
 const coverageKey = "pilotlight.covered"
 
 // coverage is how many milliseconds were sampled, by when they began.

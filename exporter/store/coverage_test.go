@@ -53,12 +53,12 @@ func TestDurationIsWhatWasSampled(t *testing.T) {
 	check("hours")
 	c.set(start.Add(30 * time.Hour))
 	settle(t, s)
-	if h := arrange(s.files); len(h.minutes) != 2 || h.minutes[0].span != spanDay {
-		t.Fatalf("%d files of minutes", len(h.minutes))
+	if h := arrange(s.files); len(h.hours) != 2 || h.hours[0].span != spanDay {
+		t.Fatalf("%d files of hours", len(h.hours))
 	}
 	check("a day")
 
-	// Of a range that begins and ends within an hour three pieces of the day are read: two of the minutes, and the rollup between them.
+	// Of a range that begins and ends within an hour three pieces of the day are read: the hours between as they are, and the two at the ends minute by minute.
 	from, to := start.Truncate(time.Hour).Add(13*time.Minute), start.Truncate(time.Hour).Add(8*time.Hour+13*time.Minute)
 	if p, answer, err := r.Read(t.Context(), query.Query{From: from, To: to}, "pid"); err != nil || answer.Files < 4 || p.Duration < 64*time.Minute-20*time.Second ||
 		p.Duration > 64*time.Minute+20*time.Second {

@@ -124,7 +124,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	same(t, "after compaction, coarse", read(t, dir, true), want)
 	refused := s.Stats().Failures
-	if refused < 5 || s.Stats().Compactions != compactions+3 {
+	if refused < 5 || s.Stats().Compactions != compactions+2 {
 		t.Errorf("compaction was refused %d times; %+v", refused, s.Stats())
 	}
 	t.Logf("compaction was refused %d times", refused)
@@ -196,10 +196,10 @@ func TestUnreadableFiles(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	minutes, bad := filepath.Join(dir, "v1/samples/resolution=1m/host=here/date=2026-11-23"), arrange(s.files).intervals[2]
+	hours, bad := filepath.Join(dir, "v1/samples/resolution=1h/host=here/date=2026-11-23"), arrange(s.files).intervals[2]
 	shut := func(mode fs.FileMode) {
 		t.Helper()
-		if err := errors.Join(os.Chmod(filepath.Join(dir, bad.path()), mode&0o600), os.Chmod(minutes, mode)); err != nil {
+		if err := errors.Join(os.Chmod(filepath.Join(dir, bad.path()), mode&0o600), os.Chmod(hours, mode)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -213,7 +213,7 @@ func TestUnreadableFiles(t *testing.T) {
 		settle(t, s)
 	}
 	h := arrange(s.files)
-	if stats := s.Stats(); stats.Failures != 1 || !hasHour(h.minutes, "20261124T04") || len(h.intervals) != 6 {
+	if stats := s.Stats(); stats.Failures != 1 || !hasHour(h.hours, "20261124T04") || len(h.intervals) != 6 {
 		t.Errorf("with an unreadable file and directory: %d intervals are left, %+v\n%s", len(h.intervals), stats, log.String())
 	}
 	c.set(c.time().Add(retryAfter))
@@ -221,7 +221,7 @@ func TestUnreadableFiles(t *testing.T) {
 	if stats := s.Stats(); stats.Failures != 2 || stats.Removed != 0 || stats.Damaged != 0 {
 		t.Errorf("after a while: %+v", stats)
 	}
-	for _, path := range []string{minutes, bad.path()} {
+	for _, path := range []string{hours, bad.path()} {
 		if n := strings.Count(log.String(), path+": permission denied"); n == 0 || n > 2 { // as it is opened, as it is compacted
 			t.Errorf("%s is said %d times:\n%s", path, n, log.String())
 		}
@@ -231,7 +231,7 @@ func TestUnreadableFiles(t *testing.T) {
 	s.relistLater()
 	settle(t, s)
 	h = arrange(s.files)
-	if len(h.intervals) != 0 || !hasHour(h.minutes, "20261124T03") || !strings.Contains(log.String(), "again") {
+	if len(h.intervals) != 0 || !hasHour(h.hours, "20261124T03") || !strings.Contains(log.String(), "again") {
 		t.Errorf("readable again: %d intervals are left\n%s", len(h.intervals), log.String())
 	}
 	same(t, "readable again", read(t, dir, false), want)
@@ -280,8 +280,8 @@ func TestDiskLow(t *testing.T) {
 	for _, f := range arrange(s.files).intervals {
 		oldest = minTime(oldest, f.start)
 	}
-	if h := arrange(s.files); len(h.minutes) > 0 || len(h.hours) > 0 || oldest.Before(when.Add(-time.Hour)) || len(h.intervals) < 5 {
-		t.Errorf("%d files of minutes, %d of hours, %d intervals since %v", len(h.minutes), len(h.hours), len(h.intervals), oldest)
+	if h := arrange(s.files); len(h.hours) > 0 || oldest.Before(when.Add(-time.Hour)) || len(h.intervals) < 5 {
+		t.Errorf("%d files of hours, %d intervals since %v", len(h.hours), len(h.intervals), oldest)
 	}
 	stats := s.Stats()
 	if stats.Dropped[DropDiskLow] != 1 || stats.Intervals != before.Intervals || stats.Removed == 0 {
@@ -345,11 +345,11 @@ func TestMaxBytes(t *testing.T) {
 	}
 	settle(t, s)
 	h := arrange(s.files)
-	if len(h.hours) != len(h.minutes) || s.Stats().Removed == 0 {
-		t.Errorf("%d files of hours, %d of minutes", len(h.hours), len(h.minutes))
+	if len(h.hours) == 0 || s.Stats().Removed == 0 {
+		t.Errorf("%d files of hours, %d removed", len(h.hours), s.Stats().Removed)
 	}
 	clear(dates)
-	for _, f := range append(h.minutes, h.intervals...) {
+	for _, f := range append(h.hours, h.intervals...) {
 		dates[f.start.Format(dateLayout)] = true
 	}
 	for _, f := range h.stacks {
@@ -416,7 +416,7 @@ func TestDamageIsSeen(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(kinds) != 4 {
+	if len(kinds) != 3 {
 		t.Errorf("only these kinds of files were tried: %v", kinds)
 	}
 }

@@ -130,10 +130,12 @@ func (f *file) end() time.Time {
 	return f.start
 }
 
-// history is what the files of a data directory hold, sorted by time. Intervals and minutes together hold
-// each sample once. Each of hours repeats what the one of minutes with the same name holds.
+// history is what the files of a data directory hold, sorted by time. Intervals, hours and minutes together hold
+// each sample once.
 type history struct {
-	intervals, minutes, hours, stacks []file
+	intervals, hours, stacks []file
+	// minutes are of an older version, and become hours: they have a row for each minute, and a twin of resolution 1h without its Minutes.
+	minutes []file
 	// superseded hold what another one holds too: a compaction has not come to removing them, or not to its end.
 	superseded []file
 }
@@ -141,8 +143,7 @@ type history struct {
 // arrange says which of the files count. It is the one rule of readers and writers, and what makes a crash
 // harmless at any moment: compaction writes a file for a longer span and only then removes those that it was
 // made of, so a file does not count where one of a longer span covers it whose
-// generation is not lower; that of the table samples may be of resolution 1m where the file is of 10s. A
-// file of resolution 1h is written before its twin of 1m, and does not count without it.
+// generation is not lower. One of resolution 1h does not count beside its twin of 1m, which tells more or is to be removed.
 func arrange(files []file) history {
 	type place struct{ table, host, stamp string }
 	at := func(f *file, s span) place { return place{f.table, f.host, s.stamp(f.start)} }
@@ -150,7 +151,7 @@ func arrange(files []file) history {
 	twins := make(map[string]bool)
 	for i := range files {
 		f := &files[i]
-		if f.span > spanInterval && f.resolution != resolutionHour {
+		if f.span > spanInterval {
 			newest[at(f, f.span)] = max(newest[at(f, f.span)], f.generation+1)
 		}
 		if f.resolution == resolutionMinute {
@@ -160,7 +161,7 @@ func arrange(files []file) history {
 	var h history
 	for i := range files {
 		f := &files[i]
-		covered := f.resolution == resolutionHour && !twins[twinKey(f)]
+		covered := f.resolution == resolutionHour && twins[twinKey(f)]
 		for s := f.span + 1; s <= spanDay; s++ {
 			covered = covered || newest[at(f, s)] > f.generation
 		}

@@ -87,16 +87,13 @@ func TestNoDirectory(t *testing.T) {
 func TestArrange(t *testing.T) {
 	for _, test := range []struct{ name, files, want string }{
 		{"intervals", "10s/T170000Z 10s/T170010Z s/T170000Z", "intervals T170000Z T170010Z stacks T170000Z"},
-		{"an hour's rollup is not finished without the minutes", "10s/T170000Z 1h/T17", "intervals T170000Z superseded T17"},
-		{"an hour compacted, nothing removed", "10s/T170000Z 10s/T170010Z 10s/T180000Z 1m/T17 1h/T17",
-			"intervals T180000Z minutes T17 hours T17 superseded T170000Z T170010Z"},
-		{"the clock was set back", "10s/T170000Z-1 1m/T17 1h/T17", "intervals T170000Z-1 minutes T17 hours T17"},
-		{"and that was compacted", "10s/T170000Z-1 1m/T17 1h/T17 1m/T17-1 1h/T17-1",
-			"minutes T17 T17-1 hours T17 T17-1 superseded T170000Z-1"},
-		{"a day's rollup is not finished", "1m/T16 1h/T16 1h/", "minutes T16 hours T16 superseded "},
-		{"a day compacted, nothing removed", "1m/T16 1h/T16 1m/T17-1 1h/T17-1 1m/-1 1h/-1",
-			"minutes -1 hours -1 superseded T16 T16 T17-1 T17-1"},
-		{"after that, an hour of a clock set back", "1m/ 1h/ 1m/T16-1 1h/T16-1", "minutes  T16-1 hours  T16-1"},
+		{"an hour compacted, nothing removed", "10s/T170000Z 10s/T170010Z 10s/T180000Z 1h/T17", "intervals T180000Z hours T17 superseded T170000Z T170010Z"},
+		{"the clock was set back", "10s/T170000Z-1 1h/T17", "intervals T170000Z-1 hours T17"},
+		{"and that was compacted", "10s/T170000Z-1 1h/T17 1h/T17-1", "hours T17 T17-1 superseded T170000Z-1"},
+		{"a day compacted, nothing removed", "1h/T16 1h/T17-1 1h/-1", "hours -1 superseded T16 T17-1"},
+		{"after that, an hour of a clock set back", "1h/ 1h/T16-1", "hours  T16-1"},
+		{"an older version's hour, which is to become another one", "10s/T170000Z 1m/T17 1h/T17", "minutes T17 superseded T17 T170000Z"},
+		{"and its day", "1m/ 1h/ 1m/T16-1 1h/T16-1", "minutes  T16-1 superseded  T16-1"},
 		{"stacks compacted", "s/T170000Z s/T17 s/T180000Z", "stacks T17 T180000Z superseded T170000Z"},
 		{"stacks do not cover samples", "s/T17 10s/T170000Z", "intervals T170000Z stacks T17"},
 	} {

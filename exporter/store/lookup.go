@@ -286,7 +286,7 @@ func (l *lookUp) readFile(f file) error {
 func (l *lookUp) readGroup(r *frameReader, c *checkedFile, index int) error {
 	var taken []place
 	err := guard(c, index, func() error {
-		g := &rowGroup{RowGroup: c.RowGroups()[index], words: l.scan.words, columns: make(map[string]*vector)}
+		g := newRowGroup(c.RowGroups()[index], l.scan.words)
 		defer g.close()
 		ids, err := g.stackIDs()
 		if err != nil {
@@ -323,7 +323,7 @@ func readStackIDs(path string, ids map[int64]struct{}) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	for i, group := range f.RowGroups() {
 		if err := guard(f, i, func() error {
-			g := &rowGroup{RowGroup: group, columns: make(map[string]*vector)}
+			g := newRowGroup(group, nil)
 			defer g.close()
 			of, err := g.stackIDs()
 			for _, id := range of {
@@ -443,12 +443,7 @@ func (r *frameReader) open(g *rowGroup) (err error) {
 		return err
 	}
 	// Any column tells the lengths; this one is the smallest.
-	chunk, err := g.chunk("frames", "list", "element", "inlined")
-	if err != nil {
-		return err
-	}
-	g.lists, err = newLengths(chunk)
-	r.lengths = g.lists
+	r.lengths, err = g.lengths("frames", "list", "element", "inlined")
 	r.compactReader.open()
 	return err
 }

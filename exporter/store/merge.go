@@ -9,8 +9,8 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// maxMerged bounds the rows of an hour's rollup that a merger holds (some 350 bytes each); beyond it they become a row group of their
-// own. A busy host of 64 CPUs has 20,000 in an hour, and less than maxMerged*minutesPerHour rows of minutes of them.
+// maxMerged bounds the rows of an hour that a merger holds (some 350 bytes each); beyond it they become a row group of their
+// own. A busy host of 64 CPUs has 20,000 in an hour.
 const maxMerged = 32 << 10
 
 const minutesPerHour = 60
@@ -18,11 +18,10 @@ const minutesPerHour = 60
 // batchRows are read and written at once.
 const batchRows = 1024
 
-// merger adds up the rows of one hour by minute and by hour. It holds what it has until flush.
+// merger adds up rows by the hour, and by minute within it. It holds what it has until flush.
 type merger struct {
-	hour    time.Time
-	minutes *parquet.GenericWriter[SampleRow] // nil: only hours are wanted
-	hours   *parquet.GenericWriter[SampleRow]
+	hour time.Time // of the rows that it holds
+	to   *parquet.GenericWriter[SampleRow]
 
 	covered   coverage // by the files that were added
 	uncovered bool     // one of them does not say what it covers
@@ -33,6 +32,7 @@ type merger struct {
 	index  map[entry]uint32
 	merged []merged
 	batch  []SampleRow
+	counts []int32    // of the minutes of batch
 	longs  [5][]int64 // of the rows that are read
 	ids    [mergedIDCount][]uint32
 }
@@ -56,8 +56,8 @@ type merged struct {
 	values *[minutesPerHour]int64 // nil as long as each is its count times the period
 }
 
-func newMerger(hour time.Time, minutes, hours *parquet.GenericWriter[SampleRow]) *merger {
-	m := &merger{hour: hour, minutes: minutes, hours: hours, covered: make(coverage)}
+func newMerger(hour time.Time, to *parquet.GenericWriter[SampleRow]) *merger {
+	m := &merger{hour: hour, to: to, covered: make(coverage)}
 	m.clear()
 	return m
 }
@@ -98,8 +98,16 @@ func (m *merger) add(path string) (err error) {
 }
 
 func (m *merger) addGroup(f *checkedFile, index int) error {
-	g := &rowGroup{RowGroup: f.RowGroups()[index], words: m.words, columns: make(map[string]*vector)}
+	g := newRowGroup(f.RowGroups()[index], m.words)
 	defer g.close()
+	if first, _, ok := g.bounds("time"); ok { // a row group of a day is of one hour
+		if hour := time.UnixMilli(first).UTC().Truncate(time.Hour); !hour.Equal(m.hour) {
+			if err := m.flush(); err != nil {
+				return err
+			}
+			g.words, m.hour = m.words, hour
+		}
+	}
 	for rows := int(g.NumRows()); rows > 0; rows -= batchRows {
 		if err := guard(f, index, func() error { return m.addRows(g, min(rows, batchRows)) }); err != nil {
 			return err
@@ -196,77 +204,66 @@ func (s *series) unitValue() int64 {
 	return s.period
 }
 
-// flush writes what there is as a row group of each resolution.
+// flush writes what there is as a row group.
 func (m *merger) flush() error {
-	slices.SortFunc(m.merged, func(a, b merged) int { return m.compare(&a, &b) })
-	if m.minutes != nil {
-		if err := m.write(m.minutes, m.minuteRows); err != nil {
-			return err
-		}
+	// What a process has stands together: its labels are then one run, and the minutes in which it ran are alike.
+	order := make([]uint32, len(m.all)) // of series
+	for i := range order {
+		order[i] = uint32(i)
 	}
-	if err := m.write(m.hours, m.hourRow); err != nil {
-		return err
+	slices.SortFunc(order, func(a, b uint32) int {
+		x, y := &m.all[a], &m.all[b]
+		return cmp.Or(x.labels.compare(&y.labels), cmp.Compare(x.loss, y.loss), cmp.Compare(a, b))
+	})
+	rank := make([]uint32, len(order))
+	for place, i := range order {
+		rank[i] = uint32(place)
 	}
-	m.clear()
-	return nil
-}
-
-func (m *merger) compare(a, b *merged) int {
-	if c := cmp.Compare(a.stack, b.stack); c != 0 || a.series == b.series {
-		return c
-	}
-	x, y := &m.all[a.series], &m.all[b.series]
-	return cmp.Or(x.labels.compare(&y.labels), cmp.Compare(x.loss, y.loss), cmp.Compare(a.series, b.series))
-}
-
-// write writes the rows that each of merged becomes.
-func (m *merger) write(w *parquet.GenericWriter[SampleRow], rows func(*merged)) error {
+	slices.SortFunc(m.merged, func(a, b merged) int {
+		return cmp.Or(cmp.Compare(rank[a.series], rank[b.series]), cmp.Compare(a.stack, b.stack))
+	})
 	for i := range m.merged {
-		rows(&m.merged[i])
+		m.put(&m.merged[i])
 		if len(m.batch) < batchRows && i < len(m.merged)-1 {
 			continue
 		}
-		if _, err := w.Write(m.batch); err != nil {
+		if _, err := m.to.Write(m.batch); err != nil {
 			return err
 		}
-		m.batch = m.batch[:0]
+		m.batch, m.counts = m.batch[:0], m.counts[:0]
 	}
-	return w.Flush()
+	m.clear()
+	return m.to.Flush()
 }
 
-func (m *merger) minuteRows(e *merged) {
-	for minute, n := range e.counts {
-		if n == 0 {
-			continue
+// put makes the row of an entry; where its minutes do not tell what their samples were worth, a row for each.
+func (m *merger) put(e *merged) {
+	row := m.blank(e)
+	if e.values == nil {
+		from := len(m.counts)
+		for _, n := range e.counts {
+			m.counts = append(m.counts, int32(n))
+			row.Count += int64(n)
 		}
-		row := m.blank(e, time.Minute)
-		row.Time += int64(minute) * time.Minute.Milliseconds()
-		row.Count, row.Value = int64(n), e.value(minute, m.all[e.series].unitValue())
+		row.Value, row.Minutes = row.Count*m.all[e.series].unitValue(), m.counts[from:]
 		m.batch = append(m.batch, row)
+		return
 	}
-}
-
-func (m *merger) hourRow(e *merged) {
-	row := m.blank(e, time.Hour)
+	row.Duration = time.Minute.Nanoseconds()
 	for minute, n := range e.counts {
-		row.Count += int64(n)
-		row.Value += e.value(minute, m.all[e.series].unitValue())
+		if n > 0 {
+			row.Time = m.hour.UnixMilli() + int64(minute)*time.Minute.Milliseconds()
+			row.Count, row.Value = int64(n), e.values[minute]
+			m.batch = append(m.batch, row)
+		}
 	}
-	m.batch = append(m.batch, row)
-}
-
-func (e *merged) value(minute int, unit int64) int64 {
-	if e.values != nil {
-		return e.values[minute]
-	}
-	return int64(e.counts[minute]) * unit
 }
 
 // blank is a row without its numbers.
-func (m *merger) blank(e *merged, span time.Duration) SampleRow {
+func (m *merger) blank(e *merged) SampleRow {
 	s := &m.all[e.series]
 	row := SampleRow{
-		Time: m.hour.UnixMilli(), Duration: span.Nanoseconds(), Type: s.kind, Unit: s.unit, Period: s.period, StackID: e.stack, LossReason: s.loss,
+		Time: m.hour.UnixMilli(), Duration: time.Hour.Nanoseconds(), Type: s.kind, Unit: s.unit, Period: s.period, StackID: e.stack, LossReason: s.loss,
 	}
 	row.label(&s.labels)
 	return row

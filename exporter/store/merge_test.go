@@ -22,7 +22,7 @@ func TestMergeBeyondItsBound(t *testing.T) {
 	s.Export(p)
 	c.set(start.Add(3 * time.Hour))
 	settle(t, s)
-	if h := arrange(s.files); len(h.intervals) > 0 || len(h.minutes) != 1 {
+	if h := arrange(s.files); len(h.intervals) > 0 || len(h.hours) != 1 {
 		t.Fatalf("%+v", h)
 	}
 	got, want := make(sumOf), make(sumOf)

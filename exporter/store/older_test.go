@@ -1,9 +1,11 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -189,8 +191,8 @@ func testOlderFiles(t *testing.T, fewer bool, makeOlder func(t *testing.T, dir s
 	c.set(start.Add(30 * time.Hour))
 	settle(t, s)
 	check("day")
-	if h := arrange(s.files); len(h.minutes) != 1 || h.minutes[0].span != spanDay {
-		t.Errorf("%+v", h.minutes)
+	if h := arrange(s.files); len(h.hours) != 1 || len(h.minutes) > 0 || h.hours[0].span != spanDay {
+		t.Errorf("%+v", h)
 	}
 }
 
@@ -228,4 +230,137 @@ func testStacksAreJoined(t *testing.T, older bool) {
 	got := make(sumOf)
 	got.add(mustRead(t, NewReader(dir, nil), query.Query{}, query.Labels...), everything)
 	checkSum(t, "the day", got, want)
+}
+
+// What an older version compacted has a file of minutes beside that of hours. It is read as it is, and becomes hours that tell their minutes.
+func TestOlderMinutes(t *testing.T) {
+	for _, span := range []span{spanHour, spanDay} {
+		t.Run(span.stamp(time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)), func(t *testing.T) { testOlderMinutes(t, span) })
+	}
+}
+
+func testOlderMinutes(t *testing.T, to span) {
+	dir := t.TempDir()
+	c, start := clockAt(t, "2026-11-24T12:00:00Z")
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	host := smallHost(1)
+	sent := make(sumOf)
+	for i := range 12 {
+		p := host.Interval(start.Add(time.Duration(i)*14*time.Minute), 10*time.Second)
+		if i == 3 {
+			p.Samples[0].Value++ // it is not worth its count
+		}
+		sent.add(p, everything)
+		c.export(s, p)
+	}
+	c.set(start.Add(6 * time.Hour))
+	if to == spanDay {
+		c.set(start.Add(30 * time.Hour))
+	}
+	settle(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := NewReader(dir, nil)
+	series := func() *Series {
+		t.Helper()
+		got, _, err := r.Series(t.Context(), query.Query{}, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	minutes, steps := readByMinute(t, dir), series()
+	if len(minutes) != 12 {
+		t.Fatalf("%d minutes, want 12", len(minutes))
+	}
+	check := func(stage string) {
+		t.Helper()
+		got := readByMinute(t, dir)
+		for minute, want := range minutes {
+			same(t, fmt.Sprint(stage, ", minute ", time.UnixMilli(minute).UTC()), got[minute], want)
+		}
+		if len(got) != len(minutes) {
+			t.Errorf("%s: %d minutes, want %d", stage, len(got), len(minutes))
+		}
+		sums := make(sumOf)
+		sums.add(mustRead(t, r, query.Query{}, query.Labels...), everything)
+		checkSum(t, stage, sums, sent)
+		if now := series(); !reflect.DeepEqual(now, steps) {
+			t.Errorf("%s: %+v, want %+v", stage, now, steps)
+		}
+		if d := mustRead(t, r, query.Query{}).Duration; d != 2*time.Minute {
+			t.Errorf("%s: %s were sampled", stage, d)
+		}
+	}
+	check("as it is written now")
+	made := arrange(s.files).hours
+	for _, f := range made {
+		makeMinutes(t, dir, f)
+	}
+	check("as it was written before")
+	s = openStore(t, Options{Dir: dir, now: c.time})
+	settle(t, s)
+	h := arrange(s.files)
+	if len(h.minutes) > 0 || len(h.hours) != len(made) || h.hours[0].span != to {
+		t.Errorf("%+v", h)
+	}
+	check("made anew")
+}
+
+// makeMinutes makes of a file of hours what an older version had instead: a file of minutes, and one of hours that do not tell them.
+func makeMinutes(t *testing.T, dir string, f file) {
+	t.Helper()
+	path := filepath.Join(dir, f.path())
+	rows, err := readAll[SampleRow](path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := openChecked(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	covered, _ := c.Lookup(coverageKey)
+	_ = c.Close()
+	older := f
+	older.resolution = resolutionMinute
+	d, err := newDraft(dir, &older)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newSampleWriter(compression)
+	w.Reset(d)
+	w.SetKeyValueMetadata(coverageKey, covered)
+	hour := func(i int) int64 { return rows[i].Time / time.Hour.Milliseconds() }
+	for i, row := range rows {
+		if i > 0 && hour(i) != hour(i-1) { // a row group is of one hour
+			if err := w.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		of := []SampleRow{row}
+		if len(row.Minutes) > 0 {
+			of = of[:0]
+		}
+		for minute, n := range row.Minutes {
+			if n == 0 {
+				continue
+			}
+			m := row
+			m.Time += int64(minute) * time.Minute.Milliseconds()
+			m.Duration, m.Minutes = time.Minute.Nanoseconds(), nil
+			m.Count, m.Value = int64(n), row.Value/row.Count*int64(n)
+			of = append(of, m)
+		}
+		if _, err := w.Write(of); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), d.finish()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.publish(); err != nil {
+		t.Fatal(err)
+	}
+	makeOlder[olderRow](t, dir, tableSamples, func(other *file) bool { return other.path() == f.path() }, parquet.DataPageVersion(2))
 }

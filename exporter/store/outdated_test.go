@@ -13,9 +13,9 @@ func TestPlanSeesWhatHasCome(t *testing.T) {
 		return file{table: tableStacks, host: "h", start: hour.Add(time.Duration(second) * time.Second)}
 	}
 	from := []file{interval(0), interval(10)}
-	targets := []file{target(from, "", spanHour)}
+	made := target(from, "", spanHour)
 	s := &Store{files: slices.Clone(from)}
-	if !s.plan(from, targets) || len(s.planned) != 1 {
+	if !s.plan(from, made) || len(s.planned) != 1 {
 		t.Error("what is all there is not planned")
 	}
 	late := interval(20)
@@ -23,7 +23,7 @@ func TestPlanSeesWhatHasCome(t *testing.T) {
 		t.Errorf("a file that comes after the plan has generation %d: it is covered", late.generation)
 	}
 	s = &Store{files: append(slices.Clone(from), interval(20))}
-	if s.plan(from, targets) || s.planned != nil {
+	if s.plan(from, made) || s.planned != nil {
 		t.Error("what has come before the plan is covered")
 	}
 }

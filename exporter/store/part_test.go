@@ -95,7 +95,7 @@ func TestPartsOfHours(t *testing.T) {
 	c.set(hour.Add(48 * time.Hour))
 	settle(t, s)
 	same(t, "in the end", read(t, dir, false), want)
-	if files, err := list(dir, nil); err != nil || len(files) != 3 {
+	if files, err := list(dir, nil); err != nil || len(files) != 2 {
 		t.Errorf("left: %v, %v", files, err)
 	}
 }

@@ -33,10 +33,11 @@ func (r timeRange) empty() bool { return r.from >= r.to }
 
 func (r timeRange) has(t int64) bool { return t >= r.from && t < r.to }
 
-// minCoarse is the span from which on whole hours are read at resolution 1h.
-const minCoarse = 6 * time.Hour
-
-func (r timeRange) wide() bool { return r.to > r.from+minCoarse.Milliseconds() || r.to-r.from < 0 }
+// hours are the whole ones of the range.
+func (r timeRange) hours() timeRange {
+	const hour = int64(time.Hour / time.Millisecond)
+	return timeRange{(r.from + hour - 1) / hour * hour, r.to / hour * hour}
+}
 
 // overlap is how much of a span is in the range, in milliseconds.
 func (r timeRange) overlap(from, length int64) int64 {
@@ -58,9 +59,10 @@ func (f *file) times() timeRange {
 
 // piece is a file of the table samples, and which of its rows are to be read.
 type piece struct {
-	file    file
-	times   timeRange
-	minutes *file // of a rollup: what it was made of
+	file  file
+	times timeRange
+	// byMinute says that the rows of hours are to be read minute by minute.
+	byMinute bool
 }
 
 // exact says that the file has the times of samples.
@@ -99,11 +101,6 @@ func (p *piece) covered() timeRange {
 	return covered
 }
 
-// instead is what is read in the place of a rollup.
-func (p *piece) instead() unit {
-	return unit{host: p.file.host, times: p.times, pieces: []piece{{file: *p.minutes, times: p.times}}}
-}
-
 // unit is what is read of a host's history at one point of time: an hour, or a day that has been compacted.
 // Its files are opened together before one is read. Where one has vanished, a compaction has put what it held into another one, and
 // all of the unit is looked for again.
@@ -113,22 +110,16 @@ type unit struct {
 	pieces []piece
 }
 
-// plan says which files hold the rows of a time. With coarse, whole hours are read at resolution 1h where there is such a file.
+// plan says which files hold the rows of a time. With coarse, whole hours are read as they are, others minute by minute.
 func (h *history) plan(times timeRange, coarse bool) []unit {
 	type key struct {
 		host  string
 		start int64
 	}
 	days := make(map[key]bool) // that have been compacted
-	for _, f := range h.minutes {
+	for _, f := range slices.Concat(h.hours, h.minutes) {
 		if f.span == spanDay {
 			days[key{f.host, f.start.UnixMilli()}] = true
-		}
-	}
-	hours := make(map[string]file)
-	if coarse {
-		for _, f := range h.hours {
-			hours[twinKey(&f)] = f
 		}
 	}
 	units := make(map[key]*unit)
@@ -157,17 +148,17 @@ func (h *history) plan(times timeRange, coarse bool) []unit {
 	}
 	for i := range h.minutes {
 		f := &h.minutes[i]
+		add(f, piece{file: *f, times: times.and(f.times())})
+	}
+	for i := range h.hours {
+		f := &h.hours[i]
 		wanted := times.and(f.times())
-		if twin, ok := hours[twinKey(f)]; ok && !wanted.empty() {
-			const hour = int64(time.Hour / time.Millisecond)
-			whole := timeRange{(wanted.from + hour - 1) / hour * hour, wanted.to / hour * hour}
-			if !whole.empty() {
-				add(f, piece{twin, whole, f},
-					piece{file: *f, times: timeRange{wanted.from, whole.from}}, piece{file: *f, times: timeRange{whole.to, wanted.to}})
-				continue
-			}
+		whole := wanted.hours()
+		if !coarse || whole.empty() {
+			add(f, piece{*f, wanted, true})
+			continue
 		}
-		add(f, piece{file: *f, times: wanted})
+		add(f, piece{*f, whole, false}, piece{*f, timeRange{wanted.from, whole.from}, true}, piece{*f, timeRange{whole.to, wanted.to}, true})
 	}
 	plan := make([]unit, 0, len(units))
 	for _, u := range units {

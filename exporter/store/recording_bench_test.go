@@ -3,10 +3,12 @@ package store
 import (
 	"bytes"
 	"context"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -17,14 +19,16 @@ import (
 	"github.com/pilotlight/pilotlight/profiler/profile"
 )
 
-// recordingVariable names a data directory that BenchmarkRecording is to take its intervals from, instead of recording.
+// recordingVariable names a directory for what BenchmarkRecording records, which takes its time: what is there from an earlier run is taken again.
 const recordingVariable = "PILOTLIGHT_RECORDING"
 
 // recordedTime is how long it records.
 const recordedTime = 5 * time.Minute
 
-// recordedLoad keeps two CPUs busy with what hosts do: a database, an interpreter and what it imports, a compiler, and an archiver without symbols.
-const recordedLoad = `
+// recordedLoads keep two CPUs busy with what hosts do.
+var recordedLoads = map[string]string{
+	// A database and its clients, an interpreter, and an archiver without symbols.
+	"services": `
 redis-server --bind 127.0.0.1 --port 7398 --save '' --dir "$1" >/dev/null &
 (while :; do redis-benchmark -p 7398 -n 200000 -q -t set,get,lpush,lrange_100 >/dev/null 2>&1; done) &
 (while :; do python3 -c '
@@ -34,11 +38,16 @@ for i in range(2000):
     json.loads(json.dumps(d, sort_keys=True))
 '; done) &
 (while :; do xz -6 -c "$2" >/dev/null; done) &
-(while :; do gcc -O2 -x c -c -o "$1/out.o" "$3"; done) &
-wait`
+wait`,
+	// A compiler, of whose stacks hardly one is like another, each run a process.
+	"build": `
+(while :; do gcc -O2 -x c -c -o "$1/1.o" "$3"; done) &
+(while :; do gcc -O2 -x c -c -o "$1/2.o" "$3"; done) &
+wait`,
+}
 
-// record records a real load of this machine as the agent does, and gives the data directory.
-func record(b *testing.B) string {
+// record records a load of this machine as the agent does, into a data directory.
+func record(b *testing.B, load, data string) {
 	b.Helper()
 	for _, program := range []string{"redis-server", "redis-benchmark", "python3", "xz", "gcc"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -46,20 +55,20 @@ func record(b *testing.B) string {
 		}
 	}
 	dir := b.TempDir()
-	binary, data := filepath.Join(dir, "pilotlight"), filepath.Join(dir, "data")
+	binary := filepath.Join(dir, "pilotlight")
 	if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/pilotlight").CombinedOutput(); err != nil {
 		b.Fatalf("build pilotlight: %v\n%s", err, out)
 	}
-	load := exec.Command("sh", "-c", recordedLoad, "sh", dir, binary, "../../test/workloads/deep.c")
-	load.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
-	if err := load.Start(); err != nil {
+	programs := exec.Command("sh", "-c", recordedLoads[load], "sh", dir, binary, "../../test/workloads/deep.c")
+	programs.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	if err := programs.Start(); err != nil {
 		b.Fatal(err)
 	}
 	defer func() {
-		_ = unix.Kill(-load.Process.Pid, unix.SIGKILL)
-		_ = load.Wait()
+		_ = unix.Kill(-programs.Process.Pid, unix.SIGKILL)
+		_ = programs.Wait()
 	}()
-	agent := exec.Command(binary, "agent", "-p", strconv.Itoa(load.Process.Pid), "--children", "--data-dir", data, "--listen", "127.0.0.1:0")
+	agent := exec.Command(binary, "agent", "-p", strconv.Itoa(programs.Process.Pid), "--children", "--data-dir", data, "--listen", "127.0.0.1:0")
 	said := new(bytes.Buffer)
 	agent.Stderr = said
 	agent.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
@@ -71,7 +80,6 @@ func record(b *testing.B) string {
 	if err := agent.Wait(); err != nil {
 		b.Fatalf("the agent: %v\n%s", err, said)
 	}
-	return data
 }
 
 // recordedIntervals are the profiles of whole intervals of a data directory. Of the times of samples it is only kept how many there are.
@@ -108,9 +116,19 @@ func recordedIntervals(b *testing.B, dir string) (intervals []*profile.Profile) 
 // BenchmarkRecording records five minutes of this machine under everyday programs, and has the history take an hour that is those minutes again and again. The
 // stacks of an hour are more than those of five minutes: it says how many came in their second half.
 func BenchmarkRecording(b *testing.B) {
+	for _, load := range slices.Sorted(maps.Keys(recordedLoads)) {
+		b.Run(load, func(b *testing.B) { benchmarkRecording(b, load) })
+	}
+}
+
+func benchmarkRecording(b *testing.B, load string) {
 	dir := os.Getenv(recordingVariable)
 	if dir == "" {
-		dir = record(b)
+		dir = b.TempDir()
+	}
+	dir = filepath.Join(dir, load)
+	if _, err := os.Stat(dir); err != nil {
+		record(b, load, dir)
 	}
 	intervals := recordedIntervals(b, dir)
 	if len(intervals) < 4 {
@@ -160,7 +178,7 @@ func BenchmarkRecording(b *testing.B) {
 		compaction += cpuTime(b) - before
 		compacted := sizes(s)
 		if testing.Verbose() {
-			for _, r := range []string{resolutionMinute, resolutionHour, ""} {
+			for _, r := range []string{resolutionHour, ""} {
 				b.Log("resolution", r)
 				logColumns(b, into, func(f *file) bool { return f.resolution == r })
 			}
@@ -169,10 +187,9 @@ func BenchmarkRecording(b *testing.B) {
 		b.ReportMetric(float64(rows)/360, "rows/interval")
 		b.ReportMetric(float64(stacks), "stacks")
 		b.ReportMetric(float64(stacks-half), "stacks-2nd-half")
-		b.ReportMetric(float64(compacted[3])/float64(stacks), "B/stack")
+		b.ReportMetric(float64(compacted[2])/float64(stacks), "B/stack")
 		b.ReportMetric(float64(recorded)/1e6, "intervals-MB/h")
-		b.ReportMetric(24*float64(compacted[1])/1e6/cores, "1m-MB/core/day")
-		b.ReportMetric(24*float64(compacted[2])/1e6/cores, "1h-MB/core/day")
+		b.ReportMetric(24*float64(compacted[1])/1e6/cores, "hours-MB/core/day")
 		b.ReportMetric(100*ingest.Seconds()/3600, "ingest-%core")
 		b.ReportMetric(100*compaction.Seconds()/3600, "compaction-%core")
 		b.ReportMetric(float64(answered.Milliseconds()), "15m-ms")

@@ -89,7 +89,7 @@ func (s *Store) retain(room int64) error {
 		return err
 	}
 	h := arrange(s.files)
-	samples := slices.Concat(h.minutes, h.intervals)
+	samples := slices.Concat(h.hours, h.minutes, h.intervals)
 	slices.SortFunc(samples, func(a, b file) int { return a.end().Compare(b.end()) })
 	s.starved = false
 	var errs []error // a file that cannot be removed does not keep others from being
@@ -105,7 +105,7 @@ func (s *Store) retain(room int64) error {
 			s.starved = low != nil
 			return errors.Join(append(errs, s.retainStacks())...)
 		}
-		if err := s.remove(f, h.hours); err != nil {
+		if err := s.removeOne(*f); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -117,20 +117,7 @@ func (s *Store) retain(room int64) error {
 	return errors.Join(append(errs, s.retainStacks())...)
 }
 
-// remove removes samples because of a bound, their rollup first.
-func (s *Store) remove(f *file, hours []file) error {
-	gone := []file{*f}
-	if twin := slices.IndexFunc(hours, f.twinOf); f.resolution == resolutionMinute && twin >= 0 {
-		gone = []file{hours[twin], *f}
-	}
-	for _, f := range gone {
-		if err := s.removeOne(f); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
+// removeOne removes a file because of a bound.
 func (s *Store) removeOne(f file) error {
 	path := filepath.Join(s.options.Dir, f.path())
 	if err := removeFile(path); err != nil {
@@ -192,7 +179,7 @@ func (s *Store) retainDamaged(oldest time.Time) error {
 // removeSuperseded ends what a crash left of a compaction: it removes what another file holds too.
 func (s *Store) removeSuperseded() error {
 	if s.unlisted {
-		return nil // what seems to be without its twin may have it
+		return nil // what seems to cover it may be covered itself
 	}
 	for _, f := range arrange(s.files).superseded {
 		if err := removeFile(filepath.Join(s.options.Dir, f.path())); err != nil {

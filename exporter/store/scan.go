@@ -70,7 +70,7 @@ type scan struct {
 	// What visitors want to know of rows, beyond counts and values.
 	times, stacks bool
 	labels        [labelCount]bool
-	coarse        bool // resolution 1h will do
+	coarse        bool // whole hours will do
 	// step is that of series, in milliseconds: times of samples are read where spans reach into several. 0: whole spans will do.
 	step int64
 	// selected are the stacks that Focus and Ignore leave; nil: all.
@@ -100,6 +100,12 @@ type worker struct {
 	// Of the rows of a batch, where statistics do not tell them.
 	durations, periods []int64
 	units, types       []uint32
+	// Of hours that are read minute by minute.
+	rows       []minuteRow
+	lengths    []int32
+	minutes    []uint32
+	spareLongs []int64
+	spareIDs   []uint32
 }
 
 // run reads all rows that the query means, and shows them to a visitor for each of GOMAXPROCS workers.
@@ -121,7 +127,6 @@ func (s *scan) run(newVisitor func() visitor) error {
 	if s.query.Type == "" {
 		s.query.Type = "cpu"
 	}
-	s.coarse = s.coarse && times.wide()
 	workers := make(chan *worker, runtime.GOMAXPROCS(0))
 	for range cap(workers) {
 		workers <- s.newWorker(newVisitor())
@@ -199,14 +204,6 @@ func (s *scan) openAll(units []unit) (open []openPiece, err error) {
 			case errors.Is(err, fs.ErrNotExist):
 				closeAll(open)
 				return nil, err
-			case err != nil && p.minutes != nil:
-				s.warn(fmt.Errorf("%w; its minutes answer in its place", err))
-				minutes, err := s.openAll([]unit{p.instead()})
-				if err != nil {
-					closeAll(open)
-					return nil, err
-				}
-				open = append(open, minutes...)
 			case err != nil:
 				s.warn(err) // the others answer
 			default:
@@ -237,25 +234,8 @@ func (s *scan) readFile(p openPiece, workers chan *worker) {
 	if err == nil {
 		c.hold()
 	}
-	if err == nil && p.minutes != nil {
-		// Before a row of it counts: there is another file for all of them.
-		if err = c.checkAll(); err != nil {
-			_ = c.Close() // it was only read
-		}
-	}
 	workers <- w
-	switch {
-	case err != nil && p.minutes != nil:
-		s.warn(fmt.Errorf("%w; its minutes answer in its place", err))
-		files, err := s.open(p.instead(), false)
-		if err != nil {
-			s.warn(err)
-		}
-		for _, f := range files {
-			s.readFile(f, workers)
-		}
-		return
-	case err != nil:
+	if err != nil {
 		s.warn(err)
 		return
 	}
@@ -318,14 +298,18 @@ type rowGroup struct {
 	parquet.RowGroup
 	words   *words
 	columns map[string]*vector
-	lists   *lengths
+	lists   map[string]*lengths
 	// distinct is about how many stacks it has, once the first rows were read.
 	distinct int
 }
 
+func newRowGroup(g parquet.RowGroup, w *words) *rowGroup {
+	return &rowGroup{RowGroup: g, words: w, columns: make(map[string]*vector), lists: make(map[string]*lengths)}
+}
+
 func (g *rowGroup) close() {
-	if g.lists != nil {
-		g.lists.close()
+	for _, l := range g.lists {
+		l.close()
 	}
 	for _, c := range g.columns {
 		c.close()
@@ -369,7 +353,24 @@ func (g *rowGroup) column(path ...string) (*vector, error) {
 }
 
 // laterColumns are those that older files of this version do not have.
-var laterColumns = []string{"service", "pod_uid", columnUnit}
+var laterColumns = []string{"service", "pod_uid", columnUnit, "minutes"}
+
+// lengths are those of the lists that a column is the values of.
+func (g *rowGroup) lengths(path ...string) (*lengths, error) {
+	if l := g.lists[path[0]]; l != nil {
+		return l, nil
+	}
+	chunk, err := g.chunk(path...)
+	if err != nil {
+		return nil, err
+	}
+	l, err := newLengths(chunk)
+	if err != nil {
+		return nil, err
+	}
+	g.lists[path[0]] = l
+	return l, nil
+}
 
 func (g *rowGroup) newColumn(path []string) (*vector, error) {
 	if _, ok := g.Schema().Lookup(path...); !ok && slices.Contains(laterColumns, path[0]) {
@@ -401,14 +402,18 @@ func (g *rowGroup) bounds(name string) (low, high int64, ok bool) {
 
 // read shows the rows of a row group to the visitor that are wanted of a piece.
 func (w *worker) read(c *checkedFile, index int, p *piece) error {
-	g := &rowGroup{RowGroup: c.RowGroups()[index], words: w.scan.words, columns: make(map[string]*vector)}
+	g := newRowGroup(c.RowGroups()[index], w.scan.words)
 	defer g.close()
 	begins := p.begins()
 	low, high, bounded := g.bounds("time")
-	if bounded && (timeRange{low, high + 1}).and(begins).empty() {
+	latest := high // that a minute begins
+	if p.byMinute {
+		latest += (time.Hour - time.Minute).Milliseconds()
+	}
+	if bounded && (timeRange{low, latest + 1}).and(begins).empty() {
 		return nil
 	}
-	within := bounded && low >= begins.from && high < begins.to
+	within := bounded && low >= begins.from && latest < begins.to
 	// Some rows may have samples at both sides of an end of the time; the times of samples are wanted.
 	cut, ticks := false, false
 	if p.exact() {
@@ -445,11 +450,16 @@ func (w *worker) read(c *checkedFile, index int, p *piece) error {
 	if none, err := w.excludes(g); none || err != nil {
 		return err
 	}
-	for rows := int(g.NumRows()); rows > 0; rows -= window {
+	step := window
+	expand := p.byMinute && (w.scan.times || !all)
+	if expand {
+		step /= minutesPerHour
+	}
+	for rows := int(g.NumRows()); rows > 0; rows -= step {
 		if err := w.scan.ctx.Err(); err != nil {
 			return err
 		}
-		if err := w.readWindow(g, min(rows, window), p, mine, all, cut, ticks); err != nil {
+		if err := w.readWindow(g, min(rows, step), p, mine, all, expand, cut, ticks); err != nil {
 			return err
 		}
 	}
@@ -585,9 +595,9 @@ func resize[T any](s []T, n int) []T {
 	return s[:n]
 }
 
-// readWindow shows the next n rows to the visitor. Of all says that time and type of all of them are wanted, cut that samples
-// before and after the time are to be left out, ticks that the times of samples are to be read.
-func (w *worker) readWindow(g *rowGroup, n int, p *piece, mine uint32, all, cut, ticks bool) error {
+// readWindow shows the next n rows to the visitor. Of all says that time and type of all of them are wanted, expand that hours are to be read minute by
+// minute, cut that samples before and after the time are to be left out, ticks that the times of samples are to be read.
+func (w *worker) readWindow(g *rowGroup, n int, p *piece, mine uint32, all, expand, cut, ticks bool) error {
 	s, b := w.scan, &w.batch
 	longs := func(dst *[]int64, name string) error {
 		*dst = resize(*dst, n)
@@ -605,30 +615,14 @@ func (w *worker) readWindow(g *rowGroup, n int, p *piece, mine uint32, all, cut,
 		}
 		return c.readIDs(*dst)
 	}
-	b.wanted = resize(b.wanted, n)
-	for i := range b.wanted {
-		b.wanted[i] = true
-	}
 	if s.times || !all {
 		if err := longs(&b.times, "time"); err != nil {
 			return err
 		}
 	}
 	if !all {
-		err := errors.Join(longs(&w.durations, "duration"), longs(&w.periods, "period"), ids(&w.units, "unit"), ids(&w.types, "type"))
-		if err != nil {
+		if err := errors.Join(longs(&w.durations, "duration"), longs(&w.periods, "period"), ids(&w.units, "unit"), ids(&w.types, "type")); err != nil {
 			return err
-		}
-		begins := p.begins()
-		for i, t := range b.times {
-			span := timeRange{t, t + nanosToMillis(w.durations[i])}
-			if cut {
-				span = span.and(p.times)
-			}
-			meant := begins.has(t) && (!cut || !span.empty() || p.times.has(t))
-			if b.wanted[i] = meant && w.types[i] == mine; b.wanted[i] {
-				w.facts.add(w.units[i], w.periods[i], span)
-			}
 		}
 	}
 	for label, name := range labelColumns {
@@ -646,23 +640,119 @@ func (w *worker) readWindow(g *rowGroup, n int, p *piece, mine uint32, all, cut,
 			return err
 		}
 		if g.distinct == 0 {
-			// A dictionary tells. Without one rows are sorted by stack, and IDs are hashes: other rows have about as many as the first do.
+			// A dictionary tells. Without one rows are sorted by stack, or by process and then by stack, and IDs are hashes: other rows have about as many as the first do.
 			g.distinct = cmp.Or(len(g.columns["stack_id"].longs), int(int64(runs(b.stacks))*g.NumRows()/int64(n)))
 		}
 		b.distinct = g.distinct
 	}
 	b.lengths, b.ticks = b.lengths[:0], b.ticks[:0]
 	if ticks {
-		if err := w.readTicks(g, n); err != nil {
+		if err := g.readLists("ticks", &b.lengths, &b.ticks, n); err != nil {
 			return err
+		}
+	}
+	if expand {
+		if err := w.expand(g, n, all); err != nil {
+			return err
+		}
+	}
+	b.wanted = resize(b.wanted, len(b.counts))
+	for i := range b.wanted {
+		b.wanted[i] = true
+	}
+	if !all {
+		begins := p.begins()
+		for i, t := range b.times {
+			span := timeRange{t, t + nanosToMillis(w.durations[i])}
+			if cut {
+				span = span.and(p.times)
+			}
+			meant := begins.has(t) && (!cut || !span.empty() || p.times.has(t))
+			if b.wanted[i] = meant && w.types[i] == mine; b.wanted[i] {
+				w.facts.add(w.units[i], w.periods[i], span)
+			}
 		}
 	}
 	if cut {
 		w.cut(p.times)
 	}
-	w.filter(n)
+	w.filter()
 	w.visitor.visit(b)
 	return nil
+}
+
+// minuteRow is a minute of a row that is of an hour.
+type minuteRow struct {
+	row    int32
+	minute int32 // -1: the row does not tell its minutes
+	count  int32
+}
+
+// expand makes of each of n rows that tells its minutes one for each minute that has samples.
+func (w *worker) expand(g *rowGroup, n int, all bool) error {
+	b := &w.batch
+	if err := g.readLists("minutes", &w.lengths, &w.minutes, n); err != nil {
+		return err
+	}
+	w.rows = w.rows[:0]
+	at := 0
+	for i, n := range w.lengths {
+		if n == 0 {
+			w.rows = append(w.rows, minuteRow{int32(i), -1, 0})
+		}
+		for minute, count := range w.minutes[at : at+int(n)] {
+			if count > 0 {
+				w.rows = append(w.rows, minuteRow{int32(i), int32(minute), int32(count)})
+			}
+		}
+		at += int(n)
+	}
+	columns := []*[]int64{&b.times, &b.counts, &b.values}
+	ids := []*[]uint32{&b.losses}
+	if w.scan.stacks {
+		columns = append(columns, &b.stacks)
+	}
+	if !all {
+		columns, ids = append(columns, &w.durations, &w.periods), append(ids, &w.units, &w.types)
+	}
+	for label := range b.labels {
+		if w.scan.labels[label] {
+			ids = append(ids, &b.labels[label])
+		}
+	}
+	for _, c := range columns {
+		w.spareLongs = spread(c, w.spareLongs, w.rows)
+	}
+	for _, c := range ids {
+		w.spareIDs = spread(c, w.spareIDs, w.rows)
+	}
+	previous := int32(-1)
+	for i, r := range w.rows {
+		if r.minute < 0 {
+			continue
+		}
+		b.times[i] += int64(r.minute) * time.Minute.Milliseconds()
+		each, rest := profile.Worth(b.values[i], b.counts[i])
+		b.counts[i], b.values[i] = int64(r.count), each*int64(r.count)
+		if r.row != previous {
+			b.values[i] += rest
+		}
+		previous = r.row
+		if !all {
+			w.durations[i] = time.Minute.Nanoseconds()
+		}
+	}
+	return nil
+}
+
+// spread puts the value of each row where the rows made of it are. It takes a spare slice for that, and gives the other one back.
+func spread[T any](values *[]T, spare []T, rows []minuteRow) []T {
+	old := *values
+	*values = resize(spare, len(rows))
+	for i, r := range rows {
+		(*values)[i] = old[r.row]
+	}
+	return old
 }
 
 // runs is how many values differ from the one before.
@@ -707,40 +797,39 @@ func (w *worker) cut(times timeRange) {
 }
 
 // filter drops what the conditions do not let pass. Lost samples pass.
-func (w *worker) filter(n int) {
+func (w *worker) filter() {
 	b := &w.batch
 	for condition := range w.scan.query.Filter {
 		label := slices.Index(query.Labels, w.scan.query.Filter[condition].Label)
-		values := b.labels[label]
-		for i := range n {
+		for i, value := range b.labels[label] {
 			if b.wanted[i] && b.losses[i] == 0 {
-				b.wanted[i] = w.matchesID(condition, values[i])
+				b.wanted[i] = w.matchesID(condition, value)
 			}
 		}
 	}
 }
 
-func (w *worker) readTicks(g *rowGroup, n int) error {
-	b := &w.batch
-	path := []string{"ticks", "list", "element"}
-	if g.lists == nil {
-		chunk, err := g.chunk(path...)
-		if err != nil {
-			return err
-		}
-		if g.lists, err = newLengths(chunk); err != nil {
-			return err
-		}
-	}
-	b.lengths = resize(b.lengths, n)
-	total, err := g.lists.read(b.lengths)
-	if err != nil {
-		return err
-	}
+// readLists reads the next n lists of a column of 32-bit numbers: how long they are, and the values of one after the other. Older files do not have all such columns:
+// their lists are empty.
+func (g *rowGroup) readLists(name string, lengths *[]int32, values *[]uint32, n int) error {
+	*lengths = resize(*lengths, n)
+	path := []string{name, "list", "element"}
 	c, err := g.column(path...)
 	if err != nil {
 		return err
 	}
-	b.ticks = resize(b.ticks, total)
-	return c.readIDs(b.ticks)
+	if c.absent {
+		clear(*lengths)
+		return nil
+	}
+	l, err := g.lengths(path...)
+	if err != nil {
+		return err
+	}
+	total, err := l.read(*lengths)
+	if err != nil {
+		return err
+	}
+	*values = resize(*values, total)
+	return c.readIDs(*values)
 }

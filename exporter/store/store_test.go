@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -148,7 +149,7 @@ func readAll[T any](path string) (rows []T, err error) {
 	return rows[:n], err
 }
 
-// read reads a whole history from its files; coarse: at resolution 1h where there is one.
+// read reads a whole history from its files; coarse: hours as they are, not minute by minute.
 func read(t testing.TB, dir string, coarse bool) content {
 	t.Helper()
 	c := make(content)
@@ -172,11 +173,7 @@ func visit(t testing.TB, dir string, coarse bool, row func(stack string, row *Sa
 		}
 		addStacks(t, filepath.Join(dir, f.path()), stacks[date])
 	}
-	samples := append(h.minutes, h.intervals...)
-	if coarse {
-		samples = append(h.hours, h.intervals...)
-	}
-	for _, f := range samples {
+	for _, f := range slices.Concat(h.hours, h.minutes, h.intervals) {
 		rows, err := readAll[SampleRow](filepath.Join(dir, f.path()))
 		if err != nil {
 			t.Fatal(err)
@@ -189,7 +186,26 @@ func visit(t testing.TB, dir string, coarse bool, row func(stack string, row *Sa
 			if !ok && rows[i].StackID != 0 {
 				t.Fatalf("%s: stack %x is not among those of its date", f.path(), rows[i].StackID)
 			}
-			row(stack, &rows[i])
+			if coarse || len(rows[i].Minutes) == 0 {
+				row(stack, &rows[i])
+				continue
+			}
+			if len(rows[i].Minutes) != minutesPerHour || rows[i].Duration != int64(time.Hour) {
+				t.Errorf("%s: %d minutes of %v", f.path(), len(rows[i].Minutes), time.Duration(rows[i].Duration))
+			}
+			sum := int64(0)
+			for minute, n := range rows[i].Minutes {
+				of := rows[i]
+				of.Time += int64(minute) * time.Minute.Milliseconds()
+				of.Count, of.Value = int64(n), rows[i].Value/rows[i].Count*int64(n)
+				if n > 0 {
+					row(stack, &of)
+				}
+				sum += int64(n)
+			}
+			if sum != rows[i].Count || rows[i].Value%rows[i].Count != 0 {
+				t.Errorf("%s: minutes of %d samples in a row of %d, worth %d", f.path(), sum, rows[i].Count, rows[i].Value)
+			}
 		}
 	}
 }

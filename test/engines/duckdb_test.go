@@ -66,6 +66,9 @@ func (r row) place() (p place) {
 	if hour, ok := r["hour"].(time.Time); ok {
 		p.hour = hour.UTC()
 	}
+	if minute, ok := r["minute"].(time.Time); ok {
+		p.minute = minute.UTC()
+	}
 	return p
 }
 
@@ -201,6 +204,12 @@ func TestDuckDB(t *testing.T) {
 		}
 	}
 
+	// Samples count in the minute in which their interval began.
+	byMinute := run("by_minute", map[string]string{"process": "'redis-server'", "day": date(day(3))})
+	compare(t, "by minute", counts(t, byMinute, "samples"), sum(want.minutes, func(p place) (place, bool) {
+		return place{host: p.host, minute: p.minute}, p.comm == "redis-server" && p.minute.Truncate(24*time.Hour).Equal(day(3))
+	}))
+
 	compareDays(t, run("compare", map[string]string{"before": date(day(3)), "after": date(day(2))}), want)
 
 	looks := run("profile", nil)
@@ -217,14 +226,14 @@ func TestDuckDB(t *testing.T) {
 	compare(t, "lost", counts(t, run("lost", nil), "samples"), sum(want.lost, lost))
 
 	// In the directory of a host the rest is there too; what a crash left of a compaction does not count.
-	copyFile(t, filepath.Join(dir, "v1/samples/resolution=1m/host=web1/date="+day(3).Format(time.DateOnly)), day(3).Format("20060102")+"T03.parquet")
+	copyFile(t, filepath.Join(dir, "v1/samples/resolution=1h/host=web1/date="+day(3).Format(time.DateOnly)), day(3).Format("20060102")+"T03.parquet")
 	var all []row
 	for _, r := range run("directory", root) {
 		all = append(all, row{"host": r["host"], "function": r["resolution"], "samples": r["samples"]})
 	}
 	compare(t, "directory", counts(t, all, "samples"), sum(want.self, func(p place) (place, bool) {
 		if compacted(p) {
-			return place{host: p.host, function: "1m"}, true
+			return place{host: p.host, function: "1h"}, true
 		}
 		return place{host: p.host, function: "10s"}, true
 	}))

@@ -76,16 +76,18 @@ func interval(r *rand.Rand, start time.Time, programs []*program) *profile.Profi
 type place struct {
 	host, comm, function string
 	hour                 time.Time
+	minute               time.Time
 }
 
 // expected counts what was sent.
 type expected struct {
 	self, total map[place]int64
+	minutes     map[place]int64 // by host, comm and minute
 	lost        map[place]int64 // by host and hour
 }
 
 func newExpected() *expected {
-	return &expected{self: make(map[place]int64), total: make(map[place]int64), lost: make(map[place]int64)}
+	return &expected{self: make(map[place]int64), total: make(map[place]int64), minutes: make(map[place]int64), lost: make(map[place]int64)}
 }
 
 func (e *expected) add(host string, p *profile.Profile) {
@@ -100,6 +102,7 @@ func (e *expected) add(host string, p *profile.Profile) {
 		}, func(string) { functions = append(functions, "[truncated: unmapped pc]") })
 		at.function = functions[0]
 		e.self[at] += s.Count
+		e.minutes[place{host: host, comm: s.Labels.Comm, minute: p.Start.UTC().Truncate(time.Minute)}] += s.Count
 		slices.Sort(functions)
 		for _, at.function = range slices.Compact(functions) {
 			e.total[at] += s.Count
@@ -142,7 +145,7 @@ func fleet(t *testing.T) (dir string, want *expected) {
 		}
 		eventually(t, "the past is compacted in "+dir, func() bool {
 			for _, ago := range []int{3, 2} {
-				for _, table := range []string{"samples/resolution=1m", "samples/resolution=1h", "stacks"} {
+				for _, table := range []string{"samples/resolution=1h", "stacks"} {
 					files, _ := filepath.Glob(filepath.Join(dir, "v1", table, "host="+host, "date="+day(ago).Format(time.DateOnly), "*"))
 					// A day whose stacks were all there within an hour has that hour's file of them, and no more to join.
 					if len(files) != 1 || strings.Contains(filepath.Base(files[0]), "T") && (table != "stacks" || strings.Contains(filepath.Base(files[0]), "Z")) {

@@ -201,7 +201,7 @@ func (d *dataDir) remove(path string) {
 // hour writes what compaction makes of an hour.
 func (d *dataDir) hour(hour, bytes int) {
 	d.t.Helper()
-	for _, dir := range []string{"stacks", "samples/resolution=1h", "samples/resolution=1m"} {
+	for _, dir := range []string{"stacks", "samples/resolution=1h"} {
 		d.write(fmt.Sprintf("v1/%s/host=web1/date=2026-11-24/20261124T%02d.parquet", dir, hour), bytes)
 	}
 }
@@ -278,9 +278,10 @@ func TestUploadSendsWhatIsFinished(t *testing.T) {
 	other.path = d.path
 	for _, path := range []string{
 		"v1/samples/resolution=10s/host=web1/date=2026-11-24/20261124T170510Z.parquet",
-		"v1/samples/resolution=1m/host=web1/date=2026-11-24/20261124T17.parquet.tmp",
-		"v1/samples/resolution=1m/host=web2/date=2026-11-24/20261124T15.parquet",
-		"v1/samples/resolution=1h/host=web1/date=2026-11-24/20261124T17.parquet", // its twin is not finished
+		"v1/samples/resolution=1h/host=web1/date=2026-11-24/20261124T17.parquet.tmp",
+		"v1/samples/resolution=1h/host=web2/date=2026-11-24/20261124T15.parquet",
+		"v1/samples/resolution=1m/host=web1/date=2026-11-24/20261124T14.parquet", // as an older version made it: it becomes an hour
+		"v1/samples/resolution=1h/host=web1/date=2026-11-24/20261124T14.parquet", // its twin of before
 		"v1/stacks/host=web1/date=2026-11-24/20261124T170510Z.parquet",           // of samples that are not compacted
 		"lock",
 	} {
@@ -306,15 +307,15 @@ func TestUploadResumes(t *testing.T) {
 	d.hour(15, 1000)
 	d.hour(16, 1000)
 	u, _ := startUpload(t, s, d, nil)
-	eventually(t, "all is sent", func() bool { return u.Stats().Files == 6 })
+	eventually(t, "all is sent", func() bool { return u.Stats().Files == 4 })
 	u.Close()
 	d.hour(17, 1000)
 	const rewritten = "v1/stacks/host=web1/date=2026-11-24/20261124T15.parquet"
 	d.write(rewritten, 999)
 	u, _ = startUpload(t, s, d, nil)
 	eventually(t, "the rest is sent", func() bool { return d.same(s.objects()) })
-	if stats := u.Stats(); stats.Present != 5 || stats.Files != 4 {
-		t.Errorf("%+v: want 5 present and 4 sent", stats)
+	if stats := u.Stats(); stats.Present != 3 || stats.Files != 3 {
+		t.Errorf("%+v: want 3 present and 3 sent", stats)
 	}
 }
 
@@ -325,14 +326,14 @@ func TestUploadReplacesHoursByTheDay(t *testing.T) {
 	name := func(dir, hour string) string {
 		return "v1/" + dir + "/host=web1/date=" + day(2).Format(time.DateOnly) + "/" + day(2).Format("20060102") + hour + ".parquet"
 	}
-	dirs := []string{"stacks", "samples/resolution=1h", "samples/resolution=1m"}
+	dirs := []string{"stacks", "samples/resolution=1h"}
 	for _, dir := range dirs {
 		for _, hour := range []string{"T03", "T15", "T16"} {
 			d.write(name(dir, hour), 1000)
 		}
 	}
 	u, _ := startUpload(t, s, d, nil)
-	eventually(t, "the hours are sent", func() bool { return u.Stats().Files == 9 })
+	eventually(t, "the hours are sent", func() bool { return u.Stats().Files == 6 })
 	u.Close()
 	before := s.objects()
 	for path := range before {
@@ -351,29 +352,29 @@ func TestUploadReplacesHoursByTheDay(t *testing.T) {
 	}
 	eventually(t, "the day is one file", func() bool {
 		files, err := store.Compacted(d.path, "web1")
-		return err == nil && len(files) == 3 && !strings.Contains(files[1].Path+files[2].Path, "T")
+		return err == nil && len(files) == 2 && !strings.Contains(files[1].Path, "T")
 	})
 	if err := past.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// As long as the day by the minute is damaged it takes no hour's place, whatever its rollup says.
-	minutes := filepath.Join(d.path, name("samples/resolution=1m", ""))
+	// As long as the day is damaged it takes no hour's place.
+	damaged := filepath.Join(d.path, name("samples/resolution=1h", ""))
 	flip := func() {
 		t.Helper()
-		content, err := os.ReadFile(minutes)
+		content, err := os.ReadFile(damaged)
 		if err != nil {
 			t.Fatal(err)
 		}
 		content[100] ^= 1
-		if err := os.WriteFile(minutes, content, 0o640); err != nil {
+		if err := os.WriteFile(damaged, content, 0o640); err != nil {
 			t.Fatal(err)
 		}
 	}
 	flip()
 	u, _ = startUpload(t, s, d, nil)
-	eventually(t, "the hours of the rollup are removed", func() bool { return u.Stats().Files == 2 && u.Stats().Removed == 2 })
+	eventually(t, "all but the day is sent", func() bool { return u.Stats().Files == 1 && u.Stats().Damaged == 1 })
 	time.Sleep(200 * time.Millisecond) // some rounds more
-	if stats := u.Stats(); stats.Removed != 2 || stats.Damaged != 1 || s.objects()[name("samples/resolution=1m", "T15")] == nil {
+	if stats := u.Stats(); stats.Removed != 0 || stats.Damaged != 1 || s.objects()[name("samples/resolution=1h", "T15")] == nil {
 		t.Errorf("with a damaged day: %+v", stats)
 	}
 	u.Close()
@@ -406,7 +407,7 @@ func TestUploadReplacesHoursByTheDay(t *testing.T) {
 		}
 	}
 	d.hour(18, 10)
-	eventually(t, "another hour is sent", func() bool { return u.Stats().Files == 4 })
+	eventually(t, "another hour is sent", func() bool { return u.Stats().Files == 3 })
 	for path, content := range d.files {
 		want[path] = content
 	}
@@ -436,16 +437,16 @@ func TestUploadTellsCompactionFromRetention(t *testing.T) {
 		}
 	}
 	export(3) // alone it stays an hour
-	eventually(t, "the hour is compacted", compacted(3))
+	eventually(t, "the hour is compacted", compacted(2))
 	u, log := startUpload(t, s, d, nil)
-	eventually(t, "it is pending", func() bool { return u.Stats().PendingFiles == 3 && u.Stats().Failures > 0 })
+	eventually(t, "it is pending", func() bool { return u.Stats().PendingFiles == 2 && u.Stats().Failures > 0 })
 	export(4)
 	eventually(t, "the day is one", func() bool {
 		files, err := store.Compacted(d.path, "web1")
-		return err == nil && len(files) == 3 && !strings.Contains(files[1].Path+files[2].Path, "T")
+		return err == nil && len(files) == 2 && !strings.Contains(files[1].Path, "T")
 	})
 	s.start()
-	eventually(t, "the day is sent", func() bool { return u.Stats().Files == 3 && u.Stats().PendingFiles == 0 })
+	eventually(t, "the day is sent", func() bool { return u.Stats().Files == 2 && u.Stats().PendingFiles == 0 })
 	if stats := u.Stats(); stats.DroppedFiles > 0 {
 		t.Errorf("%+v\n%s", stats, log)
 	}
@@ -455,7 +456,7 @@ func TestUploadTellsCompactionFromRetention(t *testing.T) {
 func TestUploadOutlivesKills(t *testing.T) {
 	s, d := startServer(t), newDataDir(t)
 	for hour := range 8 {
-		d.hour(hour, 300_000)
+		d.hour(hour, 450_000)
 	}
 	slow := func(o *upload.Options) { o.BytesPerSecond = 4 << 20 }
 	u, log := startUpload(t, s, d, slow)
@@ -490,14 +491,14 @@ func TestUploadCountsWhatItMissed(t *testing.T) {
 	s.kill()
 	d.hour(15, 700)
 	d.hour(16, 300)
-	d.write("v1/samples/resolution=1m/host=web1/date=2026-11-23/20261123.parquet", 40)
-	dropped := uint64(len(d.files["v1/samples/resolution=1m/host=web1/date=2026-11-23/20261123.parquet"]))
+	d.write("v1/samples/resolution=1h/host=web1/date=2026-11-23/20261123.parquet", 40)
+	dropped := uint64(len(d.files["v1/samples/resolution=1h/host=web1/date=2026-11-23/20261123.parquet"]))
 	u, log := startUpload(t, s, d, nil)
-	eventually(t, "all is pending", func() bool { return u.Stats().PendingFiles == 7 && u.Stats().Failures > 0 })
-	const gone = "v1/samples/resolution=1m/host=web1/date=2026-11-23/20261123.parquet"
+	eventually(t, "all is pending", func() bool { return u.Stats().PendingFiles == 5 && u.Stats().Failures > 0 })
+	const gone = "v1/samples/resolution=1h/host=web1/date=2026-11-23/20261123.parquet"
 	d.remove(gone)
 	s.start()
-	eventually(t, "the rest is sent", func() bool { return u.Stats().Files == 6 })
+	eventually(t, "the rest is sent", func() bool { return u.Stats().Files == 4 })
 	if stats := u.Stats(); stats.DroppedFiles != 1 || stats.DroppedBytes != dropped || stats.PendingFiles != 0 {
 		t.Errorf("%+v: want one file of 40 bytes dropped", stats)
 	}
@@ -510,11 +511,11 @@ func TestUploadCountsWhatItMissed(t *testing.T) {
 func TestUploadLeavesOutDamage(t *testing.T) {
 	s, d := startServer(t), newDataDir(t)
 	d.hour(15, 40_000)
-	const bad = "v1/samples/resolution=1m/host=web1/date=2026-11-24/20261124T15.parquet"
+	const bad = "v1/samples/resolution=1h/host=web1/date=2026-11-24/20261124T15.parquet"
 	whole := d.files[bad]
 	d.damage(bad, 20_000)
 	u, log := startUpload(t, s, d, nil)
-	eventually(t, "the others are sent", func() bool { return u.Stats().Files == 2 && u.Stats().Damaged == 1 && u.Stats().PendingFiles == 0 })
+	eventually(t, "the others are sent", func() bool { return u.Stats().Files == 1 && u.Stats().Damaged == 1 && u.Stats().PendingFiles == 0 })
 	time.Sleep(200 * time.Millisecond) // some rounds more
 	if stats := u.Stats(); stats.Damaged != 1 || stats.Failures != 0 || stats.DroppedFiles != 0 || !d.same(s.objects()) {
 		t.Errorf("%+v", stats)
@@ -529,7 +530,7 @@ func TestUploadLeavesOutDamage(t *testing.T) {
 	}
 	u, _ = startUpload(t, s, d, nil)
 	eventually(t, "all is sent", func() bool { return d.same(s.objects()) })
-	if stats := u.Stats(); stats.Present != 2 || stats.Files != 1 {
+	if stats := u.Stats(); stats.Present != 1 || stats.Files != 1 {
 		t.Errorf("%+v", stats)
 	}
 }
@@ -537,23 +538,23 @@ func TestUploadLeavesOutDamage(t *testing.T) {
 // The rate is kept, and Close does not wait for what is slow.
 func TestUploadIsPaced(t *testing.T) {
 	s, d := startServer(t), newDataDir(t)
-	d.hour(15, 100_000)
+	d.hour(15, 150_000)
 	began := time.Now()
 	u, _ := startUpload(t, s, d, func(o *upload.Options) { o.BytesPerSecond = 200_000 })
-	eventually(t, "all is sent", func() bool { return u.Stats().Files == 3 })
+	eventually(t, "all is sent", func() bool { return u.Stats().Files == 2 })
 	if took := time.Since(began); took < 1300*time.Millisecond {
 		t.Errorf("300,000 bytes at 200,000 a second took %s", took)
 	}
 	d.hour(16, 100_000)
 	u.Close()
 	u, _ = startUpload(t, s, d, func(o *upload.Options) { o.BytesPerSecond = 10_000 })
-	eventually(t, "the next hour is under way", func() bool { return u.Stats().PendingFiles == 3 })
+	eventually(t, "the next hour is under way", func() bool { return u.Stats().PendingFiles == 2 })
 	began = time.Now()
 	u.Close()
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("Close took %s", took)
 	}
-	if n := len(s.objects()); n != 3 {
+	if n := len(s.objects()); n != 2 {
 		t.Errorf("%d objects: a part of a file is there", n)
 	}
 }
@@ -573,7 +574,7 @@ func TestUploadReadsCredentialsAgain(t *testing.T) {
 	u, log := startUpload(t, s, d, func(o *upload.Options) { o.CredentialsFile = file })
 	eventually(t, "the refusal is counted", func() bool { return u.Stats().Failures > 0 })
 	write(secretKey)
-	eventually(t, "all is sent", func() bool { return u.Stats().Files == 3 })
+	eventually(t, "all is sent", func() bool { return u.Stats().Files == 2 })
 	if !strings.Contains(log.String(), bucket) {
 		t.Errorf("the log does not say what failed: %s", log)
 	}
