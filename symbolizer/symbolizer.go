@@ -147,17 +147,20 @@ func (m *Image) Lookup(off objfile.FileOffset) ([]Frame, bool) {
 }
 
 // FunctionStart returns the offset at which the function that holds an offset starts. It needs no name: stripped files tell it too, but not of
-// all that was written by hand. It returns false where nothing tells it.
-func (m *Image) FunctionStart(off objfile.FileOffset) (objfile.FileOffset, bool) {
+// all that was written by hand, of stubs all together, and of what a compiler moved out of a function as of another one. It returns false where nothing tells
+// it. The error is that of the file's reader.
+func (m *Image) FunctionStart(off objfile.FileOffset) (objfile.FileOffset, bool, error) {
 	a, ok := m.layout.AddressOf(off)
 	if !ok || m.starts == nil {
-		return 0, false
+		return 0, false, nil
 	}
-	start, _, ok := m.starts.Lookup(a)
-	if !ok || uint64(a-start) > uint64(off) {
-		return 0, false
+	start, length, err := m.starts.Lookup(a)
+	if err != nil || length == 0 {
+		return 0, false, err
 	}
-	return off - objfile.FileOffset(a-start), true // a function lies in one segment
+	at := off - objfile.FileOffset(a-start) // in the same segment
+	back, ok := m.layout.AddressOf(at)
+	return at, ok && back == start, nil
 }
 
 func goFrames(lines []pclntab.Line) []Frame {

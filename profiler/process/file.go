@@ -106,32 +106,47 @@ type Names struct {
 	Start objfile.FileOffset
 }
 
-// Lookup names an offset of the file. An error says that the file does not answer, for now.
+// Lookup names an offset of the file. An error says that the file does not answer, for now: names of a Go binary, and the starts of functions that have no
+// name, are read there; other names are in memory.
 func (i *Image) Lookup(offset objfile.FileOffset) (Names, error) {
+	if !i.Go() {
+		if frames, ok := i.names.Lookup(offset); ok {
+			return Names{Frames: frames}, nil
+		}
+	}
 	if time.Now().Before(i.retry) {
 		return Names{}, errHung
 	}
-	result := make(chan Names, 1)
-	if err := i.guard.do(i.device, func() { result <- i.lookup(offset) }); err != nil {
+	type answer struct {
+		names Names
+		err   error
+	}
+	result := make(chan answer, 1)
+	err := i.guard.do(i.device, func() {
+		names, err := i.read(offset)
+		result <- answer{names, err}
+	})
+	if err != nil {
 		i.retry = time.Now().Add(retryFailed)
 		if err == errSlow {
 			i.retry = time.Now().Add(retrySlow)
 		}
 		return Names{}, err
 	}
-	return <-result, nil
+	a := <-result
+	return a.names, a.err
 }
 
-func (i *Image) lookup(offset objfile.FileOffset) Names {
-	frames, ok := i.names.Lookup(offset)
-	if ok {
-		return Names{Frames: frames}
+// read names an offset by the file.
+func (i *Image) read(offset objfile.FileOffset) (Names, error) {
+	if frames, ok := i.names.Lookup(offset); ok {
+		return Names{Frames: frames}, nil
 	}
-	start, ok := i.names.FunctionStart(offset)
+	start, ok, err := i.names.FunctionStart(offset)
 	if !ok {
 		start = offset
 	}
-	return Names{Start: start}
+	return Names{Start: start}, err
 }
 
 // Address is the ELF virtual address of an offset.

@@ -3,7 +3,6 @@ package callframe
 import (
 	"errors"
 	"fmt"
-	"math"
 	"sort"
 	"unsafe"
 
@@ -28,7 +27,7 @@ type Header struct {
 // tableEncoding is that of tables as linkers write them: four bytes, signed, relative to the header.
 const tableEncoding = peDataRelative | peSData4
 
-// ReadHeader reads .eh_frame_hdr. Errors are [ErrNone] or what the file's reader returned.
+// ReadHeader reads .eh_frame_hdr. Errors are [ErrNone], or wrap [objfile.ErrCorrupt] or what the file's reader returned.
 func ReadHeader(f *objfile.File) (Header, error) {
 	for _, s := range f.Segments() {
 		if s.Type != objfile.PT_GNU_EH_FRAME {
@@ -48,7 +47,7 @@ func ReadHeader(f *objfile.File) (Header, error) {
 		if count&peApplication == 0 && table == tableEncoding {
 			h.count, h.table = in.Value(count), s.Addr+objfile.Address(in.Pos)
 		}
-		if in.Failed {
+		if in.Failed || h.count > s.FileSize/entrySize { // there is no room for so many
 			h.count = 0
 		}
 		return h, nil
@@ -56,8 +55,8 @@ func ReadHeader(f *objfile.File) (Header, error) {
 	return Header{}, ErrNone
 }
 
-// An Index finds the function of an address in a file that may have no symbols. It holds nothing of the table but where it is: each look-up reads
-// some 20 words of the file, by a binary search, and the entries of the function found.
+// An Index finds the function of an address in a file that may have no symbols. It holds nothing of the table but where it is: a look-up reads the file, some
+// ten times for a hundred thousand functions.
 //
 // It is immutable and safe for concurrent use if the file's reader is, which must stay readable.
 type Index struct {
@@ -71,80 +70,103 @@ func NewIndex(f *objfile.File) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.count == 0 || h.count > math.MaxInt32 {
+	if h.count == 0 {
 		return nil, ErrNone
 	}
-	return &Index{file: f, header: h}, nil
+	return &Index{file: f.Loaded(), header: h}, nil
 }
 
 // Bytes returns the memory that the index keeps, without the file's reader.
 func (x *Index) Bytes() int { return int(unsafe.Sizeof(*x)) + x.file.Bytes() }
 
-// entrySize is that of the table's entries.
-const entrySize = 8
+// entrySize is that of the table's entries, and blockEntries are read at once.
+const (
+	entrySize    = 8
+	blockEntries = 256
+)
 
-// Lookup returns where the function that holds an address starts, and its length in bytes; false where none does, or where
-// what is told of it cannot be read.
-func (x *Index) Lookup(a objfile.Address) (start objfile.Address, length uint64, ok bool) {
-	readable := true
-	after := sort.Search(int(x.header.count), func(i int) bool {
-		start, _, ok := x.entry(i)
-		readable = readable && ok
+// Lookup returns where the function that holds an address starts, and its length in bytes; a length of 0 where none does. The error is that of
+// the file's reader.
+func (x *Index) Lookup(a objfile.Address) (start objfile.Address, length uint64, err error) {
+	var raw [blockEntries * entrySize]byte
+	first, end := uint64(0), x.header.count // of what may be the last entry that starts at or before a
+	for end-first > blockEntries {
+		middle := first + (end-first)/2
+		if err := x.read(raw[:entrySize], middle); err != nil {
+			return 0, 0, err
+		}
+		if start, _ := x.entry(raw[:entrySize]); start <= a {
+			first = middle
+		} else {
+			end = middle
+		}
+	}
+	block := raw[:(end-first)*entrySize]
+	if err := x.read(block, first); err != nil {
+		return 0, 0, err
+	}
+	after := sort.Search(int(end-first), func(i int) bool {
+		start, _ := x.entry(block[i*entrySize:])
 		return start > a
 	})
-	if !readable || after == 0 {
-		return 0, 0, false
+	if after == 0 {
+		return 0, 0, nil
 	}
-	start, at, ok := x.entry(after - 1)
-	if !ok {
-		return 0, 0, false
+	start, at := x.entry(block[(after-1)*entrySize:])
+	f, err := x.function(at)
+	if err != nil || f.Start != start || a < start || uint64(a-start) >= f.Length {
+		return 0, 0, err
 	}
-	f, ok := x.function(at)
-	if !ok || f.Start != start || a < start || uint64(a-start) >= f.Length {
-		return 0, 0, false
-	}
-	return start, f.Length, true
+	return start, f.Length, nil
 }
 
-// entry reads an entry of the table: the start of a function, and where its FDE stands.
-func (x *Index) entry(i int) (start, fde objfile.Address, ok bool) {
-	var raw [entrySize]byte
-	if _, err := x.file.ReadAtAddress(raw[:], x.header.table+objfile.Address(i)*entrySize); err != nil {
-		return 0, 0, false
-	}
-	in := NewCursor(raw[:], 0)
+// read reads entries of the table, from one on.
+func (x *Index) read(raw []byte, from uint64) error {
+	_, err := x.file.ReadAtAddress(raw, x.header.table+objfile.Address(from*entrySize))
+	return err
+}
+
+// entry decodes an entry of the table: the start of a function, and where its FDE stands.
+func (x *Index) entry(raw []byte) (start, fde objfile.Address) {
+	in := NewCursor(raw[:entrySize], 0)
 	start = x.header.at + objfile.Address(in.Value(peSData4))
-	return start, x.header.at + objfile.Address(in.Value(peSData4)), true
+	return start, x.header.at + objfile.Address(in.Value(peSData4))
 }
 
-// function reads the FDE at an address.
-func (x *Index) function(at objfile.Address) (FDE, bool) {
+// function reads the FDE at an address; one without a length is none.
+func (x *Index) function(at objfile.Address) (FDE, error) {
 	var raw, common [headSize]byte
-	fde, ok := x.read(raw[:], at)
-	if !ok || fde.IsCIE {
-		return FDE{}, false
+	fde, err := x.head(raw[:], at)
+	if err != nil || fde.Length == 0 || fde.IsCIE {
+		return FDE{}, err
 	}
-	cie, ok := x.read(common[:], at+objfile.Address(fde.CIE))
-	if !ok || !cie.IsCIE {
-		return FDE{}, false
+	cie, err := x.head(common[:], at+objfile.Address(fde.CIE))
+	if err != nil || cie.Length == 0 || !cie.IsCIE {
+		return FDE{}, err
 	}
 	k, ok := ReadCIE(cie.Cursor)
 	if !ok {
-		return FDE{}, false
+		return FDE{}, nil
 	}
-	return k.ReadFDE(fde.Cursor)
+	f, ok := k.ReadFDE(fde.Cursor)
+	if !ok {
+		return FDE{}, nil
+	}
+	return f, nil
 }
 
 // headSize is how much of an entry is read: more than what stands before its instructions, if those who write them are in their senses.
 const headSize = 64
 
-// read reads the head of the entry at an address.
-func (x *Index) read(raw []byte, at objfile.Address) (Entry, bool) {
+// head reads the head of the entry at an address; one without a length is none.
+func (x *Index) head(raw []byte, at objfile.Address) (Entry, error) {
 	n, err := x.file.ReadAtAddress(raw, at)
 	if err != nil && !errors.Is(err, objfile.ErrNotMapped) {
-		return Entry{}, false
+		return Entry{}, err
 	}
 	in := NewCursor(raw[:n], at)
-	e := ReadEntry(&in, false)
-	return e, !e.Failed && e.Length != 0
+	if e := ReadEntry(&in, false); !e.Failed {
+		return e, nil
+	}
+	return Entry{}, nil
 }

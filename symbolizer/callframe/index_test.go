@@ -74,9 +74,9 @@ func TestAgainstReadelf(t *testing.T) {
 		}
 		for _, s := range all {
 			for _, a := range []uint64{s.start, s.start + (s.end-s.start)/2, s.end - 1} {
-				start, length, ok := index.Lookup(objfile.Address(a))
-				if !ok || uint64(start) != s.start || length != s.end-s.start {
-					t.Errorf("%s: %#x is in %#x+%#x, %v; readelf: %#x..%#x", filepath.Base(path), a, uint64(start), length, ok, s.start, s.end)
+				start, length, err := index.Lookup(objfile.Address(a))
+				if err != nil || uint64(start) != s.start || length != s.end-s.start {
+					t.Errorf("%s: %#x is in %#x+%#x, %v; readelf: %#x..%#x", filepath.Base(path), a, uint64(start), length, err, s.start, s.end)
 				}
 			}
 			functions++
@@ -84,8 +84,8 @@ func TestAgainstReadelf(t *testing.T) {
 				continue
 			}
 			gaps++
-			if start, length, ok := index.Lookup(objfile.Address(s.end)); ok && uint64(start) <= s.start {
-				t.Errorf("%s: %#x, the end of %#x, is in %#x+%#x", filepath.Base(path), s.end, s.start, uint64(start), length)
+			if start, length, err := index.Lookup(objfile.Address(s.end)); err != nil || length > 0 && uint64(start) <= s.start {
+				t.Errorf("%s: %#x, the end of %#x, is in %#x+%#x, %v", filepath.Base(path), s.end, s.start, uint64(start), length, err)
 			}
 		}
 	}
@@ -113,8 +113,8 @@ func TestWithoutSections(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range readelf(t, path) {
-		if start, _, ok := index.Lookup(objfile.Address(s.end - 1)); !ok || uint64(start) != s.start {
-			t.Errorf("%#x..%#x: %#x, %v", s.start, s.end, uint64(start), ok)
+		if start, _, err := index.Lookup(objfile.Address(s.end - 1)); err != nil || uint64(start) != s.start {
+			t.Errorf("%#x..%#x: %#x, %v", s.start, s.end, uint64(start), err)
 		}
 	}
 	segments, sections := elftest.Text()
@@ -157,7 +157,8 @@ func FuzzIndex(f *testing.F) {
 		if err != nil {
 			return 0, 0, false
 		}
-		return index.Lookup(a)
+		start, length, err := index.Lookup(a)
+		return start, length, err == nil && length > 0
 	}
 	if start, length, ok := look(f, table, 0x510); !ok || start != 0x500 || length != 0x20 {
 		f.Fatalf("the table to start from: %#x+%#x, %v", uint64(start), length, ok)

@@ -153,13 +153,16 @@ func (f *File) Entry() Address { return f.entry }
 // Size returns the file's size in bytes, as given to Parse.
 func (f *File) Size() int64 { return f.size }
 
-// Bytes returns the memory that the File holds, without its reader.
+// Loaded returns the File without its sections, for keeping where only what is loaded is read: names of sections can be a megabyte.
+func (f *File) Loaded() *File {
+	loaded := *f
+	loaded.sections = nil
+	return &loaded
+}
+
+// Bytes returns the memory that the File holds, without its reader and the names of its sections.
 func (f *File) Bytes() int {
-	n := int(unsafe.Sizeof(*f)) + f.layout.Bytes() + cap(f.segments)*int(unsafe.Sizeof(Segment{})) + cap(f.sections)*int(unsafe.Sizeof(Section{}))
-	for _, s := range f.sections {
-		n += len(s.Name)
-	}
-	return n
+	return int(unsafe.Sizeof(*f)) + f.layout.Bytes() + cap(f.segments)*int(unsafe.Sizeof(Segment{})) + cap(f.sections)*int(unsafe.Sizeof(Section{}))
 }
 
 // Segments returns the program headers in file order. The caller must not change them.
