@@ -308,6 +308,42 @@ func testOlderMinutes(t *testing.T, to span) {
 	check("made anew")
 }
 
+// Where the minutes of an older version are damaged, what it made of them for long spans counts.
+func TestDamagedOlderMinutes(t *testing.T) {
+	dir := t.TempDir()
+	c, start := clockAt(t, "2026-11-24T12:00:00Z")
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	p := smallHost(1).Interval(start, 10*time.Second)
+	c.export(s, p)
+	c.set(start.Add(6 * time.Hour))
+	settle(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	hour := arrange(s.files).hours[0]
+	makeMinutes(t, dir, hour)
+	minutes := hour
+	minutes.resolution = resolutionMinute
+	path := filepath.Join(dir, minutes.path())
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[100] ^= 1
+	if err := os.WriteFile(path, content, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, Options{Dir: dir, now: c.time})
+	settle(t, s)
+	if _, err := os.Stat(path + damagedSuffix); err != nil {
+		t.Error(err)
+	}
+	got, _, err := NewReader(dir, nil).Read(t.Context(), query.Query{}, "pid")
+	if err != nil || got.Account.Exported != p.Account.Exported {
+		t.Errorf("%d samples, want %d: %v", got.Account.Exported, p.Account.Exported, err)
+	}
+}
+
 // makeMinutes makes of a file of hours what an older version had instead: a file of minutes, and one of hours that do not tell them.
 func makeMinutes(t *testing.T, dir string, f file) {
 	t.Helper()

@@ -181,7 +181,11 @@ func (s *Store) removeSuperseded() error {
 	if s.unlisted {
 		return nil // what seems to cover it may be covered itself
 	}
-	for _, f := range arrange(s.files).superseded {
+	h := arrange(s.files)
+	for _, f := range h.superseded {
+		if f.resolution == resolutionHour && slices.ContainsFunc(h.minutes, func(m file) bool { return twinKey(&m) == twinKey(&f) }) {
+			continue // the hour that is made of the minutes takes its place; if they are damaged, it is all that there is
+		}
 		if err := removeFile(filepath.Join(s.options.Dir, f.path())); err != nil {
 			return err
 		}
