@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"maps"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -113,8 +114,43 @@ func recordedIntervals(b *testing.B, dir string) (intervals []*profile.Profile) 
 	return intervals
 }
 
+// staying are the processes that run from the first interval to the last one. Others come and go.
+func staying(intervals []*profile.Profile) map[int]bool {
+	stay := make(map[int]bool)
+	for _, s := range intervals[0].Samples {
+		stay[s.Labels.PID] = false
+	}
+	for _, s := range intervals[len(intervals)-1].Samples {
+		if _, ok := stay[s.Labels.PID]; ok {
+			stay[s.Labels.PID] = true
+		}
+	}
+	return stay
+}
+
+// again is an interval as it is when the recording comes round once more: processes that come and go are others.
+func again(p *profile.Profile, round int, stay map[int]bool) *profile.Profile {
+	q := *p
+	q.Samples = slices.Clone(p.Samples)
+	known := make(map[*profile.Labels]*profile.Labels)
+	for i := range q.Samples {
+		l := q.Samples[i].Labels
+		if stay[l.PID] {
+			continue
+		}
+		if known[l] == nil {
+			other := *l
+			other.PID += round << 23 // beyond all there are
+			known[l] = &other
+		}
+		q.Samples[i].Labels = known[l]
+	}
+	return &q
+}
+
 // BenchmarkRecording records five minutes of this machine under everyday programs, and has the history take an hour that is those minutes again and again. The
-// stacks of an hour are more than those of five minutes: it says how many came in their second half.
+// stacks of a day are more than those of five minutes: it says how many came in their second half, and how many a day has if they go on to grow by the
+// same power of time, as the words of a text do.
 func BenchmarkRecording(b *testing.B) {
 	for _, load := range slices.Sorted(maps.Keys(recordedLoads)) {
 		b.Run(load, func(b *testing.B) { benchmarkRecording(b, load) })
@@ -134,6 +170,7 @@ func benchmarkRecording(b *testing.B, load string) {
 	if len(intervals) < 4 {
 		b.Fatalf("%d intervals were recorded", len(intervals))
 	}
+	stay := staying(intervals)
 	cores := float64(runtime.NumCPU())
 	for b.Loop() {
 		into := b.TempDir()
@@ -145,12 +182,12 @@ func benchmarkRecording(b *testing.B, load string) {
 		var samples, rows int64
 		half := 0
 		for i := range 360 {
-			p := *intervals[i%len(intervals)]
+			p := again(intervals[i%len(intervals)], i/len(intervals), stay)
 			p.Start = when
 			when = when.Add(10 * time.Second)
 			c.set(when)
 			before := cpuTime(b)
-			s.Export(&p)
+			s.Export(p)
 			written := cpuTime(b)
 			settle(b, s)
 			ingest, compaction = ingest+written-before, compaction+cpuTime(b)-written
@@ -187,9 +224,14 @@ func benchmarkRecording(b *testing.B, load string) {
 		b.ReportMetric(float64(rows)/360, "rows/interval")
 		b.ReportMetric(float64(stacks), "stacks")
 		b.ReportMetric(float64(stacks-half), "stacks-2nd-half")
+		ofDay := float64(stacks) * math.Pow(24*time.Hour.Seconds()/recordedTime.Seconds(), math.Log2(float64(stacks)/float64(half)))
+		b.ReportMetric(ofDay, "stacks-of-a-day")
 		b.ReportMetric(float64(compacted[2])/float64(stacks), "B/stack")
 		b.ReportMetric(float64(recorded)/1e6, "intervals-MB/h")
-		b.ReportMetric(24*float64(compacted[1])/1e6/cores, "hours-MB/core/day")
+		hours, stackBytes := 24*float64(compacted[1])/1e6/cores, ofDay*float64(compacted[2])/float64(stacks)/1e6/cores
+		b.ReportMetric(hours, "hours-MB/core/day")
+		b.ReportMetric(stackBytes, "stacks-MB/core/day")
+		b.ReportMetric(hours+stackBytes, "MB/core/day")
 		b.ReportMetric(100*ingest.Seconds()/3600, "ingest-%core")
 		b.ReportMetric(100*compaction.Seconds()/3600, "compaction-%core")
 		b.ReportMetric(float64(answered.Milliseconds()), "15m-ms")
