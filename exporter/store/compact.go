@@ -103,8 +103,9 @@ func (s *Store) due() (work, func(context.Context) error) {
 	if hour := firstHour(ready(h.intervals, spanInterval, spanHour), now.Add(-settled)); hour != nil {
 		return workOf(&hour[0], spanHour), func(ctx context.Context) error { return s.compactSamples(ctx, hour, spanHour) }
 	}
-	for _, older := range append(ready(h.minutes, spanHour, spanHour), ready(h.minutes, spanDay, spanDay)...) {
-		return workOf(&older, older.span), func(ctx context.Context) error { return s.compactSamples(ctx, []file{older}, older.span) }
+	if older := append(ready(h.minutes, spanHour, spanHour), ready(h.minutes, spanDay, spanDay)...); len(older) > 0 {
+		newest := slices.MaxFunc(older, byStart) // the oldest would go if there were no room for the result
+		return workOf(&newest, newest.span), func(ctx context.Context) error { return s.compactSamples(ctx, []file{newest}, newest.span) }
 	}
 	// A day is over for us when no interval of it is left, and nothing that is to become an hour.
 	open := make(map[work]bool)
@@ -194,7 +195,7 @@ func (s *Store) compactSamples(ctx context.Context, from []file, to span) error 
 	return s.replace(ctx, from, made, func(ctx context.Context, from []file, d *draft) error {
 		w := newSampleWriter(compression)
 		w.Reset(d)
-		m := newMerger(made.start, w)
+		m := newMerger(&made, w)
 		for i := range from {
 			if ctx.Err() != nil {
 				return ctx.Err()

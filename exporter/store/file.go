@@ -143,27 +143,43 @@ type history struct {
 // arrange says which of the files count. It is the one rule of readers and writers, and what makes a crash
 // harmless at any moment: compaction writes a file for a longer span and only then removes those that it was
 // made of, so a file does not count where one of a longer span covers it whose
-// generation is not lower. One of resolution 1h does not count beside its twin of 1m, which tells more or is to be removed.
+// generation is not lower.
+//
+// Of what an older version wrote the files of resolution 1m count, those of their time at 1h do not: each repeats what the one of minutes of the same name holds,
+// or what such a one was to hold that was not written any more.
 func arrange(files []file) history {
 	type place struct{ table, host, stamp string }
 	at := func(f *file, s span) place { return place{f.table, f.host, s.stamp(f.start)} }
-	newest := make(map[place]int) // of the compacted files: generation + 1
-	twins := make(map[string]bool)
+	newest := make(map[place]int)        // of the compacted files that count: generation + 1
+	newestMinutes := make(map[place]int) // of those at 1m: nothing else covers minutes
+	twins := make(map[string]bool)       // of files at 1m
+	within := make(map[place]bool)       // longer spans that have some
 	for i := range files {
-		f := &files[i]
-		if f.span > spanInterval {
-			newest[at(f, f.span)] = max(newest[at(f, f.span)], f.generation+1)
-		}
-		if f.resolution == resolutionMinute {
+		if f := &files[i]; f.resolution == resolutionMinute {
 			twins[twinKey(f)] = true
+			for s := f.span + 1; s <= spanDay; s++ {
+				within[at(f, s)] = true
+			}
+			newestMinutes[at(f, f.span)] = max(newestMinutes[at(f, f.span)], f.generation+1)
+		}
+	}
+	repeats := func(f *file) bool {
+		return f.resolution == resolutionHour && (twins[twinKey(f)] || within[at(f, f.span)])
+	}
+	for i := range files {
+		if f := &files[i]; f.span > spanInterval && !repeats(f) {
+			newest[at(f, f.span)] = max(newest[at(f, f.span)], f.generation+1)
 		}
 	}
 	var h history
 	for i := range files {
 		f := &files[i]
-		covered := f.resolution == resolutionHour && twins[twinKey(f)]
+		covered, by := repeats(f), newest
+		if f.resolution == resolutionMinute {
+			by = newestMinutes
+		}
 		for s := f.span + 1; s <= spanDay; s++ {
-			covered = covered || newest[at(f, s)] > f.generation
+			covered = covered || by[at(f, s)] > f.generation
 		}
 		switch {
 		case covered:

@@ -21,6 +21,7 @@ const batchRows = 1024
 // merger adds up rows by the hour, and by minute within it. It holds what it has until flush.
 type merger struct {
 	hour time.Time // of the rows that it holds
+	day  bool      // it takes several hours, one after the other
 	to   *parquet.GenericWriter[SampleRow]
 
 	covered   coverage // by the files that were added
@@ -56,8 +57,8 @@ type merged struct {
 	values *[minutesPerHour]int64 // nil as long as each is its count times the period
 }
 
-func newMerger(hour time.Time, to *parquet.GenericWriter[SampleRow]) *merger {
-	m := &merger{hour: hour, to: to, covered: make(coverage)}
+func newMerger(made *file, to *parquet.GenericWriter[SampleRow]) *merger {
+	m := &merger{hour: made.start, day: made.span == spanDay, to: to, covered: make(coverage)}
 	m.clear()
 	return m
 }
@@ -100,13 +101,22 @@ func (m *merger) add(path string) (err error) {
 func (m *merger) addGroup(f *checkedFile, index int) error {
 	g := newRowGroup(f.RowGroups()[index], m.words)
 	defer g.close()
-	if first, _, ok := g.bounds("time"); ok { // a row group of a day is of one hour
-		if hour := time.UnixMilli(first).UTC().Truncate(time.Hour); !hour.Equal(m.hour) {
-			if err := m.flush(); err != nil {
-				return err
+	hour := m.hour
+	if m.day { // whose row groups are of an hour each
+		if err := guard(f, index, func() error {
+			if first, _, ok := g.bounds("time"); ok {
+				hour = time.UnixMilli(first).UTC().Truncate(time.Hour)
 			}
-			g.words, m.hour = m.words, hour
+			return nil
+		}); err != nil {
+			return err
 		}
+	}
+	if !hour.Equal(m.hour) {
+		if err := m.flush(); err != nil {
+			return err
+		}
+		g.words, m.hour = m.words, hour
 	}
 	for rows := int(g.NumRows()); rows > 0; rows -= batchRows {
 		if err := guard(f, index, func() error { return m.addRows(g, min(rows, batchRows)) }); err != nil {

@@ -299,6 +299,14 @@ func testOlderMinutes(t *testing.T, to span) {
 		makeMinutes(t, dir, f)
 	}
 	check("as it was written before")
+	if to == spanHour { // it was ended before it wrote a day's minutes
+		unfinished := made[0]
+		unfinished.span, unfinished.start = spanDay, made[0].start.Truncate(24*time.Hour)
+		if err := os.Link(filepath.Join(dir, made[0].path()), filepath.Join(dir, unfinished.path())); err != nil {
+			t.Fatal(err)
+		}
+		check("with a day that is not finished")
+	}
 	s = openStore(t, Options{Dir: dir, now: c.time})
 	settle(t, s)
 	h := arrange(s.files)
@@ -306,6 +314,43 @@ func testOlderMinutes(t *testing.T, to span) {
 		t.Errorf("%+v", h)
 	}
 	check("made anew")
+}
+
+// An older version that was ended before it wrote the minutes of an hour left its intervals.
+func TestUnfinishedOlderHour(t *testing.T) {
+	dir := t.TempDir()
+	c, start := clockAt(t, "2026-11-24T12:10:00Z")
+	s := openStore(t, Options{Dir: dir, now: c.time})
+	c.export(s, smallHost(1).Interval(start, 10*time.Second))
+	interval := filepath.Join(dir, arrange(s.files).intervals[0].path())
+	content, err := os.ReadFile(interval)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.set(start.Add(6 * time.Hour))
+	settle(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := readByMinute(t, dir)
+	hour := arrange(s.files).hours[0]
+	makeMinutes(t, dir, hour)
+	minutes := hour
+	minutes.resolution = resolutionMinute
+	if err := errors.Join(os.Remove(filepath.Join(dir, minutes.path())), os.WriteFile(interval, content, 0o640)); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, Options{Dir: dir, now: c.time})
+	settle(t, s)
+	if h := arrange(s.files); len(h.hours) != 1 || len(h.intervals) > 0 {
+		t.Errorf("%+v", h)
+	}
+	minute := start.UnixMilli()
+	if got := readByMinute(t, dir); len(got) != 1 {
+		t.Errorf("%d minutes", len(got))
+	} else {
+		same(t, "the minute", got[minute], want[minute])
+	}
 }
 
 // Where the minutes of an older version are damaged, what it made of them for long spans counts.

@@ -105,7 +105,7 @@ func (s *Store) retain(room int64) error {
 			s.starved = low != nil
 			return errors.Join(append(errs, s.retainStacks())...)
 		}
-		if err := s.removeOne(*f); err != nil {
+		if err := s.removeWithTwin(f, h.superseded); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -115,6 +115,20 @@ func (s *Store) retain(room int64) error {
 	}
 	s.starved = s.checkFree() != nil
 	return errors.Join(append(errs, s.retainStacks())...)
+}
+
+// removeWithTwin removes a file because of a bound; before it what repeats it, and would count without it.
+func (s *Store) removeWithTwin(f *file, superseded []file) error {
+	if f.resolution == resolutionMinute {
+		for i := range superseded {
+			if twin := &superseded[i]; twin.resolution == resolutionHour && twinKey(twin) == twinKey(f) {
+				if err := s.removeOne(*twin); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return s.removeOne(*f)
 }
 
 // removeOne removes a file because of a bound.
@@ -172,6 +186,24 @@ func (s *Store) retainDamaged(oldest time.Time) error {
 		_ = os.Remove(filepath.Dir(d.path))
 		sum -= d.bytes
 		s.damaged = s.damaged[1:]
+	}
+	return nil
+}
+
+// removeUnfinished removes hours that an older version wrote for long spans and was ended before it wrote their minutes: the intervals are there still, and tell more.
+func (s *Store) removeUnfinished(untold []file) error {
+	for _, f := range untold {
+		same := func(other file) bool {
+			return other.table == f.table && other.host == f.host && other.generation <= f.generation && other.start.Truncate(time.Hour).Equal(f.start)
+		}
+		minutes := slices.ContainsFunc(s.files, func(o file) bool { return same(o) && o.resolution == resolutionMinute })
+		if minutes || !slices.ContainsFunc(s.files, func(o file) bool { return same(o) && o.resolution == resolutionInterval }) {
+			continue
+		}
+		if err := removeFile(filepath.Join(s.options.Dir, f.path())); err != nil {
+			return err
+		}
+		s.drop(f)
 	}
 	return nil
 }

@@ -697,8 +697,12 @@ func (w *worker) expand(g *rowGroup, n int, all bool) error {
 	w.rows = w.rows[:0]
 	at := 0
 	for i, n := range w.lengths {
-		if n == 0 {
+		switch n {
+		case 0:
 			w.rows = append(w.rows, minuteRow{int32(i), -1, 0})
+		case minutesPerHour:
+		default:
+			return fmt.Errorf("an hour of %d minutes", n)
 		}
 		for minute, count := range w.minutes[at : at+int(n)] {
 			if count > 0 {

@@ -183,9 +183,13 @@ func (s *Store) open() error {
 	}
 	s.relist()
 	var unreadable error
+	var untold []file // hours that do not tell their minutes
 	for _, f := range slices.Clone(s.files) {
 		c, err := openChecked(filepath.Join(s.options.Dir, f.path()))
 		if err == nil {
+			if _, tells := c.Schema().Lookup("minutes", "list", "element"); !tells && f.resolution == resolutionHour && f.span == spanHour {
+				untold = append(untold, f)
+			}
 			err = c.Close()
 		}
 		if err != nil && !s.setAsideIfDamaged(f, err) && unreadable == nil {
@@ -193,6 +197,9 @@ func (s *Store) open() error {
 		}
 	}
 	s.complain("open all files of the history", unreadable)
+	if !s.unlisted {
+		s.complain("remove an hour that was not finished", s.removeUnfinished(untold))
+	}
 	s.complain("remove what other files hold too", s.removeSuperseded())
 	return nil
 }
