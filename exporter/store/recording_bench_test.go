@@ -28,16 +28,17 @@ const recordedTime = 5 * time.Minute
 
 // recordedLoads keep two CPUs busy with what hosts do.
 var recordedLoads = map[string]string{
-	// A database and its clients, an interpreter, and an archiver without symbols.
+	// A database and its clients, an interpreter, and an archiver without symbols, which comes and goes.
 	"services": `
 redis-server --bind 127.0.0.1 --port 7398 --save '' --dir "$1" >/dev/null &
-(while :; do redis-benchmark -p 7398 -n 200000 -q -t set,get,lpush,lrange_100 >/dev/null 2>&1; done) &
-(while :; do python3 -c '
+until redis-cli -p 7398 ping >/dev/null 2>&1; do sleep 0.1; done
+redis-benchmark -p 7398 -n 200000 -q -l -t set,get,lpush,lrange_100 >/dev/null 2>&1 &
+/usr/bin/python3 -c '
 import json, random
-for i in range(2000):
+while True:
     d = {str(k): [random.random() for _ in range(20)] for k in range(50)}
     json.loads(json.dumps(d, sort_keys=True))
-'; done) &
+' &
 (while :; do xz -6 -c "$2" >/dev/null; done) &
 wait`,
 	// A compiler, of whose stacks hardly one is like another, each run a process.
@@ -50,7 +51,7 @@ wait`,
 // record records a load of this machine as the agent does, into a data directory.
 func record(b *testing.B, load, data string) {
 	b.Helper()
-	for _, program := range []string{"redis-server", "redis-benchmark", "python3", "xz", "gcc"} {
+	for _, program := range []string{"redis-server", "redis-benchmark", "/usr/bin/python3", "xz", "gcc"} {
 		if _, err := exec.LookPath(program); err != nil {
 			b.Fatal(err)
 		}

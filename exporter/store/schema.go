@@ -93,7 +93,7 @@ type SampleRow struct {
 
 	// Count and Value are sums. What lost samples were worth is not known: their Value is 0.
 	Count int64 `parquet:"count"`      // samples
-	Value int64 `parquet:"value,dict"` // their sum, in Unit
+	Value int64 `parquet:"value"` // their sum, in Unit
 	// Ticks are when the samples were taken: steps of 10 ms after Time, sorted, one for each
 	// sample. Only at resolution 10s.
 	Ticks []int32 `parquet:"ticks,list"`

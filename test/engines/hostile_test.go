@@ -72,7 +72,7 @@ func TestHostileNames(t *testing.T) {
 	s.Export(p)
 	eventually(t, "the interval is compacted", func() bool {
 		files, err := store.Compacted(dir, s.Host())
-		return err == nil && len(files) == 3
+		return err == nil && len(files) == 2
 	})
 	if s.Host() != kept(hostileHost) {
 		t.Errorf("the host is kept as %q", s.Host())
