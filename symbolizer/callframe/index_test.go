@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -98,12 +97,7 @@ func TestAgainstReadelf(t *testing.T) {
 // A file without section headers is read the same way, as the program does; one without the table says so.
 func TestWithoutSections(t *testing.T) {
 	path := elftest.Compile(t, elftest.Source)
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	clear(b[40:48]) // e_shoff
-	clear(b[58:64]) // e_shentsize, e_shnum, e_shstrndx
+	b := elftest.WithoutSectionHeaders(t, path)
 	f, err := objfile.Parse(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"debug/elf"
 	"errors"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -265,12 +264,7 @@ func (o *oracle) names() map[string]bool {
 
 func withoutSectionHeaders(t *testing.T, path string) *objfile.File {
 	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	clear(b[40:48]) // e_shoff
-	clear(b[58:64]) // e_shentsize, e_shnum, e_shstrndx
+	b := elftest.WithoutSectionHeaders(t, path)
 	f, err := objfile.Parse(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
 		t.Fatal(err)

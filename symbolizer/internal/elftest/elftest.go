@@ -122,6 +122,18 @@ func Open(t testing.TB, path string) (*os.File, int64) {
 	return f, info.Size()
 }
 
+// WithoutSectionHeaders returns the bytes of a file as they are where its section headers were stripped.
+func WithoutSectionHeaders(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(b[40:48]) // e_shoff
+	clear(b[58:64]) // e_shentsize, e_shnum, e_shstrndx
+	return b
+}
+
 // Libraries returns system libraries that define functions, libc first, 25 or fewer; it fails if there are
 // fewer than 20.
 func Libraries(t testing.TB) []string {
