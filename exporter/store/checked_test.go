@@ -33,6 +33,7 @@ func TestWithoutData(t *testing.T) {
 
 // What is read of a file, held or not, is what stands there, whatever parts are asked for; and a block that changed is an error that says where.
 func TestReadAt(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c, when := clockAt(t, "2026-11-24T00:00:03Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})

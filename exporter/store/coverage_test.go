@@ -11,6 +11,7 @@ import (
 
 // The duration of an answer is the time that was sampled, idle or not, and not that in which no agent ran, whatever became of the files.
 func TestDurationIsWhatWasSampled(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c, start := clockAt(t, "2026-11-24T01:10:07.5Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})

@@ -88,6 +88,7 @@ func writeUntilKilled(dir string) error {
 // Whatever is going on when the writer is killed, writing, compaction or removal of what is too old: what was
 // acknowledged is there to the sample, once, and what was not is there as a whole or not at all.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	kills := 20
 	if os.Getenv("PILOTLIGHT_LONG") != "" {
 		kills = 200

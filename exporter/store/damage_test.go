@@ -65,6 +65,7 @@ func TestReadersMissNothingConcurrently(t *testing.T) {
 
 // A file in which a byte is wrong, or that is cut, is named with the offset, and the other files answer.
 func TestDamagedFilesAreLeftOut(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c, start := clockAt(t, "2026-11-24T14:00:00Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})

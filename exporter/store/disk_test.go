@@ -60,6 +60,7 @@ func unfill(t *testing.T, dir string) {
 // A disk that is full, whatever write finds it so, costs the interval and is counted; the next one is written as soon as there is room, and
 // nothing that was acknowledged is lost. The same in compaction.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	dir := smallDisk(t, "size=8m")
 	c, when := clockAt(t, "2026-11-24T00:00:03Z")
 	var log bytes.Buffer
@@ -177,6 +178,7 @@ func become(t *testing.T, dir string) {
 // A file that cannot be opened keeps its hour from being compacted, and a directory what is in it; nothing else, and nothing that belongs to them goes.
 // Both are tried again after a while, said once, and compacted when they can be.
 func TestUnreadableFiles(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	become(t, dir)
 	c, when := clockAt(t, "2026-11-23T22:00:03Z")
@@ -303,6 +305,7 @@ func minTime(a, b time.Time) time.Time {
 
 // The oldest goes when the history would take more bytes than it may, with its rollups and its stacks.
 func TestMaxBytes(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c, when := clockAt(t, "2026-11-22T00:00:03Z")
 	const maxBytes = 600 << 10
@@ -382,6 +385,7 @@ func compactedHours(t *testing.T) (s *Store, dir string) {
 
 // A bit that flipped anywhere, and an end that is missing, is an error with file and offset.
 func TestDamageIsSeen(t *testing.T) {
+	t.Parallel()
 	s, dir := compactedHours(t)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

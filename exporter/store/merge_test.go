@@ -11,6 +11,7 @@ import (
 
 // An hour with more rows than a merger holds is compacted in pieces, and each row keeps its labels.
 func TestMergeBeyondItsBound(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c, start := clockAt(t, "2026-11-24T14:00:00Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})

@@ -94,6 +94,7 @@ func makeOlder[Row any](t *testing.T, dir, table string, which func(*file) bool,
 
 // A history that an older version began is read and compacted with what comes after it, in the same hour and in the same day.
 func TestOlderFiles(t *testing.T) {
+	t.Parallel()
 	t.Run("fewer columns", func(t *testing.T) {
 		testOlderFiles(t, true, func(t *testing.T, dir string, which func(*file) bool) {
 			makeOlder[olderRow](t, dir, tableSamples, which, parquet.DataPageVersion(2))
@@ -198,6 +199,7 @@ func testOlderFiles(t *testing.T, fewer bool, makeOlder func(t *testing.T, dir s
 
 // The hours of stacks become a day, also those that an older version wrote: there are so many that they take several pages.
 func TestStacksAreJoined(t *testing.T) {
+	t.Parallel()
 	for _, older := range []bool{false, true} {
 		t.Run(fmt.Sprint("older ", older), func(t *testing.T) { testStacksAreJoined(t, older) })
 	}
@@ -234,6 +236,7 @@ func testStacksAreJoined(t *testing.T, older bool) {
 
 // What an older version compacted has a file of minutes beside that of hours. It is read as it is, and becomes hours that tell their minutes.
 func TestOlderMinutes(t *testing.T) {
+	t.Parallel()
 	for _, span := range []span{spanHour, spanDay} {
 		t.Run(span.stamp(time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)), func(t *testing.T) { testOlderMinutes(t, span) })
 	}

@@ -25,6 +25,7 @@ func stackFiles(s *Store, hour time.Time) (n [spanDay + 1]int) {
 // Where each interval brings new stacks, these do not wait for the end of their hour, and are one file when it is over: whatever a crash left of the others, and after the
 // clock went back into it.
 func TestPartsOfHours(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c, hour := clockAt(t, "2026-11-24T17:00:00Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})

@@ -30,6 +30,7 @@ func novelties(p *profile.Profile, labels *profile.Labels, from, n, frames int) 
 // A program that makes up new stacks all the time takes a bounded part of the date's stacks, on disk and in memory: the others' are kept, those that come later
 // too, and of its own all samples are, with the reason. The next date begins anew, and a restart does not.
 func TestStacksOfADateAreBounded(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c, when := clockAt(t, "2026-11-24T12:00:03Z")
 	var log bytes.Buffer

@@ -99,6 +99,7 @@ func mustRead(t testing.TB, r *Reader, q query.Query, labels ...string) *profile
 // A range of the history is the sum of the profiles that were sent in it: whatever the range between intervals while there are
 // those, whole minutes after that; with and without a filter, at every stage of compaction.
 func TestRangesAreSums(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c, start := clockAt(t, "2026-11-23T21:58:07.345Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})
@@ -237,6 +238,7 @@ func TestStacksComeBack(t *testing.T) {
 // A range that begins or ends within an interval has the samples that were taken in it; ranges that follow one another have each sample once, and all
 // that it was worth; and every kind of answer says the same. Lost samples were where their interval begins.
 func TestRangesCutIntervals(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c, start := clockAt(t, "2026-11-24T13:59:31.345Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})
@@ -483,6 +485,7 @@ func TestGroupsAreBounded(t *testing.T) {
 
 // An answer of more stacks than are held in memory keeps all samples, and the frames of those with most.
 func TestRareStacksKeepTheirSamples(t *testing.T) {
+	t.Parallel()
 	start := at(t, "2026-11-24T17:05:10Z")
 	p := &profile.Profile{Type: profile.TypeCPU, Start: start, Duration: 10 * time.Second, Period: 1}
 	labels := &profile.Labels{PID: 1}

@@ -157,6 +157,7 @@ func TestCallersInCommon(t *testing.T) {
 // What is made of a query's stacks without a profile equals what is made of the profile, whatever is asked for: of a host's samples and of hostile ones,
 // in intervals and compacted, with files that are gone.
 func TestStacksEqualProfiles(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c, start := clockAt(t, "2026-11-23T20:30:00Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})

@@ -255,6 +255,7 @@ func smallHost(seed uint64) *busyhost.Host {
 
 // What the history says is the sum of what was sent, at each resolution, before and after each compaction, and after it was opened again.
 func TestSumsAreKept(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c, start := clockAt(t, "2026-11-23T21:58:07.345Z")
 	s := openStore(t, Options{Dir: dir, now: c.time})
