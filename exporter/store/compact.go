@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -200,7 +201,9 @@ func (s *Store) compactSamples(ctx context.Context, from []file, to span) error 
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if err := m.add(filepath.Join(s.options.Dir, from[i].path())); err != nil {
+			if err := m.add(filepath.Join(s.options.Dir, from[i].path())); m.failed != nil {
+				return m.failed
+			} else if err != nil {
 				return &inputError{from[i], err}
 			}
 			s.pause(ctx)
@@ -388,6 +391,9 @@ func (s *Store) replace(ctx context.Context, from []file, made file, fill func(c
 	if err := s.retain(size(from)); err != nil {
 		return err
 	}
+	if !s.counts(from, made) {
+		return fmt.Errorf("%s would not count: something of its time is in the way", made.path())
+	}
 	if !s.plan(from, made) {
 		return errOutdated
 	}
@@ -416,6 +422,16 @@ func (s *Store) replace(ctx context.Context, from []file, made file, fill func(c
 			return nil
 		}
 	}
+}
+
+// counts says whether a file will count once those that it is made of are removed.
+func (s *Store) counts(from []file, made file) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	there := slices.DeleteFunc(slices.Clone(s.files), func(f file) bool {
+		return f.path() == made.path() || slices.ContainsFunc(from, func(other file) bool { return other.path() == f.path() })
+	})
+	return !slices.ContainsFunc(arrange(append(there, made)).superseded, func(f file) bool { return f.path() == made.path() })
 }
 
 // plan has intervals from now on named so that the file to be made does not cover them. It says no where that would cover a

@@ -178,7 +178,6 @@ func become(t *testing.T, dir string) {
 // A file that cannot be opened keeps its hour from being compacted, and a directory what is in it; nothing else, and nothing that belongs to them goes.
 // Both are tried again after a while, said once, and compacted when they can be.
 func TestUnreadableFiles(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	become(t, dir)
 	c, when := clockAt(t, "2026-11-23T22:00:03Z")

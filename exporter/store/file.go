@@ -153,18 +153,21 @@ func arrange(files []file) history {
 	newest := make(map[place]int)        // of the compacted files that count: generation + 1
 	newestMinutes := make(map[place]int) // of those at 1m: nothing else covers minutes
 	twins := make(map[string]bool)       // of files at 1m
-	within := make(map[place]bool)       // longer spans that have some
+	oldest := make(map[place]int)        // of those at 1m within a longer span: generation
 	for i := range files {
 		if f := &files[i]; f.resolution == resolutionMinute {
 			twins[twinKey(f)] = true
-			for s := f.span + 1; s <= spanDay; s++ {
-				within[at(f, s)] = true
-			}
 			newestMinutes[at(f, f.span)] = max(newestMinutes[at(f, f.span)], f.generation+1)
+			for s := f.span + 1; s <= spanDay; s++ {
+				if g, ok := oldest[at(f, s)]; !ok || f.generation < g {
+					oldest[at(f, s)] = f.generation
+				}
+			}
 		}
 	}
 	repeats := func(f *file) bool {
-		return f.resolution == resolutionHour && (twins[twinKey(f)] || within[at(f, f.span)])
+		g, some := oldest[at(f, f.span)] // what was not finished is of the highest generation in it
+		return f.resolution == resolutionHour && (twins[twinKey(f)] || some && g <= f.generation)
 	}
 	for i := range files {
 		if f := &files[i]; f.span > spanInterval && !repeats(f) {

@@ -94,6 +94,7 @@ func TestArrange(t *testing.T) {
 		{"after that, an hour of a clock set back", "1h/ 1h/T16-1", "hours  T16-1"},
 		{"an older version's hour, which is to become another one", "10s/T170000Z 1m/T17 1h/T17", "minutes T17 superseded T17 T170000Z"},
 		{"whose day was not finished", "1m/T16 1h/T16 1h/", "minutes T16 superseded  T16"},
+		{"a day that was made anew, and an hour of a clock set back", "1h/ 1m/T16-1", "minutes T16-1 hours "},
 		{"of which one is made anew", "1h/T16 1m/T17 1h/T17", "minutes T17 hours T16 superseded T17"},
 		{"and its day", "1m/ 1h/ 1m/T16-1 1h/T16-1", "minutes  T16-1 superseded  T16-1"},
 		{"stacks compacted", "s/T170000Z s/T17 s/T180000Z", "stacks T17 T180000Z superseded T170000Z"},

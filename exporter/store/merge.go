@@ -24,6 +24,7 @@ type merger struct {
 	day  bool      // it takes several hours, one after the other
 	to   *parquet.GenericWriter[SampleRow]
 
+	failed    error    // of writing, which is not about what was read
 	covered   coverage // by the files that were added
 	uncovered bool     // one of them does not say what it covers
 
@@ -113,8 +114,8 @@ func (m *merger) addGroup(f *checkedFile, index int) error {
 		}
 	}
 	if !hour.Equal(m.hour) {
-		if err := m.flush(); err != nil {
-			return err
+		if m.failed = m.flush(); m.failed != nil {
+			return m.failed
 		}
 		g.words, m.hour = m.words, hour
 	}
@@ -125,8 +126,8 @@ func (m *merger) addGroup(f *checkedFile, index int) error {
 		if len(m.merged) < maxMerged {
 			continue
 		}
-		if err := m.flush(); err != nil { // which is not about what was read
-			return err
+		if m.failed = m.flush(); m.failed != nil {
+			return m.failed
 		}
 		if err := guard(f, index, func() error { return g.use(m.words) }); err != nil {
 			return err

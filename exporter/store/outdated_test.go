@@ -27,3 +27,21 @@ func TestPlanSeesWhatHasCome(t *testing.T) {
 		t.Error("what has come before the plan is covered")
 	}
 }
+
+// A day is not made of an older version's where it would not count, because an hour of that is left.
+func TestWhatIsMadeCounts(t *testing.T) {
+	day := file{table: tableSamples, resolution: resolutionMinute, host: "h", start: at(t, "2026-11-24T00:00:00Z"), span: spanDay}
+	left := day
+	left.start, left.span = day.start.Add(16*time.Hour), spanHour
+	made := target([]file{day}, resolutionHour, spanDay)
+	twin := made
+	for _, test := range []struct {
+		files []file
+		want  bool
+	}{{[]file{day, twin}, true}, {[]file{day, twin, left}, false}} {
+		s := &Store{files: test.files}
+		if got := s.counts([]file{day}, made); got != test.want {
+			t.Errorf("beside %v it counts: %v", test.files, got)
+		}
+	}
+}

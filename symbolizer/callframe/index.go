@@ -85,9 +85,17 @@ const (
 	blockEntries = 256
 )
 
-// Lookup returns where the function that holds an address starts, and its length in bytes; a length of 0 where none does. The error is that of
-// the file's reader.
+// Lookup returns where the function that holds an address starts, and its length in bytes; a length of 0 where none does, or where what tells it is damaged. The error is
+// that of the file's reader.
 func (x *Index) Lookup(a objfile.Address) (start objfile.Address, length uint64, err error) {
+	start, length, err = x.find(a)
+	if errors.Is(err, objfile.ErrNotMapped) || errors.Is(err, objfile.ErrCorrupt) {
+		return 0, 0, nil
+	}
+	return start, length, err
+}
+
+func (x *Index) find(a objfile.Address) (start objfile.Address, length uint64, err error) {
 	var raw [blockEntries * entrySize]byte
 	first, end := uint64(0), x.header.count // of what may be the last entry that starts at or before a
 	for end-first > blockEntries {
