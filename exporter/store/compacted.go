@@ -22,8 +22,8 @@ type File struct {
 func (s *Store) Host() string { return s.options.Host }
 
 // Compacted lists the files of a host that compaction has made and that count, with the stacks to which they refer, in an order in
-// which a copy makes sense at each moment: the stacks, then the samples, each by time. The files are complete and never change; they may be gone when they are
-// opened.
+// which a copy makes sense at each moment: the stacks, then the samples, each by time. What an older version made of minutes comes once it has become hours. The files are
+// complete and never change; they may be gone when they are opened.
 func Compacted(dir, host string) ([]File, error) {
 	files, err := list(dir, nil)
 	if err != nil {

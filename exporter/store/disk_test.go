@@ -302,7 +302,7 @@ func minTime(a, b time.Time) time.Time {
 	return a
 }
 
-// The oldest goes when the history would take more bytes than it may, with its rollups and its stacks.
+// The oldest goes when the history would take more bytes than it may, with its stacks.
 func TestMaxBytes(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
